@@ -1,0 +1,31 @@
+"""What goes wrong, as part of the interface: two kinds, each with its exit code.
+
+A message names the thing, the place (file, line or key) and what to type instead.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class HarnessError(Exception):
+    """The work failed (exit code 1)."""
+
+    exit_code = 1
+
+
+class RequestError(HarnessError):
+    """The request was wrong: study file, option, data or path (exit code 2)."""
+
+    exit_code = 2
+
+
+class Interrupted(HarnessError):
+    """Stopped by Ctrl-C or a termination signal (exit code 130)."""
+
+    exit_code = 130
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """' Did you mean a, b?' for the known names nearest to `name`, or '' when none is near."""
+    near = difflib.get_close_matches(name, list(known), n=count, cutoff=0.6)
+    return f" Did you mean {' or '.join(near)}?" if near else ""

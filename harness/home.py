@@ -1,0 +1,163 @@
+"""The only file that knows paths under mlruns/, and how to write there so that a crash costs nothing.
+
+Layout (everything relative, so that the folder can be moved):
+    mlflow.db  optuna.journal  salt
+    artifacts/STUDY/RUN_ID/artifacts/    one MLflow run's files: spec.yaml, fold_0/..., DONE
+    bundles/STUDY/NAME/                  ensembles that predict by themselves
+    pixels/KEY/                          decode-once stores, shared by every study
+    work/STUDY/                          study.json, folds, trial records, states of running folds, locks
+"""
+
+import json
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from harness.errors import HarnessError
+
+
+@dataclass(frozen=True)
+class Home:
+    root: Path
+
+    @property
+    def mlflow_uri(self) -> str:
+        """The tracking store: MLFLOW_TRACKING_URI, or the SQLite file in this home."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def optuna_journal(self) -> Path:
+        return self.root / "optuna.journal"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts"
+
+    def study_artifacts(self, study: str) -> Path:
+        return self.artifacts / study
+
+    def run_artifacts(self, study: str, run_id: str) -> Path:
+        """Where MLflow itself looks for a run's artifacts, given the experiment's location."""
+        return self.artifacts / study / run_id / "artifacts"
+
+    def fold(self, study: str, run_id: str, fold: int) -> Path:
+        return self.run_artifacts(study, run_id) / f"fold_{fold}"
+
+    @property
+    def pixels(self) -> Path:
+        return self.root / "pixels"
+
+    @property
+    def phantom(self) -> Path:
+        return self.root / "pixels" / "phantom"
+
+    @property
+    def work_root(self) -> Path:
+        return self.root / "work"
+
+    def work(self, study: str) -> Path:
+        return self.root / "work" / study
+
+    def trial_record(self, study: str, number: int) -> Path:
+        return self.work(study) / "trials" / f"{number:04d}.json"
+
+    def trial_state(self, study: str, number: int) -> Path:
+        """Folder of the resume state of a running trial; removed when the trial ends."""
+        return self.work(study) / "running" / f"trial-{number:04d}"
+
+    def bundles(self, study: str) -> Path:
+        return self.root / "bundles" / study
+
+    def salt(self) -> str:
+        """The random salt of this home's group hashes, made once."""
+        path = self.root / "salt"
+        if not path.exists():
+            with lock(self.root / "salt.lock", "the salt of this home"):
+                if not path.exists():
+                    write_text(path, secrets.token_hex(16))
+        return path.read_text()
+
+
+def open_home() -> Home:
+    """The home of this working directory: HARNESS_HOME, or mlruns/ here."""
+    root = Path(os.environ.get("HARNESS_HOME") or "mlruns").absolute()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HarnessError(
+            f"cannot write to {root}: {error.strerror}. Set HARNESS_HOME to a folder that can be written."
+        ) from error
+    return Home(root)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write so that a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, data: Any) -> None:
+    write_text(path, json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder that appears at `path` whole, with DONE in it, or not at all. Replaces an older one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    os.chmod(temporary, 0o755)
+    try:
+        yield temporary
+        (temporary / "DONE").touch()
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def is_done(folder: Path) -> bool:
+    return (folder / "DONE").exists()
+
+
+@contextmanager
+def lock(path: Path, what: str, wait_seconds: float = 600) -> Iterator[None]:
+    """Hold a file lock where processes meet. The lock ends with its process, however that ends.
+
+    Raises HarnessError when another process holds it for longer than `wait_seconds`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path, timeout=wait_seconds):
+            yield
+    except Timeout as error:
+        raise HarnessError(
+            f"{what} is in use by another process (lock {path}). Wait for it to end, or end it."
+        ) from error

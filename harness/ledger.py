@@ -1,0 +1,106 @@
+"""What a study remembers of itself on disk: its spec, its state, one record per trial.
+
+The ledger is the source of truth for stage 2 and for every table; MLflow shows the same to people. One process
+writes at a time (the study's driver, under its lock); reading needs no lock, because writes are atomic.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import RequestError, nearest
+from harness.home import Home, read_json, write_json
+from harness.records import Interval, TrialRecord
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    name: str
+    state: str
+    """running, interrupted, complete, failed"""
+    tree: dict[str, Any]
+    """the study file, whole, with its ranges"""
+    spec_hash: str
+    data_hash: str
+    folds_hash: str
+    started: float
+    """seconds since the epoch"""
+    finished: float | None = None
+    precision: dict[str, str] = dataclasses.field(default_factory=dict)
+    """what `train.precision: auto` came to, by backbone: fixed at the first trial, so that a resume computes the same"""
+
+
+def write_study(home: Home, record: StudyRecord) -> None:
+    write_json(home.work(record.name) / "study.json", dataclasses.asdict(record))
+
+
+def read_study(home: Home, name: str) -> StudyRecord | None:
+    path = home.work(name) / "study.json"
+    return StudyRecord(**read_json(path)) if path.exists() else None
+
+
+def require_study(home: Home, name: str | None) -> StudyRecord:
+    """The named study, or the newest completed one. Raises RequestError when there is none."""
+    studies = list_studies(home)
+    if name is None:
+        completed = [study for study in studies if study.state == "complete"]
+        if not completed:
+            raise RequestError(f"no completed study in {home.root}. Type: harness study run lr_aug_sweep")
+        return max(completed, key=lambda study: study.finished or 0.0)
+    record = read_study(home, name)
+    if record is None:
+        known = [study.name for study in studies]
+        raise RequestError(
+            f"study {name!r} has not run in {home.root}.{nearest(name, known)} "
+            f"Type: harness study run {name}   (studies that ran: {', '.join(known) or 'none'})"
+        )
+    return record
+
+
+def list_studies(home: Home) -> list[StudyRecord]:
+    """Every study that ran in this home, by name."""
+    files = sorted(home.work_root.glob("*/study.json"))
+    return [StudyRecord(**read_json(path)) for path in files]
+
+
+def write_trial(home: Home, study: str, record: TrialRecord) -> None:
+    write_json(home.trial_record(study, record.number), _without_nan(dataclasses.asdict(record)))
+
+
+def read_trial(home: Home, study: str, number: int) -> TrialRecord | None:
+    path = home.trial_record(study, number)
+    return _trial(read_json(path)) if path.exists() else None
+
+
+def read_trials(home: Home, study: str) -> list[TrialRecord]:
+    """Every trial of a study, by number."""
+    folder = home.work(study) / "trials"
+    return [_trial(read_json(path)) for path in sorted(folder.glob("*.json"))]
+
+
+def _trial(data: dict[str, Any]) -> TrialRecord:
+    data = _with_nan(data)
+    return TrialRecord(**{**data, "oof": {name: Interval(**value) for name, value in data["oof"].items()}})
+
+
+def _without_nan(node: Any) -> Any:
+    """JSON knows no NaN: null in its place, where a number is meant."""
+    if isinstance(node, dict):
+        return {key: _without_nan(child) for key, child in node.items()}
+    if isinstance(node, list | tuple):
+        return [_without_nan(child) for child in node]
+    return None if isinstance(node, float) and not math.isfinite(node) else node
+
+
+def _with_nan(data: dict[str, Any]) -> dict[str, Any]:
+    def restore(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: restore(child) for key, child in node.items()}
+        if isinstance(node, list):
+            return [restore(child) for child in node]
+        return math.nan if node is None else node
+
+    return {
+        key: restore(value) if key in ("cv", "cv_se", "oof", "fold_values") else value for key, value in data.items()
+    }

@@ -1,0 +1,143 @@
+"""Plain data that the stages hand each other. No behaviour, no imports from other rooms.
+
+N: rows, C: classes, K: folds, M: members, D: embedding size.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Progress = Callable[[str, int, int], None]
+"""progress(what, done, total): called often, must be cheap."""
+
+TEST = -1
+"""The fold number of rows in the held-out test split."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The rows of a study, in manifest order."""
+
+    ids: NDArray[np.str_]
+    """(N,) unique; the file's path relative to the root, with forward slashes"""
+    files: tuple[str, ...]
+    """(N,) absolute paths"""
+    y: NDArray[np.int64]
+    """(N,) index into `classes`"""
+    groups: NDArray[np.str_]
+    """(N,) salted hash of the patient (lesion, case); the row's own id where the study says `group: none`"""
+    classes: tuple[str, ...]
+    """C class names; in a binary task the last one is the positive class"""
+    data_hash: str
+    """over ids, contents, labels and groups"""
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Which part each row belongs to."""
+
+    fold: NDArray[np.int64]
+    """(N,) 0..K-1 for development rows, TEST for the held-out test split"""
+    k: int
+    folds_hash: str
+
+    def train_rows(self, fold: int) -> NDArray[np.int64]:
+        """(n,) rows that fold model `fold` trains on."""
+        return np.flatnonzero((self.fold != fold) & (self.fold != TEST))
+
+    def held_out_rows(self, fold: int) -> NDArray[np.int64]:
+        """(n,) development rows that fold model `fold` never sees."""
+        return np.flatnonzero(self.fold == fold)
+
+    def development_rows(self) -> NDArray[np.int64]:
+        return np.flatnonzero(self.fold != TEST)
+
+    def test_rows(self) -> NDArray[np.int64]:
+        return np.flatnonzero(self.fold == TEST)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A metric's value with its 95% interval; NaN where it is not defined."""
+
+    value: float
+    lo: float
+    hi: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference with its 95% interval and two-sided p-value."""
+
+    value: float
+    lo: float
+    hi: float
+    p: float
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What the training loop says after each epoch (step = epoch, from 0)."""
+
+    fold: int
+    epoch: int
+    epochs: int
+    train_loss: float
+    val_loss: float
+    val: dict[str, float]
+    lr: float
+    seconds: float
+    images: int
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """One finished fold of one trial."""
+
+    fold: int
+    rows: NDArray[np.int64]
+    """(n,) the held-out rows"""
+    logits: NDArray[np.float32]
+    """(n, C)"""
+    metrics: dict[str, float]
+    history: list[dict[str, Any]]
+    seconds: float
+    images: int
+    """training images seen over all epochs"""
+
+
+@dataclass
+class TrialResult:
+    """One trial: its folds and what they add up to."""
+
+    folds: list[FoldResult]
+    cv: dict[str, float] = field(default_factory=dict)
+    """mean over folds"""
+    cv_se: dict[str, float] = field(default_factory=dict)
+    oof: dict[str, Interval] = field(default_factory=dict)
+    """pooled over the rows of all folds, group bootstrap"""
+    seconds: float = 0.0
+    images_per_second: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """What is on disk about one trial: the source of truth for stage 2 and for tables."""
+
+    number: int
+    state: str
+    """running, complete, pruned, failed"""
+    params: dict[str, Any]
+    """the searched values only, by dotted name"""
+    run_id: str
+    """the MLflow run, and the folder of the trial's artifacts"""
+    cv: dict[str, float] = field(default_factory=dict)
+    cv_se: dict[str, float] = field(default_factory=dict)
+    oof: dict[str, Interval] = field(default_factory=dict)
+    fold_values: list[float] = field(default_factory=list)
+    """the search metric of each finished fold, in fold order"""
+    reason: str = ""
+    seconds: float = 0.0

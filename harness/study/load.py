@@ -1,0 +1,268 @@
+"""Study files: find, read strictly, override, check whole. The only file that imports yaml."""
+
+import hashlib
+import json
+import re
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+import pydantic
+import yaml
+
+from harness.errors import RequestError, nearest
+from harness.study.space import Range, Space, extremes, fill, find_ranges, flatten
+from harness.study.spec import Part, Spec
+
+SHIPPED = (Path(__file__).parents[1] / "studies", Path(__file__).parents[2] / "studies")
+FREE_KEYS = ("search.trials", "search.timeout_minutes", "description")
+"""may differ between two runs of one study"""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file, checked: the template with its ranges, and the spec with every range at its first value."""
+
+    name: str
+    tree: dict[str, Any]
+    """complete, defaults filled in; ranges stand in their places as written"""
+    space: Space
+    spec: Spec
+
+    def draw(self, values: dict[str, Any]) -> Spec:
+        """The spec of one trial. `values` must cover the space."""
+        return build_spec(fill(self.tree, values), self.name)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML that refuses a key written twice and reads 1e-3 as a number (YAML 1.1 reads it as text)."""
+
+
+_StrictLoader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: dict[Any, int] = {}
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        if key in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {key!r} stands twice (first on line {seen[key]})", key_node.start_mark
+            )
+        seen[key] = key_node.start_mark.line + 1
+    return loader.construct_mapping(node, deep=True)  # type: ignore[no-untyped-call]
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)  # type: ignore[no-untyped-call]
+
+
+def find_study(name: str) -> Path:
+    """The file of a study: a path, studies/NAME.yaml here, or one that harness ships."""
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if path.is_file():
+            return path
+        raise RequestError(f"no study file at {path}. `harness study list` shows the known studies.")
+    for folder in (Path("studies"), *SHIPPED):
+        for ending in (".yaml", ".yml"):
+            path = folder / f"{name}{ending}"
+            if path.is_file():
+                return path
+    known = sorted(path.stem for path in list_study_files())
+    raise RequestError(
+        f"no study named {name!r}: studies/{name}.yaml does not exist.{nearest(name, known)}"
+        f" Known: {', '.join(known) or 'none'}."
+    )
+
+
+def list_study_files() -> list[Path]:
+    """Every study file in reach, one per name, nearest folder first."""
+    found: dict[str, Path] = {}
+    for folder in (Path("studies"), *SHIPPED):
+        for path in sorted(folder.glob("*.y*ml")) if folder.is_dir() else []:
+            found.setdefault(path.stem, path)
+    return [found[name] for name in sorted(found)]
+
+
+def load_study(name: str, overrides: list[str] | None = None, rename: str | None = None) -> Study:
+    """Read a study by name or path, apply `a.b=value` overrides, check it at its extremes.
+
+    Raises RequestError that names file, key and what to type.
+    """
+    path = find_study(name)
+    tree = _read(path)
+    tree.setdefault("name", path.stem)
+    if rename:
+        tree["name"] = rename
+    for override in overrides or []:
+        key, value = parse_override(override)
+        _known_key(key, path, "--set ")
+        tree = fill(_without(tree, key), {key: value})
+    return check_study(tree, str(path))
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """'optim.lr=1e-3' -> ('optim.lr', 0.001); the value is YAML, so ranges and lists work too."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise RequestError(f"--set {text}: write KEY=VALUE, such as --set optim.lr=1e-3.")
+    try:
+        return key.strip(), yaml.load(value, Loader=_StrictLoader) if value.strip() else ""
+    except yaml.YAMLError as error:
+        raise RequestError(f"--set {text}: the value cannot be read: {_yaml_problem(error)}") from error
+
+
+def check_study(tree: dict[str, Any], place: str) -> Study:
+    """A study from a plain tree: keys known, types right, every range right at both of its ends."""
+    _known_keys(tree, Spec, "", place)
+    space = find_ranges(tree)
+    first = {name: extremes(range_)[0] for name, range_ in space.items()}
+    spec = build_spec(fill(tree, first), place)
+    for name, range_ in space.items():
+        for value in extremes(range_):
+            build_spec(fill(tree, {**first, name: value}), place)
+    if not space and spec.search.trials > 1:
+        raise RequestError(
+            f"{place}: nothing is searched, so {spec.search.trials} trials would all be the same. "
+            "Write a range, such as optim.lr: {float: [1.0e-4, 1.0e-2], log: true}, or --set search.trials=1."
+        )
+    whole = spec.model_dump(mode="json")
+    return Study(spec.name, fill(whole, {name: _as_tree(range_) for name, range_ in space.items()}), space, spec)
+
+
+def _as_tree(range_: Range) -> dict[str, Any]:
+    body = {key: value for key, value in vars(range_).items() if value is not None}
+    if "options" in body:
+        return {"choice": list(body["options"])}
+    kind = type(range_).__name__.removesuffix("Range").lower()
+    tree: dict[str, Any] = {kind: [body["low"], body["high"]]}
+    if body.get("log"):
+        tree["log"] = True
+    elif "step" in body and not (kind == "int" and body["step"] == 1):
+        tree["step"] = body["step"]
+    return tree
+
+
+def build_spec(tree: dict[str, Any], place: str) -> Spec:
+    """The typed spec of a tree without ranges. Raises RequestError with the key's name."""
+    try:
+        return Spec.model_validate(tree)
+    except pydantic.ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            key = ".".join(str(part) for part in problem["loc"]) or "study"
+            if problem["type"] == "missing":
+                lines.append(f"{place}: {key} is missing.{_purpose(key)}")
+            else:
+                lines.append(f"{place}: {key}: {problem['msg']}, not {problem['input']!r}.{_purpose(key)}")
+        raise RequestError("\n".join(lines)) from error
+
+
+def dump_yaml(tree: dict[str, Any]) -> str:
+    return str(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+
+
+def read_spec(path: Path) -> Spec:
+    """A trial's spec.yaml, as the artifacts keep it."""
+    return build_spec(_read(path), str(path))
+
+
+def spec_hash(tree: dict[str, Any]) -> str:
+    """What a study remembers of its spec; keys that may grow later are left out."""
+    flat = {key: value for key, value in flatten(tree).items() if not key.startswith(FREE_KEYS)}
+    return hashlib.blake2b(json.dumps(flat, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Lines 'key: old -> new' for what differs between two studies and may not."""
+    a, b = flatten(old), flatten(new)
+    names = [name for name in dict.fromkeys([*a, *b]) if not name.startswith(FREE_KEYS)]
+    return [f"{n}: {a.get(n, '(absent)')} -> {b.get(n, '(absent)')}" for n in names if a.get(n) != b.get(n)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path}: not readable as YAML: {_yaml_problem(error)}") from error
+    if not isinstance(tree, dict):
+        raise RequestError(
+            f"{path}: a study file is a block of keys (name, data, optim, ...), not {type(tree).__name__}."
+        )
+    return tree
+
+
+def _yaml_problem(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    text = getattr(error, "problem", None) or str(error)
+    return f"line {mark.line + 1}, column {mark.column + 1}: {text}" if mark else text
+
+
+def _without(tree: dict[str, Any], name: str) -> dict[str, Any]:
+    """A copy of the tree in which the path to `name` is free, so that a value can replace a range."""
+    copy = fill(tree, {})
+    node: Any = copy
+    for key in name.split(".")[:-1]:
+        node = node.get(key)
+        if not isinstance(node, dict):
+            return copy
+    node.pop(name.split(".")[-1], None)
+    return copy
+
+
+def _block(annotation: Any) -> type[Part] | None:
+    """The block type behind an annotation, if it is one."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return next((found for arg in get_args(annotation) if (found := _block(arg))), None)
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Part) else None
+
+
+def all_keys(block: type[Part] = Spec, prefix: str = "") -> dict[str, str]:
+    """Every key of a study file by dotted name, with what it means."""
+    keys: dict[str, str] = {}
+    for name, field in block.model_fields.items():
+        inner = _block(field.annotation)
+        if inner:
+            keys.update(all_keys(inner, f"{prefix}{name}."))
+        else:
+            keys[f"{prefix}{name}"] = field.description or ""
+    return keys
+
+
+def _purpose(key: str) -> str:
+    text = all_keys().get(key, "")
+    return f" ({key} is {text})" if text else ""
+
+
+def _known_key(key: str, path: Path, prefix: str = "") -> None:
+    known = all_keys()
+    if key in known:
+        return
+    inside = [name for name in known if name.startswith(f"{key}.")]
+    if inside:
+        raise RequestError(f"{prefix}{key}: this is a block; set one of its keys, such as {inside[0]}.")
+    tails = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+    hint = f" Did you mean {' or '.join(tails)}?" if tails else nearest(key, known)
+    raise RequestError(f"{prefix}{key}: no such key.{hint} The keys are in {path} and in the study file reference.")
+
+
+def _known_keys(tree: dict[str, Any], block: type[Part], prefix: str, place: str) -> None:
+    for key, value in tree.items():
+        field = block.model_fields.get(str(key))
+        if field is None:
+            dotted = f"{prefix}{key}"
+            known = all_keys()
+            near = nearest(str(key), block.model_fields) or nearest(dotted, known)
+            raise RequestError(f"{place}: {dotted}: no such key.{near} Known here: {', '.join(block.model_fields)}.")
+        inner = _block(field.annotation)
+        if inner is not None:
+            if not isinstance(value, dict):
+                raise RequestError(
+                    f"{place}: {prefix}{key} is a block with the keys {', '.join(inner.model_fields)}, not {value!r}."
+                )
+            _known_keys(value, inner, f"{prefix}{key}.", place)

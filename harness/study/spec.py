@@ -1,0 +1,198 @@
+"""The typed configuration of one trial: every key of a study file, what it means and what it may be.
+
+A study file holds the same keys; where a search range stands in place of a value, `study.space` draws it.
+This file knows no YAML, no Optuna and no torch.
+"""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+
+class Part(BaseModel):
+    """A block of the study file: strict types, no unknown keys, immutable."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+class Decode(Part):
+    """How a file becomes pixels. Part of the pixel store's key and of every bundle."""
+
+    size: Annotated[int, Field(ge=8, le=2048)] = 128
+    """side of the square that every image is resized to, in pixels"""
+    fit: Literal["pad", "stretch", "crop"] = "pad"
+    """pad: keep the aspect ratio and fill with the border colour black; stretch: ignore it; crop: fill and cut"""
+    channels: Literal[1, 3] = 1
+    """1: grey; 3: RGB (grey images are repeated)"""
+    window: tuple[float, Annotated[float, Field(gt=0)]] | None = None
+    """DICOM window (centre, width) in modality units, such as [40, 80] for brain; null: the file's own"""
+
+    @field_validator("window", mode="before")
+    @classmethod
+    def _from_list(cls, value: object) -> object:
+        return tuple(float(v) if isinstance(v, int) else v for v in value) if isinstance(value, list) else value
+
+
+class Data(Part):
+    """Which images, which labels, who belongs together."""
+
+    root: str
+    """the folder with the images, from the working directory; `phantom` is the built-in data set"""
+    labels: str = "labels.csv"
+    """the table of labels (CSV), from `root`"""
+    image: str = "{file}"
+    """the image's path from `root`, built from columns: `images/{file}`, or `images/{id:0>3}.png` to pad ids"""
+    label: str = "label"
+    """the column with the class"""
+    classes: tuple[str, ...] | None = None
+    """class names in order (the last is the positive class of a binary task); null: the sorted values"""
+    group: str
+    """the column of what must never straddle two folds (patient, lesion, case); `none` says there is none"""
+    split: str | None = None
+    """a column that names each row's split; `test` rows are held out, all others are development; null: drawn"""
+    test_fraction: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.2
+    """share of the groups held out as the test split, when `split` is null"""
+    folds: Annotated[int, Field(ge=2, le=50)] = 5
+    """K, the parts of the development data"""
+    on_error: Literal["refuse", "drop"] = "refuse"
+    """what to do about unreadable images and rows without a partner: stop, or list, count and leave out"""
+    decode: Decode = Decode()
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _classes_from_list(cls, value: object) -> object:
+        return tuple(str(v) for v in value) if isinstance(value, list) else value
+
+
+class Model(Part):
+    """The network: a backbone, its pooling and a linear head."""
+
+    backbone: str = "resnet10t"
+    """a timm or torchvision name; `timm/resnet18` or `torchvision/resnet18` where both have it"""
+    weights: str = "none"
+    """none; pretrained (the library's own file, found in its cache); or the path of a weights file"""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """dropout before the head"""
+    drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """stochastic depth, for timm backbones that have it"""
+
+
+class Optim(Part):
+    """The optimiser and its schedule."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: Positive = 1e-3
+    """peak learning rate, after warm-up"""
+    weight_decay: NotNegative = 1e-2
+    """decoupled for adamw, L2 for sgd; norms and biases are spared"""
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """momentum of sgd (Nesterov); adamw's first beta"""
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    """share of all steps with linearly rising learning rate"""
+    step_at: tuple[float, ...] = (0.6, 0.85)
+    """step schedule: shares of training after which the rate is multiplied by step_factor"""
+    step_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    clip: NotNegative = 1.0
+    """largest norm of the gradient; 0 switches clipping off"""
+
+    @field_validator("step_at", mode="before")
+    @classmethod
+    def _step_at_from_list(cls, value: object) -> object:
+        return tuple(float(v) for v in value) if isinstance(value, list) else value
+
+
+class Train(Part):
+    """The training of one fold."""
+
+    epochs: Annotated[int, Field(ge=1, le=10000)] = 10
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = 32
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto: measured once for the backbone, size and device, and remembered"""
+    class_weights: bool = False
+    """weigh the loss by inverse class frequency of the fold's training rows"""
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    select: Literal["last"] = "last"
+    """which epoch's weights are kept and scored: the last (no selection on the scored fold)"""
+
+
+class Augment(Part):
+    """Random changes of the training images, drawn per image. 0 switches one off."""
+
+    hflip: Probability = 0.0
+    """probability of a left-right flip"""
+    vflip: Probability = 0.0
+    """probability of an up-down flip"""
+    rotate: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
+    """largest rotation, degrees either way"""
+    translate: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """largest shift, as a share of the side"""
+    scale: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """largest relative zoom in or out, e.g. 0.2"""
+    shear: Annotated[float, Field(ge=0.0, le=60.0)] = 0.0
+    """largest shear, degrees"""
+    brightness: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """largest additive change, as a share of the intensity range"""
+    contrast: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """largest relative change of contrast about the image's mean"""
+    gamma: Annotated[float, Field(ge=0.0, lt=2.0)] = 0.0
+    """largest change of the exponent, in log units: x ** exp(+-gamma)"""
+    noise: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """largest standard deviation of Gaussian noise, as a share of the intensity range"""
+    blur: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
+    """largest sigma of a Gaussian blur, in pixels"""
+    erase: Probability = 0.0
+    """probability of blanking a random rectangle (random erasing)"""
+
+
+class Search(Part):
+    """How the study spends its trials. Nothing here changes what one trial computes."""
+
+    trials: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    """the TOTAL number of trials of the study"""
+    metric: Literal["auroc", "auprc", "accuracy", "balanced_accuracy", "log_loss", "brier"] = "auroc"
+    sampler: Literal["tpe", "random", "grid", "qmc"] = "tpe"
+    startup: Annotated[int, Field(ge=1)] = 5
+    """random trials before tpe starts to model"""
+    pruner: Literal["wilcoxon", "median", "none"] = "wilcoxon"
+    """wilcoxon: stop a trial whose finished folds are worse than the best trial's, paired by fold"""
+    pruner_p: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.13
+    """threshold of the wilcoxon pruner; .13 kept the winner in simulations and used 70% of the folds"""
+    timeout_minutes: Positive | None = None
+    """start no further trial after this time"""
+    max_failures: Annotated[int, Field(ge=1)] = 3
+    """stop the study after this many failed trials in a row"""
+
+
+class Spec(Part):
+    """One trial, whole."""
+
+    name: str
+    description: str = ""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    data: Data
+    model: Model = Model()
+    optim: Optim = Optim()
+    train: Train = Train()
+    augment: Augment = Augment()
+    search: Search = Search()
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", value):
+            raise ValueError(
+                "use letters, digits, '_', '-' and '.', at most 64 of them, starting with a letter or digit"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Spec":
+        if list(self.optim.step_at) != sorted(self.optim.step_at):
+            raise ValueError("optim.step_at must rise, e.g. [0.6, 0.85]")
+        return self
