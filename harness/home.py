@@ -9,6 +9,7 @@ Layout (everything relative, so that the folder can be moved):
 """
 
 import json
+import math
 import os
 import secrets
 import shutil
@@ -118,8 +119,17 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def without_nan(node: Any) -> Any:
+    """JSON knows no NaN and no infinity: null in their place."""
+    if isinstance(node, dict):
+        return {key: without_nan(child) for key, child in node.items()}
+    if isinstance(node, list | tuple):
+        return [without_nan(child) for child in node]
+    return None if isinstance(node, float) and not math.isfinite(node) else node
+
+
 def write_json(path: Path, data: Any) -> None:
-    write_text(path, json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    write_text(path, json.dumps(without_nan(data), indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -28,7 +28,7 @@ class StudyRecord:
     """seconds since the epoch"""
     finished: float | None = None
     precision: dict[str, str] = dataclasses.field(default_factory=dict)
-    """what `train.precision: auto` came to, by backbone: fixed at the first trial, so that a resume computes the same"""
+    """what `train.precision` came to, by backbone: fixed at the first trial, so that a resume computes the same"""
 
 
 def write_study(home: Home, record: StudyRecord) -> None:
@@ -65,7 +65,7 @@ def list_studies(home: Home) -> list[StudyRecord]:
 
 
 def write_trial(home: Home, study: str, record: TrialRecord) -> None:
-    write_json(home.trial_record(study, record.number), _without_nan(dataclasses.asdict(record)))
+    write_json(home.trial_record(study, record.number), dataclasses.asdict(record))
 
 
 def read_trial(home: Home, study: str, number: int) -> TrialRecord | None:
@@ -82,15 +82,6 @@ def read_trials(home: Home, study: str) -> list[TrialRecord]:
 def _trial(data: dict[str, Any]) -> TrialRecord:
     data = _with_nan(data)
     return TrialRecord(**{**data, "oof": {name: Interval(**value) for name, value in data["oof"].items()}})
-
-
-def _without_nan(node: Any) -> Any:
-    """JSON knows no NaN: null in its place, where a number is meant."""
-    if isinstance(node, dict):
-        return {key: _without_nan(child) for key, child in node.items()}
-    if isinstance(node, list | tuple):
-        return [_without_nan(child) for child in node]
-    return None if isinstance(node, float) and not math.isfinite(node) else node
 
 
 def _with_nan(data: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,148 @@
+"""Fold checkpoints (safetensors, no code) and the resume state of a running fold.
+
+A checkpoint carries all that inference needs: how to build the network, how to make pixels, how to normalise.
+"""
+
+import hashlib
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from harness.errors import HarnessError
+from harness.home import write_bytes
+from harness.models.network import Network, build_network
+from harness.study.spec import Model
+
+WRITE_SHARE = 0.02
+"""largest share of training time that goes into writing resume states"""
+
+
+@dataclass(frozen=True)
+class FoldMeta:
+    """What a fold checkpoint says about itself."""
+
+    study: str
+    trial: int
+    fold: int
+    model: dict[str, Any]
+    """study.spec.Model as a plain dict"""
+    decode: dict[str, Any]
+    """study.spec.Decode as a plain dict"""
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    """per channel, of pixel / 255 over the fold's training rows"""
+    std: tuple[float, ...]
+    encoder_id: str
+    """digest of the weights: embeddings with different ids live in different spaces"""
+    data_hash: str
+    folds_hash: str
+
+
+def digest(network: Network) -> str:
+    """16 hex digits over all weights and buffers."""
+    state = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(network.state_dict().items()):
+        state.update(name.encode())
+        state.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()
+
+
+def save_weights(path: Path, network: Network, meta: FoldMeta) -> None:
+    """Write a checkpoint atomically."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    write_bytes(path, save(tensors, metadata={"harness": json.dumps(asdict(meta))}))
+
+
+def read_meta(path: Path) -> FoldMeta:
+    """The header alone. Raises HarnessError when the file is not a fold checkpoint."""
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            text = (file.metadata() or {}).get("harness")
+    except (OSError, safetensors.SafetensorError) as error:
+        raise HarnessError(f"{path}: not readable as a checkpoint: {error}") from error
+    if text is None:
+        raise HarnessError(f"{path}: a safetensors file, but not a fold checkpoint of this program.")
+    data = json.loads(text)
+    return FoldMeta(**{**data, "classes": tuple(data["classes"]), "mean": tuple(data["mean"]), "std": tuple(data["std"])})
+
+
+def load_fold(path: Path, device: str = "cpu") -> tuple[Network, FoldMeta]:
+    """The network of a fold in evaluation mode, and what it says about itself."""
+    meta = read_meta(path)
+    model = Model.model_validate({**meta.model, "weights": "none"})
+    network = build_network(model, len(meta.classes), meta.decode["channels"], meta.decode["size"], seed=0)
+    with safetensors.safe_open(str(path), framework="pt") as file:
+        network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    return network.to(device).eval(), meta
+
+
+class ResumeState:
+    """The state after the last finished epoch of a running fold.
+
+    Kept in memory after every epoch (a copy of the tensors, a few milliseconds), written to disk as often as costs no
+    more than WRITE_SHARE of the time, and at once when the training is interrupted. A file is replaced whole.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._state: dict[str, Any] = {}
+        self._tensors: list[Tensor] = []
+        self._on_disk = -1
+        self._due = 0.0
+
+    def load(self, device: str) -> dict[str, Any] | None:
+        """The state on disk, or None where there is none."""
+        if not self.path.exists():
+            return None
+        state: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
+        self._on_disk = state["epoch"]
+        return state
+
+    def keep(self, state: dict[str, Any]) -> None:
+        """Copy the state of a finished epoch; write it when that is due."""
+        tensors = _tensors(state)
+        if len(tensors) != len(self._tensors):
+            self._tensors = [torch.empty_like(t, device="cpu") for t in tensors]
+        for kept, tensor in zip(self._tensors, tensors, strict=True):
+            kept.copy_(tensor)
+        self._state = _replace(state, iter(self._tensors))
+        if time.monotonic() >= self._due:
+            self.write()
+
+    def write(self) -> None:
+        """Put the kept state on disk, unless it is there."""
+        if not self._state or self._state["epoch"] == self._on_disk:
+            return
+        start = time.monotonic()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".new")
+        torch.save(self._state, temporary)
+        os.replace(temporary, self.path)
+        self._on_disk = self._state["epoch"]
+        self._due = time.monotonic() + (time.monotonic() - start) / WRITE_SHARE
+
+
+def _tensors(node: Any) -> list[Tensor]:
+    if isinstance(node, Tensor):
+        return [node.detach()]
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple) else ()
+    return [tensor for child in children for tensor in _tensors(child)]
+
+
+def _replace(node: Any, tensors: Any) -> Any:
+    """The same nest with each tensor taken from `tensors`, in the order of _tensors()."""
+    if isinstance(node, Tensor):
+        return next(tensors)
+    if isinstance(node, dict):
+        return {key: _replace(child, tensors) for key, child in node.items()}
+    if isinstance(node, list | tuple):
+        return [_replace(child, tensors) for child in node]
+    return node

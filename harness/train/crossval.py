@@ -1,0 +1,142 @@
+"""One trial: fit each fold, keep its files, pool the out-of-fold predictions.
+
+The same function serves a single run, a trial of a search and a resumed trial. It knows neither Optuna nor MLflow:
+`on_epoch` and `on_fold` report, and may raise to stop.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness import metrics
+from harness.data.prepare import Prepared
+from harness.home import is_done, new_folder, read_json, write_json
+from harness.records import FoldResult, TrialResult
+from harness.stats.intervals import intervals
+from harness.study.spec import Spec
+from harness.train.checkpoint import FoldMeta, ResumeState, digest, save_weights
+from harness.train.infer import infer
+from harness.train.loop import FoldData, OnEpoch, fit_fold
+from harness.train.precision import Precision
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a trial's files go and what they are called."""
+
+    study: str
+    trial: int
+    artifacts: Path
+    """finished folds: fold_0/, fold_1/, ..."""
+    running: Path
+    """the resume state of the running fold; removed at the end"""
+
+
+def cross_validate(
+    spec: Spec,
+    data: Prepared,
+    place: Place,
+    device: str,
+    precision: Precision,
+    on_epoch: OnEpoch,
+    on_fold: Callable[[FoldResult], None],
+) -> TrialResult:
+    """Train and score the K fold models of one trial, skipping folds that are already on disk.
+
+    The pooled out-of-fold intervals are group-bootstrap 95% (harness.stats.intervals).
+    """
+    results = []
+    for fold in range(data.folds.k):
+        folder = place.artifacts / f"fold_{fold}"
+        if is_done(folder):
+            result = read_fold(folder, fold, data)
+        else:
+            result = _run_fold(spec, data, fold, place, device, precision, on_epoch)
+        on_fold(result)
+        results.append(result)
+    shutil.rmtree(place.running, ignore_errors=True)
+    return summarize(results, data, spec.seed)
+
+
+def summarize(results: list[FoldResult], data: Prepared, seed: int) -> TrialResult:
+    """Fold means with standard errors, and pooled out-of-fold intervals. A metric undefined in a fold is left out there."""
+    names = list(metrics.METRICS)
+    table = np.array([[result.metrics[name] for name in names] for result in results])
+    defined = np.isfinite(table).sum(0)
+    mean = np.where(defined > 0, np.nansum(table, 0) / np.maximum(defined, 1), np.nan)
+    spread = np.sqrt(np.nansum((table - mean) ** 2, 0) / np.maximum(defined - 1, 1))
+    error = np.where(defined > 1, spread / np.sqrt(np.maximum(defined, 1)), np.nan)
+    rows = np.concatenate([result.rows for result in results])
+    p = metrics.softmax(np.concatenate([result.logits for result in results]))
+    seconds = sum(result.seconds for result in results)
+    return TrialResult(
+        folds=results,
+        cv=dict(zip(names, mean.tolist(), strict=True)),
+        cv_se=dict(zip(names, error.tolist(), strict=True)),
+        oof=intervals(data.dataset.y[rows], p, data.dataset.groups[rows], seed),
+        seconds=seconds,
+        images_per_second=sum(result.images for result in results) / max(seconds, 1e-9),
+    )
+
+
+def _run_fold(
+    spec: Spec, data: Prepared, fold: int, place: Place, device: str, precision: Precision, on_epoch: OnEpoch
+) -> FoldResult:
+    dataset = data.dataset
+    train, held_out = data.folds.train_rows(fold), data.folds.held_out_rows(fold)
+    fold_data = FoldData(
+        fold, data.pixels[train], dataset.y[train], data.pixels[held_out], dataset.y[held_out], len(dataset.classes)
+    )
+    resume = ResumeState(place.running / f"fold_{fold}.pt")
+    fitted = fit_fold(spec, fold_data, device, precision, resume, on_epoch)
+    meta = FoldMeta(
+        study=place.study,
+        trial=place.trial,
+        fold=fold,
+        model=spec.model.model_dump(mode="json"),
+        decode=spec.data.decode.model_dump(mode="json"),
+        classes=dataset.classes,
+        mean=fitted.mean,
+        std=fitted.std,
+        encoder_id=digest(fitted.network),
+        data_hash=dataset.data_hash,
+        folds_hash=data.folds.folds_hash,
+    )
+    logits, _ = infer(fitted.network, meta, fold_data.x_val, device)
+    scores = metrics.score(fold_data.y_val, metrics.softmax(logits))
+    summary = {"fold": fold, "seconds": fitted.seconds, "images": fitted.images}
+    with new_folder(place.artifacts / f"fold_{fold}") as folder:
+        save_weights(folder / "weights.safetensors", fitted.network, meta)
+        _write_predictions(folder / "predictions.parquet", data, held_out, logits)
+        write_json(folder / "history.json", {**summary, "metrics": scores, "epochs": fitted.history})
+    resume.path.unlink(missing_ok=True)
+    return FoldResult(fold, held_out, logits, scores, fitted.history, fitted.seconds, fitted.images)
+
+
+def _write_predictions(path: Path, data: Prepared, rows: np.ndarray, logits: np.ndarray) -> None:
+    table = pa.table(
+        {
+            "id": pa.array(data.dataset.ids[rows].tolist(), pa.string()),
+            "group": pa.array(data.dataset.groups[rows].tolist(), pa.string()),
+            "y": pa.array(data.dataset.y[rows], pa.int64()),
+            "logits": pa.array(list(logits), pa.list_(pa.float32())),
+        }
+    )
+    pq.write_table(table, path)
+
+
+def read_fold(folder: Path, fold: int, data: Prepared) -> FoldResult:
+    """A finished fold from its files, its rows matched to the data set by id."""
+    table = pq.read_table(folder / "predictions.parquet")
+    position = {name: row for row, name in enumerate(data.dataset.ids.tolist())}
+    rows = np.array([position[name] for name in table["id"].to_pylist()], np.int64)
+    logits = np.array(table["logits"].to_pylist(), np.float32).reshape(len(rows), -1)
+    history = read_json(folder / "history.json")
+    scores = metrics.score(data.dataset.y[rows], metrics.softmax(logits))
+    return FoldResult(fold, rows, logits, scores, history["epochs"], history["seconds"], history["images"])
+

@@ -1,0 +1,106 @@
+"""Which number format and memory layout trains this network fastest on this device: measured, not assumed.
+
+Half precision doubles the speed of one network and slows another on the same processor, so `auto` times a few real
+training steps of each candidate. The answer is kept in the home: the same study computes the same numbers next time.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from harness.home import Home, lock, read_json, write_json
+from harness.models.network import build_network
+from harness.study.spec import Spec
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+MARGIN = 1.15
+"""a candidate must be this much faster than plain fp32 to be taken, so that noise does not decide"""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Autocast format and memory layout of a training."""
+
+    name: str
+    channels_last: bool
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return DTYPES[self.name]
+
+    @property
+    def layout(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def __str__(self) -> str:
+        return self.name + ("+channels_last" if self.channels_last else "")
+
+
+def parse_precision(text: str) -> Precision:
+    """The inverse of str(Precision)."""
+    name, _, layout = text.partition("+")
+    return Precision(name, layout == "channels_last")
+
+
+def choose_precision(spec: Spec, device: str, home: Home) -> Precision:
+    """What `train.precision` comes to for this spec's backbone, size, batch and device."""
+    if spec.train.precision != "auto":
+        return Precision(spec.train.precision, channels_last=True)
+    decode = spec.data.decode
+    machine = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"cpu-{_cpu()}-{torch.get_num_threads()}"
+    key = f"{spec.model.backbone} {decode.size} {decode.channels} {spec.train.batch_size} {machine} {torch.__version__}"
+    path = home.work_root / "precision.json"
+    with lock(home.work_root / "precision.lock", "the measured precisions"):
+        known: dict[str, str] = read_json(path) if path.exists() else {}
+        if key not in known:
+            known[key] = str(_measure(spec, device))
+            write_json(path, known)
+    return parse_precision(known[key])
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown") + (
+        " bf16" if "avx512_bf16" in flags or "amx_bf16" in flags else ""
+    )
+
+
+def _measure(spec: Spec, device: str) -> Precision:
+    """The fastest of the candidates over interleaved rounds of real steps; fp32 unless another wins by MARGIN."""
+    names = ["fp32", "bf16"] if not device.startswith("cuda") or torch.cuda.is_bf16_supported() else ["fp32", "fp16"]
+    candidates = [Precision(name, layout) for name in names for layout in (False, True)]
+    best = {candidate: float("inf") for candidate in candidates}
+    decode = spec.data.decode
+    network = build_network(spec.model.model_copy(update={"weights": "none"}), 2, decode.channels, decode.size, 0)
+    network.to(device).train()
+    x = torch.rand(spec.train.batch_size, decode.channels, decode.size, decode.size, device=device)
+    y = torch.arange(len(x), device=device) % 2
+    for _ in range(3):
+        for candidate in candidates:
+            best[candidate] = min(best[candidate], _time_steps(network, x, y, candidate, device))
+    fastest = min(best, key=lambda candidate: best[candidate])
+    plain = Precision("fp32", channels_last=False)
+    return fastest if best[plain] > MARGIN * best[fastest] else plain
+
+
+def _time_steps(network: nn.Module, x: torch.Tensor, y: torch.Tensor, precision: Precision, device: str) -> float:
+    """Seconds of one forward and backward pass, after one to warm up. Weights stay as they are."""
+    network.to(memory_format=precision.layout)
+    x = x.contiguous(memory_format=precision.layout)
+    kind = device.split(":")[0]
+    for _ in range(2):
+        if kind == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        with torch.autocast(kind, precision.dtype, enabled=precision.name != "fp32"):
+            loss = nn.functional.cross_entropy(network(x), y)
+        loss.backward()
+        if kind == "cuda":
+            torch.cuda.synchronize()
+    network.zero_grad(set_to_none=True)
+    return time.perf_counter() - start
