@@ -1,0 +1,121 @@
+"""The command line: arguments in, one call into a stage, a result out, an exit code.
+
+Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 130 interrupted. Nothing heavy is imported before a
+command runs: `harness --help` must answer at once. This file knows commands and exit codes, never stages.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli import data, doctor, ensemble, models, predict, server, study
+from harness.cli.output import escape_control, flush_results
+from harness.errors import HarnessError, Interrupted
+
+app = typer.Typer(
+    name="harness",
+    help="Honest hyperparameter search and ensembles for image classification.\n\n"
+    "Begin with: harness study run lr_aug_sweep, then harness ensemble build --method stacking.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+app.add_typer(study.app, name="study")
+app.add_typer(ensemble.app, name="ensemble")
+app.add_typer(data.app, name="data")
+app.add_typer(models.app, name="models")
+app.command("predict")(predict.predict)
+app.command("ui")(server.ui)
+app.command("doctor")(doctor.doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"harness {version('harness')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    # Options of the program itself; everything else belongs to a command.
+    del version
+
+
+def main() -> None:
+    """Entry point of the program."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; its exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    if sys.stderr is None:  # started with stderr closed
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    try:
+        code = _invoke(list(arguments))
+        flush_results()
+        return code
+    except BrokenPipeError:
+        # The reader of our output has had enough (`harness study list | head -1`): that is not a failure.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", Interrupted.exit_code)
+    except HarnessError as error:
+        return _fail(str(error), error.exit_code)
+    except Exception as error:
+        return _fail(_unexpected(error), 1)
+
+
+def _invoke(arguments: list[str]) -> int:
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("harness", arguments) as context:
+            command.invoke(context)
+    except typer.Exit as ended:
+        return ended.exit_code
+    except Exception as error:
+        # typer's own usage errors, whichever click it carries: message, hint, and the code 2.
+        if hasattr(error, "format_message") and hasattr(error, "show"):
+            error.show()
+            return 2
+        raise
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    if os.environ.get("HARNESS_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exc()
+    try:
+        flush_results()
+        sys.stderr.write(escape_control(f"{'error: ' if code != 130 else ''}{message}\n"))
+        sys.stderr.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    return code
+
+
+def _unexpected(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        place = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{place}"
+    text = str(error).strip() or "no message"
+    return f"{type(error).__name__}: {text}\nThis is not expected. HARNESS_DEBUG=1 shows where it happened."
+
+
+def _terminate(number: int, frame: FrameType | None) -> Any:
+    """SIGTERM ends a command the way Ctrl-C does: states saved, exit code 130."""
+    raise KeyboardInterrupt

@@ -1,0 +1,101 @@
+"""Results on stdout, everything else on stderr; JSON that every reader accepts; text that no file name can upset.
+
+Knows rich and the two streams; knows no stage.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+_claimed: TextIO | None = None
+
+
+def claim_stdout() -> TextIO:
+    """The stream for results. From the first call on, whatever a library prints goes to stderr instead."""
+    global _claimed
+    if _claimed is None:
+        if sys.stdout is None:  # started with stdout closed
+            _claimed = open(os.devnull, "w")  # noqa: SIM115
+            return _claimed
+        sys.stdout.flush()
+        encoding = sys.stdout.encoding or "utf-8"
+        # A file name may hold bytes that are no text; they leave as they came.
+        errors = "surrogateescape" if encoding.lower().replace("-", "") == "utf8" else "replace"
+        _claimed = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding=encoding, errors=errors)
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return _claimed
+
+
+def flush_results() -> None:
+    if _claimed is not None:
+        _claimed.flush()
+
+
+def results() -> Console:
+    """The console on stdout: COLUMNS or the terminal's width, 80 without a terminal."""
+    return _console(claim_stdout())
+
+
+def notes() -> Console:
+    """The console on stderr."""
+    return _console(sys.stderr)
+
+
+def _console(stream: TextIO) -> Console:
+    from rich.console import Console
+
+    # Markup, emoji codes and highlighting are off: a folder named [red] or :bomb: is printed as it is called.
+    return Console(file=stream, markup=False, emoji=False, highlight=False, soft_wrap=False)
+
+
+def show(*parts: RenderableType) -> None:
+    """Print results, one below the other."""
+    console = results()
+    for part in parts:
+        console.print(escape_control(part) if isinstance(part, str) else part)
+
+
+def note(text: str) -> None:
+    """One line (or more) on stderr."""
+    notes().print(escape_control(text), soft_wrap=True)
+
+
+def print_json(document: Any) -> None:
+    """The one JSON document of a `--json` command."""
+    stream = claim_stdout()
+    stream.write(json.dumps(plain(document), indent=2, allow_nan=False) + "\n")
+    stream.flush()
+
+
+def plain(node: Any) -> Any:
+    """Plain JSON data: dataclasses as objects, numpy scalars as numbers, NaN and infinities as null."""
+    if dataclasses.is_dataclass(node) and not isinstance(node, type):
+        return {field.name: plain(getattr(node, field.name)) for field in dataclasses.fields(node)}
+    if isinstance(node, Mapping):
+        return {str(key): plain(child) for key, child in node.items()}
+    if isinstance(node, list | tuple | set | frozenset):
+        return [plain(child) for child in node]
+    if isinstance(node, Path):
+        return str(node)
+    if hasattr(node, "tolist") and not isinstance(node, str | bytes):
+        return plain(node.tolist())
+    if isinstance(node, float) and not math.isfinite(node):
+        return None
+    return node
+
+
+def escape_control(text: str) -> str:
+    """Control characters shown as \\x1b and the like, so that a file name cannot drive the terminal."""
+    return "".join(
+        char if char in "\n\t" or (char.isprintable() or char == " ") else repr(char)[1:-1] for char in text
+    )

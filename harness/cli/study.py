@@ -1,0 +1,234 @@
+"""harness study: run, resume, list, show, reference."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli.output import claim_stdout, print_json, results, show
+
+if TYPE_CHECKING:
+    from harness.home import Home
+    from harness.ledger import StudyRecord
+    from harness.records import TrialRecord
+    from harness.study.load import Study
+
+app = typer.Typer(help="Search: train every trial of a study over its folds.", no_args_is_help=True)
+
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set one key of the study file, e.g. optim.lr=1e-3. Repeatable."),
+]
+Jobs = Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="Trials trained at the same time.")]
+Device = Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu, cuda, or cuda:0,cuda:1.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+
+
+@app.command("run")
+def run(
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A study's name, or the path of its YAML file.")],
+    set_: Sets = None,
+    jobs: Jobs = 1,
+    device: Device = "auto",
+    as_: Annotated[
+        str | None, typer.Option("--as", metavar="NEWNAME", help="Run it as a study of its own, under this name.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run a study, or go on with it where it stopped.
+
+    search.trials is the TOTAL: a finished study is not run again, a larger total adds trials to it.
+    """
+    claim_stdout()
+    from harness.study.load import load_study
+
+    _run(load_study(name, set_, as_), jobs, device, json, quiet)
+
+
+@app.command("resume")
+def resume(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A study that ran before.")],
+    jobs: Jobs = 1,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Go on with a study exactly as it was begun, whatever its file says now."""
+    claim_stdout()
+    from harness.home import open_home
+    from harness.ledger import require_study
+    from harness.study.load import check_study
+
+    record = require_study(open_home(), name)
+    _run(check_study(record.tree, f"study {name} as it was begun"), jobs, device, json, quiet)
+
+
+def _run(study: "Study", jobs: int, device: str, json: bool, quiet: bool) -> None:
+    from harness.cli.progress import study_listener
+    from harness.errors import HarnessError, Interrupted
+    from harness.home import open_home
+    from harness.ledger import read_study, read_trials
+
+    home = open_home()
+    with study_listener(quiet) as listener:
+        try:
+            from harness.search.run import run_study
+
+            run_study(study, home, jobs, device, listener)
+        except KeyboardInterrupt:
+            raise Interrupted(_how_to_go_on(home, study.name)) from None
+    record = read_study(home, study.name)
+    if record is None:
+        raise HarnessError(f"study {study.name} left no record in {home.work(study.name)}.")
+    trials = read_trials(home, study.name)
+    if json:
+        print_json(study_document(record, trials))
+    else:
+        _show_trials(record, trials)
+    if not any(trial.state == "complete" for trial in trials):
+        raise HarnessError(f"no trial of study {study.name} was completed; see the reasons above.")
+    if record.state == "failed":
+        raise HarnessError(f"study {study.name} stopped early: too many trials failed one after the other.")
+
+
+def _how_to_go_on(home: "Home", name: str) -> str:
+    from harness.ledger import read_study
+
+    if read_study(home, name) is None:
+        return "interrupted before the first trial."
+    return f"interrupted. Type: harness study resume {name}   (or the same command) to go on from here."
+
+
+def study_document(record: "StudyRecord", trials: "list[TrialRecord]") -> dict[str, Any]:
+    """`study run --json` and `study show --json`. `best` is the best complete trial by OOF metric, or null."""
+    from harness.cli.tables import ranked
+
+    metric = record.tree["search"]["metric"]
+    described = {trial.number: _trial_document(trial) for trial in trials}
+    complete = [trial for trial in ranked(trials, metric) if trial.state == "complete"]
+    return {
+        "study": record.name,
+        "state": record.state,
+        "metric": metric,
+        "trials": list(described.values()),
+        "best": described[complete[0].number] if complete else None,
+    }
+
+
+def _trial_document(trial: "TrialRecord") -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        "params": trial.params,
+        "cv": trial.cv,
+        "cv_se": trial.cv_se,
+        "oof": trial.oof,
+        "fold_values": trial.fold_values,
+        "seconds": trial.seconds,
+        "run_id": trial.run_id,
+        "reason": trial.reason or None,
+    }
+
+
+def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]") -> None:
+    from harness.cli.tables import ranked, trials_table
+    from harness.cli.words import interval
+
+    metric = record.tree["search"]["metric"]
+    show(trials_table(trials, metric, results().width))
+    complete = [trial for trial in trials if trial.state == "complete"]
+    if not complete:
+        return
+    best = ranked(trials, metric)[0]
+    show(
+        f"\nBest of {len(trials)}: trial {best.number}, out-of-fold {metric} {interval(best.oof.get(metric))}. "
+        f"It was selected on these rows, so this flatters it; the honest number is the test split's:"
+    )
+    show(f"  harness ensemble build --method stacking --study {record.name}")
+    show("  harness ui      to sort and compare the trials as a table")
+
+
+@app.command("list")
+def list_(json: Json = False) -> None:
+    """The studies that can be run and those that ran."""
+    claim_stdout()
+    from harness.cli.tables import studies_table
+    from harness.home import open_home
+    from harness.ledger import list_studies
+    from harness.study.load import list_study_files
+
+    home = open_home()
+    ran = {record.name: record for record in list_studies(home)}
+    files = {path.stem: path for path in list_study_files()}
+    rows = [_study_row(home, name, files.get(name), ran.get(name)) for name in sorted({*files, *ran})]
+    if json:
+        print_json(rows)
+        return
+    show(
+        studies_table(
+            [(r["study"], r["state"], f"{r['done']}/{r['total']}", r["best"] or "-", r["description"]) for r in rows]
+        )
+    )
+    show("\nType: harness study run NAME")
+
+
+def _study_row(home: "Home", name: str, path: Path | None, record: "StudyRecord | None") -> dict[str, Any]:
+    """What `study list` says about one study. A broken study file is a row that says so, not the end of the list."""
+    from harness.cli.tables import ranked
+    from harness.cli.words import number
+    from harness.errors import RequestError
+    from harness.ledger import read_trials
+    from harness.study.load import load_study
+
+    row = {"study": name, "state": "not run", "done": 0, "total": 0, "best": None, "description": "", "file": path}
+    tree = record.tree if record else None
+    if tree is None and path is not None:
+        try:
+            tree = load_study(str(path)).tree
+        except RequestError as error:
+            return {**row, "state": "broken", "description": str(error).splitlines()[0]}
+    assert tree is not None
+    row.update(total=tree["search"]["trials"], description=tree["description"].strip())
+    if record is None:
+        return row
+    trials = read_trials(home, name)
+    metric = tree["search"]["metric"]
+    best = next((trial for trial in ranked(trials, metric) if trial.state == "complete"), None)
+    row.update(state=record.state, done=sum(trial.state != "running" for trial in trials))
+    if best is not None:
+        row["best"] = f"{metric} {number(best.oof[metric].value)} (trial {best.number})"
+    return row
+
+
+@app.command("show")
+def show_(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="The study; left out: the newest completed one.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """The trials of a study, best first."""
+    claim_stdout()
+    from harness.home import open_home
+    from harness.ledger import read_trials, require_study
+
+    home = open_home()
+    record = require_study(home, name)
+    trials = read_trials(home, record.name)
+    if json:
+        print_json(study_document(record, trials))
+        return
+    done = sum(trial.state != "running" for trial in trials)
+    show(f"study {record.name}: {record.state}, {done} of {record.tree['search']['trials']} trials")
+    _show_trials(record, trials)
+
+
+@app.command("reference")
+def reference() -> None:
+    """Every key of a study file, what it means and its default, as Markdown."""
+    stream = claim_stdout()
+    from harness.cli.reference import reference_page
+
+    stream.write(reference_page())

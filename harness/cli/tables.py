@@ -1,0 +1,136 @@
+"""Tables of records for a terminal of 80 columns or less. Pure: records in, something to print out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.cli.output import escape_control
+from harness.cli.words import compact_params, duration, interval, number, plural, value
+from harness.records import TrialRecord
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+OWN_COLUMNS = 2
+"""searched numbers with a column of their own; the rest shares one"""
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = (), title: str = "") -> Table:
+    """A plain table: no frame, numbers to the right, long cells folded and never cut."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(
+        box=None, padding=(0, 2, 0, 0), pad_edge=False, title=title or None, title_justify="left", title_style="bold"
+    )
+    for name in columns:
+        made.add_column(Text(name), justify="right" if name in right else "left", overflow="fold", header_style="bold")
+    for row in rows:
+        made.add_row(*(Text(escape_control(cell)) for cell in row))
+    return made
+
+
+def is_higher_better(metric: str) -> bool:
+    from harness.metrics import METRICS
+
+    return METRICS[metric].higher_is_better
+
+
+def ranked(trials: Sequence[TrialRecord], metric: str) -> list[TrialRecord]:
+    """Complete trials from best to worst by out-of-fold metric, then the others by number."""
+    sign = -1.0 if is_higher_better(metric) else 1.0
+
+    def key(trial: TrialRecord) -> tuple[int, float, int]:
+        found = trial.oof.get(metric)
+        if trial.state == "complete" and found is not None and math.isfinite(found.value):
+            return (0, sign * found.value, trial.number)
+        return (1, 0.0, trial.number)
+
+    return sorted(trials, key=key)
+
+
+def trials_table(trials: Sequence[TrialRecord], metric: str, width: int) -> Table:
+    """Every trial, best first: number, searched values, CV mean ± standard error, out-of-fold interval, seconds."""
+    own = _own_columns(trials) if width >= 78 else []
+    rows = []
+    for trial in ranked(trials, metric):
+        rest = {name: setting for name, setting in trial.params.items() if name not in own}
+        cv = f"{number(trial.cv.get(metric))} ±{number(trial.cv_se.get(metric)).removeprefix('0')}"
+        rows.append(
+            [
+                str(trial.number),
+                *(value(trial.params[name]) if name in trial.params else "-" for name in own),
+                _switches(rest),
+                cv if trial.state == "complete" else "-",
+                _outcome(trial, metric),
+                number(trial.seconds, 0),
+            ]
+        )
+    names = [name.rsplit(".", 1)[-1] for name in own]
+    with_name = "augment" if _only_augments(trials, own) else "with"
+    return table(["#", *names, with_name, f"{metric} cv", "out-of-fold [95%]", "s"], rows, right=["#", *names, "s"])
+
+
+def _own_columns(trials: Sequence[TrialRecord]) -> list[str]:
+    """The searched numbers that are not switches, such as the learning rate."""
+    names = dict.fromkeys(name for trial in trials for name in trial.params)
+    found = []
+    for name in names:
+        settings = [trial.params[name] for trial in trials if name in trial.params]
+        numbers = all(isinstance(s, int | float) and not isinstance(s, bool) for s in settings)
+        if numbers and not name.startswith("augment."):
+            found.append(name)
+    return found[:OWN_COLUMNS]
+
+
+def _only_augments(trials: Sequence[TrialRecord], own: Sequence[str]) -> bool:
+    return all(name.startswith("augment.") for trial in trials for name in trial.params if name not in own)
+
+
+def _switches(params: Mapping[str, Any]) -> str:
+    """Augmentations that are on, by name; everything else with its value."""
+    on = [name.removeprefix("augment.") for name, setting in params.items() if name.startswith("augment.") and setting]
+    rest = compact_params({name: s for name, s in params.items() if not name.startswith("augment.")})
+    return "  ".join(part for part in (rest, " ".join(on)) if part) or "none"
+
+
+def _outcome(trial: TrialRecord, metric: str) -> str:
+    if trial.state == "complete":
+        return interval(trial.oof.get(metric))
+    if trial.state == "pruned":
+        return f"pruned after {plural(len(trial.fold_values), 'fold')}"
+    reason = trial.reason.strip().splitlines()
+    return f"{trial.state}: {reason[0]}" if reason else trial.state
+
+
+def studies_table(rows: Sequence[tuple[str, str, str, str, str]]) -> Table:
+    """name, state, trials, best, description"""
+    return table(["study", "state", "trials", "best", "what"], rows, right=["trials"])
+
+
+def scores_table(rows: Sequence[Any], metric: str) -> Table:
+    """An ensemble beside the best single member and the simple mean: name, kind, out-of-fold, test."""
+    body = [[row.name, row.kind, interval(row.oof.get(metric)), interval(row.test.get(metric))] for row in rows]
+    return table(["model", "kind", f"{metric} out-of-fold [95%]", f"{metric} test [95%]"], body)
+
+
+def prediction_table(files: Sequence[str], classes: Sequence[str], probabilities: Any) -> Table:
+    """One row per image: file and a probability per class."""
+    body = [[file, *(number(float(p), 4) for p in row)] for file, row in zip(files, probabilities, strict=True)]
+    return table(["file", *classes], body, right=list(classes))
+
+
+def seconds_text(seconds: float) -> str:
+    return duration(seconds)
+
+
+def short_path(path: Path) -> str:
+    """Relative to the working directory where that is shorter."""
+    try:
+        relative = path.relative_to(Path.cwd())
+    except ValueError:
+        return str(path)
+    return str(relative)

@@ -1,0 +1,93 @@
+"""Numbers and settings in few words. Pure text: no rich, no streams, no stages."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from harness.records import Difference, Interval
+
+BELIEVABLE_P = 0.05
+"""below this, a difference is called one"""
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """0.842; a dash where there is no number."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:.{digits}f}"
+
+
+def interval(found: Interval | None) -> str:
+    """0.842 [0.801, 0.880]"""
+    if found is None or not math.isfinite(found.value):
+        return "-"
+    if not (math.isfinite(found.lo) and math.isfinite(found.hi)):
+        return number(found.value)
+    return f"{number(found.value)} [{number(found.lo)}, {number(found.hi)}]"
+
+
+def p_value(p: float) -> str:
+    """p = .41, p < .001; the smallest that a bootstrap of a few thousand draws can show is not 0."""
+    if not math.isfinite(p):
+        return "p = -"
+    if p < 0.001:
+        return "p < .001"
+    digits = 3 if p < 0.01 else 2
+    text = f"{p:.{digits}f}"
+    return f"p = {text.removeprefix('0')}"
+
+
+def difference(found: Difference, other: str, higher_is_better: bool) -> str:
+    """'+0.021 [-0.010, +0.052], p = .18: not distinguishable from the best single model'"""
+    if not math.isfinite(found.value):
+        return f"no comparison with {other}: the metric is not defined here"
+    numbers = f"{found.value:+.3f} [{found.lo:+.3f}, {found.hi:+.3f}], {p_value(found.p)}"
+    if not math.isfinite(found.p) or found.p >= BELIEVABLE_P:
+        return f"{numbers}: not distinguishable from {other}"
+    better = (found.value > 0) == higher_is_better
+    return f"{numbers}: {'better' if better else 'worse'} than {other}"
+
+
+def duration(seconds: float) -> str:
+    """41 s, 2:10 min, 3:05 h"""
+    if not math.isfinite(seconds):
+        return "-"
+    if seconds < 99.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if seconds < 5970:
+        whole = round(seconds)
+        return f"{whole // 60}:{whole % 60:02d} min"
+    return f"{minutes // 60}:{minutes % 60:02d} h"
+
+
+def plural(count: int, noun: str) -> str:
+    """1 image, 2 images"""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def value(setting: Any) -> str:
+    """A searched value, short: 0.00123 as 1.2e-03, 0.5 as 0.5."""
+    if isinstance(setting, bool) or not isinstance(setting, float):
+        return str(setting).lower() if isinstance(setting, bool) else str(setting)
+    if setting == 0:
+        return "0"
+    if abs(setting) < 0.01 or abs(setting) >= 10000:
+        return f"{setting:.1e}"
+    return f"{setting:.3g}"
+
+
+def compact_params(params: Mapping[str, Any]) -> str:
+    """'lr 1.2e-03  hflip 0.5  rotate 15': the last part of each name, what is switched off left out."""
+    named = {name.rsplit(".", 1)[-1]: name for name in params}
+    short = {full: last for last, full in named.items() if sum(n.rsplit(".", 1)[-1] == last for n in params) == 1}
+    parts = []
+    for name, setting in params.items():
+        if name.startswith("augment.") and not setting:
+            continue
+        parts.append(f"{short.get(name, name)} {value(setting)}")
+    if not any(name.startswith("augment.") and setting for name, setting in params.items()) and any(
+        name.startswith("augment.") for name in params
+    ):
+        parts.append("no augmentation")
+    return "  ".join(parts)
