@@ -12,15 +12,28 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from harness.cli import data, doctor, ensemble, models, predict, server, study
 from harness.cli.output import escape_control, flush_results
 from harness.errors import HarnessError, Interrupted
 
+ORDER = ("study", "ensemble", "predict", "data", "models", "ui", "doctor")
+
+
+class _InOrder(TyperGroup):
+    """Commands in the order in which a person needs them, not typer's."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [name for name in ORDER if name in self.commands]
+
+
 app = typer.Typer(
     name="harness",
+    cls=_InOrder,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Honest hyperparameter search and ensembles for image classification.\n\n"
-    "Begin with: harness study run lr_aug_sweep, then harness ensemble build --method stacking.",
+    "Begin with:\n\n\b\n  harness study run lr_aug_sweep\n  harness ensemble build --method stacking",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -29,9 +42,9 @@ app.add_typer(study.app, name="study")
 app.add_typer(ensemble.app, name="ensemble")
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
-app.command("predict")(predict.predict)
-app.command("ui")(server.ui)
-app.command("doctor")(doctor.doctor)
+app.command("predict", short_help="Probabilities for new images.")(predict.predict)
+app.command("ui", short_help="MLflow's pages: trials to sort and compare.")(server.ui)
+app.command("doctor", short_help="What this machine has, and what to type next.")(doctor.doctor)
 
 
 def _version(wanted: bool) -> None:

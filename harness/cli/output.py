@@ -62,7 +62,10 @@ def show(*parts: RenderableType) -> None:
     """Print results, one below the other."""
     console = results()
     for part in parts:
-        console.print(escape_control(part) if isinstance(part, str) else part)
+        with console.capture() as captured:
+            console.print(escape_control(part) if isinstance(part, str) else part, soft_wrap=isinstance(part, str))
+        # Tables pad their lines with blanks, which only a terminal's colours need.
+        console.file.write("".join(line.rstrip(" ") + "\n" for line in captured.get().removesuffix("\n").split("\n")))
 
 
 def note(text: str) -> None:

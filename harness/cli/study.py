@@ -47,7 +47,7 @@ def run(
     _run(load_study(name, set_, as_), jobs, device, json, quiet)
 
 
-@app.command("resume")
+@app.command("resume", short_help="Go on with a study as it was begun.")
 def resume(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A study that ran before.")],
     jobs: Jobs = 1,
@@ -225,7 +225,7 @@ def show_(
     _show_trials(record, trials)
 
 
-@app.command("reference")
+@app.command("reference", short_help="Every key of a study file, as Markdown.")
 def reference() -> None:
     """Every key of a study file, what it means and its default, as Markdown."""
     stream = claim_stdout()

@@ -1,0 +1,259 @@
+"""The rules of the house, held by reading the code: floors, doors, no cycles, empty packages, short files.
+
+Each rule is a function of a tree of files. The tests run it on the code (and demand that it finds nothing) and on
+small trees that break it (and demand that it finds exactly that), so that no rule can rot into one that never fails.
+Imports inside functions count like any others; `if TYPE_CHECKING:` counts too, because a type is knowledge.
+"""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "harness"
+
+FLOORS = {
+    "cli": 6,
+    "__main__": 7,
+    "report": 5,
+    "predict": 5,
+    "ensemble": 4,
+    "search": 4,
+    "train": 3,
+    "track": 2,
+    "models": 2,
+    "data": 2,
+    "stats": 1,
+    "study": 1,
+    "home": 1,
+    "ledger": 1,
+    "records": 0,
+    "events": 0,
+    "metrics": 0,
+    "seeds": 0,
+    "errors": 0,
+}
+SAME_FLOOR = {("ledger", "home"), ("events", "records")}
+"""the few pairs on one floor where the first may know the second"""
+
+DOORS = {
+    "mlflow": ("track/",),
+    "optuna": ("search/",),
+    "xgboost": ("ensemble/boosting.py",),
+    "yaml": ("study/load.py",),
+    "pydicom": ("data/dicom.py",),
+    "timm": ("models/backbones.py",),
+    "torchvision": ("models/backbones.py",),
+    "typer": ("cli/",),
+    "rich": ("cli/",),
+}
+TORCH_FREE = ("study/", "stats/", "track/", "report/", "metrics.py", "home.py", "ledger.py", "records.py", "events.py")
+ENSEMBLE_WITH_TORCH = ("ensemble/embed.py", "ensemble/bundle.py", "ensemble/build.py", "ensemble/members.py")
+"""ensemble's door to networks; the fitting half is everything else"""
+LINES = 350
+VAGUE = {"utils", "util", "common", "helpers", "helper", "misc", "tools", "base"}
+
+
+def imports(file: Path) -> list[tuple[str, int]]:
+    """(dotted module, line) of every import in a file, wherever it stands; `from a import b` gives a and a.b."""
+    found: list[tuple[str, int]] = []
+    for node in ast.walk(ast.parse(file.read_text(), str(file))):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level:
+                found.append(("." * node.level + module, node.lineno))
+                continue
+            found.append((module, node.lineno))
+            found += [(f"{module}.{alias.name}", node.lineno) for alias in node.names]
+    return found
+
+
+def sources(package: Path) -> list[Path]:
+    return sorted(package.rglob("*.py"))
+
+
+def room(package: Path, file: Path) -> str:
+    first = file.relative_to(package).parts[0]
+    return first.removesuffix(".py")
+
+
+def floor_problems(package: Path) -> list[str]:
+    """Imports of a higher floor, or of another room on the same floor; rooms that no floor is known for."""
+    problems = []
+    for file in sources(package):
+        here, place = room(package, file), file.relative_to(package).as_posix()
+        if place == "__init__.py":
+            continue
+        if here not in FLOORS:
+            problems.append(f"{place}: no floor is known for {here}")
+            continue
+        for module, line in imports(file):
+            if module.startswith("."):
+                problems.append(f"{place}:{line}: relative import")
+                continue
+            parts = module.split(".")
+            if parts[0] != "harness" or len(parts) < 2:
+                continue
+            there = parts[1]
+            if there == here:
+                continue
+            above = FLOORS.get(there, 99) > FLOORS[here]
+            beside = FLOORS.get(there) == FLOORS[here] and (here, there) not in SAME_FLOOR
+            if above or beside:
+                problems.append(f"{place}:{line}: {here} (floor {FLOORS[here]}) imports {there}")
+    return sorted(set(problems))
+
+
+def door_problems(package: Path) -> list[str]:
+    """Libraries imported elsewhere than behind their one door, and torch where it must not be."""
+    problems = []
+    for file in sources(package):
+        place = file.relative_to(package).as_posix()
+        for module, line in imports(file):
+            library = module.split(".")[0]
+            if library in DOORS and not place.startswith(DOORS[library]):
+                problems.append(f"{place}:{line}: {library} is imported outside {' '.join(DOORS[library])}")
+            fitting = place.startswith("ensemble/") and place not in ENSEMBLE_WITH_TORCH
+            if library == "torch" and (place.startswith(TORCH_FREE) or fitting):
+                problems.append(f"{place}:{line}: torch is imported in a torch-free room")
+    return sorted(set(problems))
+
+
+def cycles(package: Path) -> list[str]:
+    """Chains of modules that import each other, at whatever time."""
+    names = {".".join(("harness", *file.relative_to(package).with_suffix("").parts)): file for file in sources(package)}
+    graph = {name: sorted({m for m, _ in imports(file) if m in names} - {name}) for name, file in names.items()}
+    found: set[str] = set()
+    done: set[str] = set()
+
+    def walk(name: str, path: list[str]) -> None:
+        if name in path:
+            ring = path[path.index(name) :]
+            start = ring.index(min(ring))
+            found.add(" -> ".join([*ring[start:], *ring[:start], min(ring)]))
+            return
+        if name in done:
+            return
+        for other in graph[name]:
+            walk(other, [*path, name])
+        done.add(name)
+
+    for name in graph:
+        walk(name, [])
+    return sorted(found)
+
+
+def shape_problems(package: Path) -> list[str]:
+    """Packages that re-export, long files, folders in folders, names that say nothing, modules without a docstring."""
+    problems = []
+    for file in sources(package):
+        place = file.relative_to(package)
+        text = file.read_text()
+        if file.name == "__init__.py":
+            if text.strip():
+                problems.append(f"{place}: not empty")
+            continue
+        if len(text.splitlines()) > LINES:
+            problems.append(f"{place}: {len(text.splitlines())} lines")
+        if len(place.parts) > 2:
+            problems.append(f"{place}: more than one level of folders")
+        if any(part.removesuffix(".py").strip("_") in VAGUE for part in place.parts):
+            problems.append(f"{place}: says nothing by its name")
+        if not ast.get_docstring(ast.parse(text)):
+            problems.append(f"{place}: no docstring")
+    return problems
+
+
+RULES = [floor_problems, door_problems, cycles, shape_problems]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_code_keeps_the_rule(rule) -> None:
+    assert len(sources(PACKAGE)) > 30
+    assert rule(PACKAGE) == []
+
+
+BREAKS = [
+    (floor_problems, {"train/loop.py": "import harness.search.run"}, "train (floor 3) imports search"),
+    (floor_problems, {"train/loop.py": "def f():\n    from harness.track import mlflow_runs"}, None),
+    (floor_problems, {"data/a.py": "def f():\n    from harness.models.network import N"}, "imports models"),
+    (floor_problems, {"data/a.py": "from harness import track"}, "imports track"),
+    (floor_problems, {"data/a.py": "from . import b"}, "relative import"),
+    (floor_problems, {"attic/a.py": "x = 1"}, "no floor is known for attic"),
+    (floor_problems, {"study/a.py": "from harness.home import Home"}, "study (floor 1) imports home"),
+    (door_problems, {"train/a.py": "def f():\n    import mlflow.tracking"}, "mlflow is imported outside track/"),
+    (door_problems, {"ensemble/stacking.py": "from xgboost import XGBClassifier"}, "xgboost is imported outside"),
+    (door_problems, {"stats/a.py": "def f():\n    import torch"}, "torch-free room"),
+    (door_problems, {"ensemble/stacking.py": "import torch.nn"}, "torch-free room"),
+    (door_problems, {"track/a.py": "import mlflow"}, None),
+    (cycles, {"data/a.py": "import harness.data.b", "data/b.py": "def f():\n    from harness.data import a"}, "data.a"),
+    (cycles, {"data/a.py": "import harness.data.b", "data/b.py": "x = 1"}, None),
+    (shape_problems, {"data/__init__.py": "from harness.data.a import x"}, "not empty"),
+    (shape_problems, {"data/a.py": '"""Doc."""\n' + "x = 1\n" * LINES}, f"{LINES + 1} lines"),
+    (shape_problems, {"data/utils.py": '"""Doc."""'}, "says nothing"),
+    (shape_problems, {"data/deep/a.py": '"""Doc."""'}, "one level"),
+    (shape_problems, {"data/a.py": "x = 1"}, "no docstring"),
+    (shape_problems, {"data/a.py": '"""Doc."""'}, None),
+]
+
+
+@pytest.mark.parametrize(("rule", "files", "finding"), BREAKS)
+def test_the_rule_finds_what_breaks_it(rule, files: dict[str, str], finding: str | None, tmp_path: Path) -> None:
+    for place, text in files.items():
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text(text)
+    problems = rule(tmp_path)
+    if finding is None:
+        assert problems == []
+    else:
+        assert len(problems) == 1 and finding in problems[0]
+
+
+HEAVY = ("torch", "mlflow", "pandas", "optuna", "timm", "torchvision", "xgboost", "sklearn")
+LIGHT_MODULES = [
+    ("harness.study.load", HEAVY),
+    ("harness.metrics", HEAVY),
+    ("harness.ledger", HEAVY),
+    ("harness.stats.intervals", ("torch", "mlflow", "optuna")),
+    ("harness.stats.compare", ("torch", "mlflow", "optuna")),
+    ("harness.track.mlflow_runs", ("torch",)),
+    ("harness.ensemble.stacking", ("torch",)),
+    ("harness.ensemble.boosting", ("torch",)),
+    ("harness.ensemble.bagging", ("torch",)),
+    ("harness.cli.app", (*HEAVY, "rich", "pydantic", "numpy")),
+]
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level packages in sys.modules after running code in a fresh interpreter."""
+    script = f"import sys\n{code}\nprint(' '.join({{name.split('.')[0] for name in sys.modules}}))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, env={**os.environ}, check=True
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(("module", "unwanted"), LIGHT_MODULES)
+def test_light_rooms_stay_light(module: str, unwanted: tuple[str, ...]) -> None:
+    loaded = loaded_by(f"import {module}")
+    assert "harness" in loaded
+    assert loaded.isdisjoint(unwanted)
+
+
+def test_the_light_check_can_fail() -> None:
+    assert "numpy" in loaded_by("import harness.metrics")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    loaded = loaded_by(
+        "import contextlib, io\nfrom harness.cli.app import run\n"
+        "with contextlib.redirect_stdout(io.StringIO()) as out:\n    assert run(['--help']) == 0\n"
+        "assert 'ensemble' in out.getvalue()"
+    )
+    assert loaded.isdisjoint((*HEAVY, "rich", "pydantic", "numpy", "yaml"))
