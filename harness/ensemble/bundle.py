@@ -1,0 +1,179 @@
+"""A bundle: an ensemble as one directory that predicts by itself, safe to take from a stranger.
+
+    bundle.json              what it is: study, method, classes, decode, members, scores, SHA-256 of every other file
+    members/trial-0007/fold_0/weights.safetensors, ...   hard links to the trials' checkpoints: one copy on disk
+    stacking.npz, bagging.npz, boosting.npz, booster_*.ubj   the fitted method: arrays without pickle, XGBoost's UBJSON
+    predictions.parquet      id, group (salted hash), y, split (oof, test), probabilities
+    DONE
+
+Nothing in it is executable. Loading checks every hash and follows no path out of the directory.
+"""
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pydantic
+from numpy.typing import NDArray
+
+from harness.ensemble.embed import run_encoder
+from harness.ensemble.methods import METHODS
+from harness.ensemble.oof import Embed, Model, check_probabilities, silent
+from harness.errors import HarnessError, RequestError
+from harness.home import is_done, read_json
+from harness.records import Progress
+from harness.study.spec import Decode
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Bundle:
+    path: Path
+    study: str
+    method: str
+    classes: tuple[str, ...]
+    decode: Decode
+    metric: str
+    members: tuple[int, ...]
+    """trial numbers"""
+    weights: tuple[tuple[Path, ...], ...]
+    """M x K checkpoints"""
+    model: Model
+    about: dict[str, Any]
+    """bundle.json, whole"""
+
+    def predict(
+        self, pixels: NDArray[np.uint8], device: str = "cpu", progress: Progress | None = None
+    ) -> NDArray[np.float64]:
+        return predict_bundle(self, pixels, device, progress)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """A hard link, or a copy where the file system has no links between the two places."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Raises RequestError, naming the file, when the directory is no whole bundle, was changed after it was written,
+    or names files outside itself."""
+    root = path.resolve()
+    if not is_done(root) or not (root / "bundle.json").is_file():
+        raise RequestError(
+            f"{path} is no finished bundle (bundle.json or DONE is missing). "
+            "Type: harness ensemble list, or build one: harness ensemble build --method stacking"
+        )
+    try:
+        about = read_json(root / "bundle.json")
+        if about["format"] != FORMAT:
+            raise RequestError(
+                f"{path} has bundle format {about['format']!r}; this program reads {FORMAT}. Build the ensemble again."
+            )
+        method = METHODS.get(about["method"])
+        if method is None:
+            raise RequestError(f"{path} uses the method {about['method']!r}; known are {', '.join(METHODS)}.")
+        folds = [[(fold["weights"], fold["sha256"]) for fold in member["folds"]] for member in about["members"]]
+        if not folds or not all(folds) or len({len(row) for row in folds}) != 1:
+            raise RequestError(f"{path}/bundle.json lists no members, or members of different numbers of folds.")
+        weights = tuple(tuple(_checked(root, name, digest) for name, digest in row) for row in folds)
+        files = {str(name): _checked(root, str(name), digest).read_bytes() for name, digest in about["model"].items()}
+        for name, digest in about["files"].items():
+            _checked(root, name, digest)
+        model = method.load(files)
+        _check_encoders(model, path, len(folds), len(folds[0]))
+        return Bundle(
+            path=root,
+            study=str(about["study"]),
+            method=str(about["method"]),
+            classes=tuple(str(name) for name in about["classes"]),
+            decode=Decode.model_validate(about["decode"]),
+            metric=str(about["metric"]),
+            members=tuple(int(member["trial"]) for member in about["members"]),
+            weights=weights,
+            model=model,
+            about=about,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OSError, pydantic.ValidationError) as error:
+        raise RequestError(f"{path} is no bundle of this program ({error!r}). Build the ensemble again.") from error
+
+
+def _checked(root: Path, name: object, digest: object) -> Path:
+    """The file `name` of the bundle, when it lies inside and has its hash."""
+    text = str(name)
+    pure = PurePosixPath(text)
+    plain = isinstance(name, str) and text and "\\" not in text and ":" not in text and "\0" not in text
+    if not plain or pure.is_absolute() or ".." in pure.parts or not (root / pure).resolve().is_relative_to(root):
+        raise RequestError(f"{root}/bundle.json names {text!r}, which is outside the bundle: refused.")
+    path = root / pure
+    if not path.is_file():
+        raise RequestError(f"{path} is missing: the bundle is not whole. Build the ensemble again.")
+    if sha256(path) != digest:
+        raise RequestError(
+            f"{path} is not the file that the bundle was written with (SHA-256 differs): refused. "
+            "Build the ensemble again."
+        )
+    return path
+
+
+def _check_encoders(model: Model, path: Path, members: int, folds: int) -> None:
+    """A model per encoder must be one of the encoders that the bundle has."""
+    for part in ("heads", "boosters"):
+        per_encoder = getattr(model, part, None)
+        if per_encoder is None:
+            continue
+        if not per_encoder or any(m >= members or k >= folds for m, k in per_encoder):
+            raise RequestError(f"{path}: its {part} do not fit its {members} members of {folds} folds.")
+
+
+def predict_bundle(
+    bundle: Bundle, pixels: NDArray[np.uint8], device: str = "cpu", progress: Progress | None = None
+) -> NDArray[np.float64]:
+    """(n, C) probabilities of images pixels (n, S, S, channels), decoded as bundle.decode says.
+
+    The same numbers as the build gave for the same images, to 1e-5. Raises RequestError when the pixels have another
+    shape than the bundle was built for, or a checkpoint is another one's.
+    """
+    side, channels = bundle.decode.size, bundle.decode.channels
+    if pixels.ndim != 4 or pixels.shape[1:] != (side, side, channels) or pixels.dtype != np.uint8:
+        raise RequestError(
+            f"{bundle.path} takes uint8 images of {side} x {side} x {channels}, not {pixels.dtype} {pixels.shape}."
+        )
+    report = progress or silent
+    keep = METHODS[bundle.method].needs_embeddings
+    members, folds = len(bundle.weights), len(bundle.weights[0])
+    logits = np.empty((members, folds, len(pixels), len(bundle.classes)), dtype=np.float32)
+    embeddings: dict[tuple[int, int], NDArray[np.float32]] = {}
+    if not len(pixels):
+        return np.empty((0, len(bundle.classes)))
+    for m in range(members):
+        for k in range(folds):
+            (out,), meta = run_encoder(bundle.weights[m][k], pixels, [slice(None)], device)
+            if meta.classes != bundle.classes or Decode.model_validate(meta.decode) != bundle.decode:
+                raise RequestError(f"{bundle.weights[m][k]} was trained for other classes or pixels than its bundle.")
+            logits[m, k] = out.logits
+            if keep:
+                embeddings[m, k] = out.embeddings
+            report("fold models", m * folds + k + 1, members * folds)
+
+    def embed(m: int, k: int) -> NDArray[np.float32]:
+        return embeddings[m, k]
+
+    lookup: Embed | None = embed if keep else None
+    try:
+        p = bundle.model.predict(logits, lookup)
+    except (KeyError, ValueError, IndexError) as error:
+        raise HarnessError(f"{bundle.path}: its fitted method does not fit its networks ({error}).") from error
+    return check_probabilities(p, f"{bundle.path}, new images")

@@ -1,0 +1,205 @@
+"""What the saved fold models say of the study's images: logits and embeddings, computed once per encoder and kept.
+
+With bundle.py the only part of this room that touches torch. Kept files are named by encoder_id, so embeddings of two
+encoders never meet in one file, and they are trusted only for the very rows and data that they were computed for.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harness.ensemble.arrays import pack, unpack
+from harness.ensemble.members import Member
+from harness.errors import HarnessError, RequestError
+from harness.home import Home, write_bytes
+from harness.records import Dataset, Folds, Progress
+from harness.train.checkpoint import FoldMeta, load_fold, read_meta
+from harness.train.infer import infer
+
+CHUNK = 1024
+"""images copied out of the pixel store at a time"""
+FORMAT = 1
+
+
+def pick_device(text: str) -> str:
+    """'auto', 'cpu', 'cuda' or 'cuda:1' -> one device that exists. Raises RequestError."""
+    if text == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(text)
+    except RuntimeError as error:
+        raise RequestError(f"--device {text}: no such device. Write auto, cpu, cuda or cuda:1.") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise RequestError(
+            f"--device {text}: this machine has {torch.cuda.device_count()} CUDA devices. Write --device auto or cpu."
+        )
+    return str(device)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """One encoder on some rows."""
+
+    logits: NDArray[np.float32]
+    """(n, C)"""
+    embeddings: NDArray[np.float32]
+    """(n, D)"""
+
+
+def read_encoders(members: Sequence[Member], study: str, dataset: Dataset, folds: Folds) -> list[list[FoldMeta]]:
+    """(M x K) what the checkpoints say of themselves.
+
+    Raises HarnessError when one is not the fold model that its folder says, or was trained on other data, folds or
+    classes: its held-out rows would not be these, so it may have seen them.
+    """
+    return [[_checked_meta(member, fold, study, dataset, folds) for fold in range(folds.k)] for member in members]
+
+
+def _checked_meta(member: Member, fold: int, study: str, dataset: Dataset, folds: Folds) -> FoldMeta:
+    path = member.weights(fold)
+    meta = read_meta(path)
+    wanted = {
+        "study": study,
+        "trial": member.number,
+        "fold": fold,
+        "classes": dataset.classes,
+        "data_hash": dataset.data_hash,
+        "folds_hash": folds.folds_hash,
+    }
+    for key, value in wanted.items():
+        if getattr(meta, key) != value:
+            raise HarnessError(
+                f"trial {member.number}, fold {fold}: the checkpoint {path} says {key} {getattr(meta, key)!r}, not "
+                f"{value!r}, so it may have trained on the rows it would be scored on: refused. "
+                "Leave the trial out by a smaller --top, or run the study under a new name (--as NEWNAME)."
+            )
+    return meta
+
+
+def rows_key(dataset: Dataset, rows: NDArray[np.int64]) -> str:
+    """Names these rows of this data set, in this order."""
+    state = hashlib.blake2b(f"{FORMAT}\n{dataset.data_hash}\n".encode(), digest_size=8)
+    state.update("\n".join(dataset.ids[rows].tolist()).encode())
+    return state.hexdigest()
+
+
+def run_encoder(
+    weights: Path, pixels: NDArray[np.uint8], row_sets: Sequence[NDArray[np.int64] | slice], device: str
+) -> tuple[list[Outputs], FoldMeta]:
+    """One fold model on images pixels[rows] for each of `row_sets`: loaded once, used and let go.
+
+    Raises HarnessError when an output is not finite.
+    """
+    network, meta = load_fold(weights, device=device)
+    found = []
+    for rows in row_sets:
+        numbers = np.arange(len(pixels))[rows]
+        chunks = [numbers[start : start + CHUNK] for start in range(0, max(len(numbers), 1), CHUNK)]
+        parts = [infer(network, meta, pixels[chunk], device=device) for chunk in chunks]
+        out = Outputs(np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]))
+        if not (np.isfinite(out.logits).all() and np.isfinite(out.embeddings).all()):
+            raise HarnessError(
+                f"trial {meta.trial}, fold {meta.fold}: its network gives values that are not finite: the training "
+                "diverged. Leave the trial out by a smaller --top."
+            )
+        found.append(out)
+    return found, meta
+
+
+class EncoderCache:
+    """Outputs per encoder and named set of rows, on disk under work/STUDY/embeddings/, written whole or not at all."""
+
+    def __init__(self, home: Home, study: str, dataset: Dataset, pixels: NDArray[np.uint8], device: str) -> None:
+        self._folder = home.work(study) / "embeddings"
+        self._dataset, self._pixels, self._device = dataset, pixels, device
+
+    def outputs(self, meta: FoldMeta, weights: Path, row_sets: dict[str, NDArray[np.int64]]) -> list[Outputs]:
+        """The outputs of one encoder on each named set of rows; what is not kept yet is computed in one go."""
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", meta.encoder_id):
+            raise HarnessError(f"{weights}: its encoder_id {meta.encoder_id!r} is not a plain name.")
+        kept = {name: self._read(meta.encoder_id, name, rows) for name, rows in row_sets.items()}
+        wanted = [name for name, found in kept.items() if found is None]
+        if wanted:
+            computed, inside = run_encoder(weights, self._pixels, [row_sets[name] for name in wanted], self._device)
+            if inside.encoder_id != meta.encoder_id:
+                raise HarnessError(f"{weights} changed while it was read. Build again.")
+            for name, found in zip(wanted, computed, strict=True):
+                arrays = {
+                    "logits": found.logits,
+                    "embeddings": found.embeddings,
+                    "rows_key": np.array(rows_key(self._dataset, row_sets[name])),
+                    "encoder_id": np.array(meta.encoder_id),
+                }
+                write_bytes(self._path(meta.encoder_id, name), pack(arrays))
+                kept[name] = found
+        return [found for found in kept.values() if found is not None]
+
+    def _path(self, encoder_id: str, name: str) -> Path:
+        return self._folder / f"{encoder_id}-{name}.npz"
+
+    def _read(self, encoder_id: str, name: str, rows: NDArray[np.int64]) -> Outputs | None:
+        """The kept outputs, or None where there are none for these rows or the file is damaged."""
+        path = self._path(encoder_id, name)
+        try:
+            arrays = unpack(path.read_bytes(), str(path))
+            if str(arrays["rows_key"]) != rows_key(self._dataset, rows) or str(arrays["encoder_id"]) != encoder_id:
+                return None
+            logits, embeddings = arrays["logits"], arrays["embeddings"]
+        except (OSError, RequestError, KeyError):
+            return None
+        if len(logits) != len(rows) or len(embeddings) != len(rows):
+            return None
+        return Outputs(logits.astype(np.float32, copy=False), embeddings.astype(np.float32, copy=False))
+
+
+class StudyOutputs:
+    """What the fold models of some members say of the study's images, one encoder in memory at a time."""
+
+    def __init__(
+        self, cache: EncoderCache, members: Sequence[Member], metas: Sequence[Sequence[FoldMeta]], folds: Folds
+    ) -> None:
+        self._cache, self._members, self._metas, self._folds = cache, members, metas, folds
+        self._test = {"test": folds.test_rows()}
+        self._development = folds.development_rows()
+        # kept fold by fold: bagging needs each encoder on its own held-out fold only, boosting on all of them
+        self._parts = {f"fold_{k}": folds.held_out_rows(k) for k in range(folds.k)}
+
+    def test_logits(self, progress: Progress) -> NDArray[np.float32]:
+        """(M, K, T, C) logits of the test rows by every fold model."""
+        first = self._get(0, 0, self._test)[0].logits
+        logits = np.empty((len(self._members), self._folds.k, *first.shape), dtype=np.float32)
+        for m in range(len(self._members)):
+            for k in range(self._folds.k):
+                logits[m, k] = self._get(m, k, self._test)[0].logits
+                progress(
+                    "test images through the fold models", m * self._folds.k + k + 1, logits.shape[0] * self._folds.k
+                )
+        return logits
+
+    def test_embeddings(self, m: int, k: int) -> NDArray[np.float32]:
+        """(T, D)"""
+        return self._get(m, k, self._test)[0].embeddings
+
+    def held_out_embeddings(self, m: int, k: int) -> NDArray[np.float32]:
+        """(N, D) of the development rows; NaN but for those of fold k."""
+        return self._on_development(m, k, {f"fold_{k}": self._parts[f"fold_{k}"]})
+
+    def development_embeddings(self, m: int, k: int) -> NDArray[np.float32]:
+        """(N, D) of all development rows."""
+        return self._on_development(m, k, self._parts)
+
+    def _get(self, m: int, k: int, row_sets: dict[str, NDArray[np.int64]]) -> list[Outputs]:
+        return self._cache.outputs(self._metas[m][k], self._members[m].weights(k), row_sets)
+
+    def _on_development(self, m: int, k: int, parts: dict[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+        found = self._get(m, k, parts)
+        out = np.full((len(self._development), found[0].embeddings.shape[1]), np.nan, dtype=np.float32)
+        for rows, outputs in zip(parts.values(), found, strict=True):
+            out[np.searchsorted(self._development, rows)] = outputs.embeddings
+        return out

@@ -1,0 +1,38 @@
+"""The table of ensemble methods. Adding one: a file with `fit` and `load`, and one line here."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.ensemble import bagging, boosting, mean, stacking
+from harness.ensemble.oof import Embed, Fitted, Model, OofTable
+from harness.errors import RequestError, nearest
+from harness.records import Progress
+
+
+@dataclass(frozen=True)
+class Method:
+    fit: Callable[[OofTable, Embed | None, int, Progress | None], Fitted]
+    load: Callable[[Mapping[str, bytes]], Model]
+    embeddings: Literal["none", "held_out", "all"]
+    """what an encoder's embeddings are needed of: nothing, the development rows that it held out, or all of them"""
+    says: str
+
+    @property
+    def needs_embeddings(self) -> bool:
+        return self.embeddings != "none"
+
+
+METHODS = {
+    "mean": Method(mean.fit, mean.load, "none", "the average of all fold models"),
+    "bagging": Method(bagging.fit, bagging.load, "held_out", "that average, with bootstrapped heads on the embeddings"),
+    "boosting": Method(boosting.fit, boosting.load, "all", "XGBoost on the embeddings, per encoder"),
+    "stacking": Method(stacking.fit, stacking.load, "none", "a logistic regression on the members' predictions"),
+}
+
+
+def require_method(name: str) -> Method:
+    """Raises RequestError with the methods there are."""
+    if name not in METHODS:
+        raise RequestError(f"--method {name}: no such method.{nearest(name, METHODS)} Known: {', '.join(METHODS)}.")
+    return METHODS[name]

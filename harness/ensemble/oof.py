@@ -1,0 +1,127 @@
+"""The table that every ensemble method is fitted on, and what may be said of it before anything is averaged.
+
+Knows arrays only: no disk, no torch, no study. Letters: N development rows, M members, K folds, C classes,
+D embedding size, T rows to predict.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import HarnessError
+from harness.metrics import softmax
+
+Embed = Callable[[int, int], NDArray[np.float32]]
+"""embed(m, k) -> (n, D) embeddings of the rows in question by encoder (m, k): fold model k of member m.
+
+Each encoder has its own space and maybe its own D, so the arrays of two encoders are never put into one matrix.
+"""
+
+
+@dataclass(frozen=True)
+class OofTable:
+    """The development rows as the members' fold models saw them."""
+
+    y: NDArray[np.int64]
+    """(N,) class index"""
+    groups: NDArray[np.str_]
+    """(N,) what never straddles two folds"""
+    fold: NDArray[np.int64]
+    """(N,) 0..K-1"""
+    logits: NDArray[np.float32]
+    """(N, M, C) by the one fold model that held the row out; NaN where none predicted it"""
+    encoder_ids: tuple[tuple[str, ...], ...]
+    """M tuples of K names, one per embedding space"""
+
+    @property
+    def members(self) -> int:
+        return int(self.logits.shape[1])
+
+    @property
+    def classes(self) -> int:
+        return int(self.logits.shape[2])
+
+    @property
+    def k(self) -> int:
+        return len(self.encoder_ids[0])
+
+
+class Model(Protocol):
+    """A fitted method: what the bundle keeps and what predicts."""
+
+    def predict(self, logits: NDArray[np.float32], embed: Embed | None) -> NDArray[np.float64]:
+        """(M, K, n, C) logits of n new rows by every fold model, and their embeddings where the method needs them,
+        -> (n, C) probabilities."""
+        ...
+
+    def files(self) -> dict[str, bytes]:
+        """What to store, by file name: nothing executable."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fitted:
+    model: Model
+    oof: NDArray[np.float64]
+    """(N, C) leak-free probabilities of the development rows"""
+
+
+def check_table(table: OofTable) -> None:
+    """Raises HarnessError when a shape is off or a row of a member has no finite prediction (honesty rule 4)."""
+    n, members, _ = table.logits.shape
+    if not (len(table.y) == len(table.groups) == len(table.fold) == n) or len(table.encoder_ids) != members:
+        raise HarnessError("the table of out-of-fold predictions is inconsistent: its columns differ in length.")
+    if members < 1:
+        raise HarnessError("the table of out-of-fold predictions has no member.")
+    missing = ~np.isfinite(table.logits).all(axis=2)
+    if missing.any():
+        row, member = np.argwhere(missing)[0]
+        raise HarnessError(
+            f"{int(missing.sum())} of {missing.size} out-of-fold predictions are missing or not finite, the first in "
+            f"row {row} (fold {table.fold[row]}) of member number {member}: nothing can be averaged over them. "
+            "Leave that trial out, or run it again."
+        )
+
+
+def check_probabilities(p: NDArray[np.float64], what: str) -> NDArray[np.float64]:
+    """`p` (n, C), when every row is a distribution. Raises HarnessError that counts the rows that are not."""
+    bad = ~(np.isfinite(p).all(axis=1) & (np.abs(p.sum(axis=1) - 1.0) < 1e-6) & (p >= 0).all(axis=1))
+    if bad.any():
+        raise HarnessError(
+            f"{what}: {int(bad.sum())} of {len(p)} rows have no prediction, first row {int(np.flatnonzero(bad)[0])}. "
+            "Nothing is averaged over a row that no model could predict."
+        )
+    return p
+
+
+def single_oof(table: OofTable, member: int) -> NDArray[np.float64]:
+    """(N, C) what one member says of the development rows: the softmax of its one held-out fold model's logits."""
+    return softmax(table.logits[:, member])
+
+
+def single_predict(logits: NDArray[np.float32], member: int) -> NDArray[np.float64]:
+    """(n, C) what one member says of new rows: the mean over its K fold models of softmax(logits (M, K, n, C))."""
+    return np.asarray(softmax(logits[member]).mean(axis=0))
+
+
+def mean_oof(table: OofTable) -> NDArray[np.float64]:
+    """(N, C) mean over members of their out-of-fold probabilities."""
+    total = np.zeros((len(table.y), table.classes))
+    for member in range(table.members):
+        total += single_oof(table, member)
+    return total / table.members
+
+
+def mean_predict(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(n, C) mean over members of their probabilities, from logits (M, K, n, C)."""
+    total = np.zeros(logits.shape[2:])
+    for member in range(len(logits)):
+        total += single_predict(logits, member)
+    return total / len(logits)
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """A Progress that says nothing."""
