@@ -1,0 +1,14 @@
+"""The one way in which a file fails to become pixels, whatever the library underneath raised. Knows no library."""
+
+from harness.errors import RequestError
+
+
+class Unreadable(RequestError):
+    """A file that cannot be shown to a model.
+
+    `reason` is short, names no file and holds no value from a DICOM header.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
