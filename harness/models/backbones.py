@@ -43,13 +43,12 @@ def resolve(name: str) -> tuple[str, str]:
             return candidate, model
     near = nearest(rest if slash else name, {*known["timm"](), *known["torchvision"]()})
     raise RequestError(
-        f"model.backbone: no backbone named {name!r}.{near} `harness models list --filter {name.split('/')[-1][:6]}` shows names."
+        f"model.backbone: no backbone named {name!r}.{near} "
+        f"`harness models list --filter {name.split('/')[-1][:6]}` shows names."
     )
 
 
-def build_backbone(
-    name: str, weights: str, channels: int, size: int, drop_path: float = 0.0
-) -> tuple[nn.Module, int]:
+def build_backbone(name: str, weights: str, channels: int, size: int, drop_path: float = 0.0) -> tuple[nn.Module, int]:
     """A backbone that maps x_BCHW (B, channels, size, size) to pooled embeddings (B, D), and D.
 
     `weights` is 'none', 'pretrained' (the library's file from its own cache) or a path. Raises RequestError when the
@@ -88,29 +87,50 @@ def _native_size(backbone: nn.Module) -> int:
 
 
 def _timm(model: str, weights: str, channels: int, size: int, drop_path: float) -> nn.Module:
-    import timm
-
     options: dict[str, Any] = {"num_classes": 0, "in_chans": channels}
     if drop_path > 0:
         options["drop_path_rate"] = drop_path
     if weights != "none":
         options["pretrained"] = True
     if weights not in ("none", "pretrained"):
-        # timm adapts stem and position embeddings while loading; its own loader reads safetensors and weights-only files
+        # timm's own loader reads safetensors and weights-only files, and adapts stem and position embeddings
         options["pretrained_cfg_overlay"] = {"file": weights, "hf_hub_id": None, "url": ""}
     try:
-        try:
-            return timm.create_model(model, img_size=size, **options)  # transformers are built for one size
-        except TypeError as error:
-            if "img_size" not in str(error):
-                raise
-            return timm.create_model(model, **options)
+        random_state = torch.get_rng_state()
+        network = _create_timm(model, size, options)
+        if weights not in ("none", "pretrained"):
+            torch.set_rng_state(random_state)
+            plain = _create_timm(model, size, {**options, "pretrained": False, "pretrained_cfg_overlay": None})
+            _check_loaded(network, plain)
+        return network
     except TypeError as error:
         if "drop_path_rate" in str(error):
             raise RequestError(f"model.drop_path: {model} has no stochastic depth. Set model.drop_path=0.") from error
         raise
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise _weights_refused(f"timm/{model}", weights, error) from error
+
+
+def _create_timm(model: str, size: int, options: dict[str, Any]) -> nn.Module:
+    import timm
+
+    network: nn.Module
+    try:
+        network = timm.create_model(model, img_size=size, **options)  # transformers are built for one size
+    except TypeError as error:
+        if "img_size" not in str(error):
+            raise
+        network = timm.create_model(model, **options)
+    return network
+
+
+def _check_loaded(network: nn.Module, plain: nn.Module) -> None:
+    """timm skips tensors that a file lacks without a word: a matrix that still has its random start was not loaded."""
+    start = dict(plain.named_parameters())
+    own = {name: p for name, p in network.named_parameters() if p.ndim > 1}
+    missing = [name for name, p in own.items() if torch.equal(p, start[name]) and p.abs().sum() > 0]
+    if missing:
+        raise ValueError(f"{len(missing)} of {len(own)} weight tensors are not in the file, such as {missing[0]}")
 
 
 def _torchvision(model: str, weights: str, channels: int, size: int, drop_path: float) -> nn.Module:
@@ -126,7 +146,7 @@ def _torchvision(model: str, weights: str, channels: int, size: int, drop_path: 
     try:
         if weights == "pretrained":
             options.pop("image_size", None)
-            network = models.get_model(model, weights="DEFAULT", **options)
+            network: nn.Module = models.get_model(model, weights="DEFAULT", **options)
         else:
             network = models.get_model(model, weights=None, **options)
             if weights != "none":
@@ -197,7 +217,7 @@ def _weights_refused(name: str, weights: str, error: Exception) -> RequestError:
         hub = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser() / "hub"
         torch_hub = Path(torch.hub.get_dir()) / "checkpoints"
         return RequestError(
-            f"model.weights: the pretrained weights of {name} are neither in a cache ({hub}, {torch_hub}) nor can they be "
-            f"downloaded ({reason}). Download them elsewhere and set model.weights=PATH, or set model.weights=none."
+            f"model.weights: the pretrained weights of {name} are neither in a cache ({hub}, {torch_hub}) nor can they "
+            f"be downloaded ({reason}). Download them elsewhere and set model.weights=PATH, or set model.weights=none."
         )
     return RequestError(f"model.weights: {weights} does not fit {name}: {reason}")

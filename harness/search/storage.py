@@ -2,17 +2,17 @@
 
 import json
 import os
-from collections.abc import Callable
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import optuna
 from filelock import FileLock
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.storages.journal import BaseJournalFileLock, JournalFileBackend
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import BaseJournalFileLock
 
-from harness.errors import RequestError
 from harness.home import Home
 from harness.metrics import METRICS
+from harness.search.grid import grid_points
 from harness.seeds import derive_seed
 from harness.study.space import Choice, FloatRange, Range, Space
 from harness.study.spec import Search
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
 
 
 class _FileLock(BaseJournalFileLock):
@@ -48,12 +49,13 @@ def open_optuna(home: Home, name: str, search: Search) -> optuna.Study:
         file_lock = _FileLock(str(path) + ".lock")
         _cut_torn_line(home, file_lock)
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(path), lock_obj=file_lock))
-    direction = "maximize" if METRICS[search.metric].higher_is_better else "minimize"
+    higher = METRICS[search.metric].higher_is_better
+    direction = optuna.study.StudyDirection.MAXIMIZE if higher else optuna.study.StudyDirection.MINIMIZE
     return optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
 
 
 def _cut_torn_line(home: Home, file_lock: _FileLock) -> None:
-    """Cut the journal back to its last whole line: a crash in the middle of a write would else break every later open."""
+    """Cut the journal back to its last whole line: a line torn by a crash would break every later open."""
     path = home.optuna_journal
     if not path.exists():
         return
@@ -83,7 +85,7 @@ def ask(study: optuna.Study, search: Search, space: Space, seed: int) -> optuna.
     """The next trial. The sampler's seed comes from the study's seed and the trial's number, so that an interrupted
     study proposes what the uninterrupted one would have proposed, and never an old point again."""
     number = len(study.get_trials(deepcopy=False))
-    study.sampler = _sampler(search, space, derive_seed(seed, "sampler", number) % 2**31, seed)
+    study.sampler = _sampler(search, space, number, seed)
     trial = study.ask()
     for name, range_ in space.items():
         suggest(trial, name, range_)
@@ -99,42 +101,15 @@ def suggest(trial: optuna.Trial, name: str, range_: Range) -> None:
         trial.suggest_int(name, range_.low, range_.high, step=range_.step, log=range_.log)
 
 
-def _sampler(search: Search, space: Space, seed: int, study_seed: int) -> "BaseSampler":
-    import warnings
-
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    makers: dict[str, Callable[[], BaseSampler]] = {
-        "tpe": lambda: optuna.samplers.TPESampler(n_startup_trials=search.startup, seed=seed),
-        "random": lambda: optuna.samplers.RandomSampler(seed=seed),
-        # one sequence for the whole study: its place in the sequence is kept in the storage
-        "qmc": lambda: optuna.samplers.QMCSampler(seed=study_seed, scramble=True),
-        "grid": lambda: optuna.samplers.GridSampler(grid(space), seed=seed),
-    }
-    return makers[search.sampler]()
-
-
-def grid(space: Space) -> dict[str, list[Any]]:
-    """Every value of every range. Raises RequestError for a range without a step."""
-    values: dict[str, list[Any]] = {}
-    for name, range_ in space.items():
-        if isinstance(range_, Choice):
-            values[name] = list(range_.options)
-        elif isinstance(range_, FloatRange):
-            if range_.step is None:
-                raise RequestError(
-                    f"{name}: the grid sampler needs a choice, an int range or a step, such as "
-                    f"{{choice: [{range_.low:g}, {range_.high:g}]}}, or --set search.sampler=tpe."
-                )
-            count = int((range_.high - range_.low) / range_.step + 1e-9) + 1
-            values[name] = [range_.low + i * range_.step for i in range(count)]
-        else:
-            values[name] = list(range(range_.low, range_.high + 1, range_.step))
-    return values
-
-
-def distribution(range_: Range) -> BaseDistribution:
-    if isinstance(range_, Choice):
-        return CategoricalDistribution(range_.options)
-    if isinstance(range_, FloatRange):
-        return FloatDistribution(range_.low, range_.high, log=range_.log, step=range_.step)
-    return IntDistribution(range_.low, range_.high, log=range_.log, step=range_.step)
+def _sampler(search: Search, space: Space, number: int, seed: int) -> "BaseSampler":
+    own_seed = derive_seed(seed, "sampler", number) % 2**31
+    if search.sampler == "grid":
+        points = grid_points(space, seed)
+        return optuna.samplers.PartialFixedSampler(
+            points[number % len(points)], optuna.samplers.RandomSampler(own_seed)
+        )
+    if search.sampler == "qmc":  # one sequence for the whole study: its place in the sequence is kept in the storage
+        return optuna.samplers.QMCSampler(seed=seed, scramble=True)
+    if search.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=own_seed)
+    return optuna.samplers.TPESampler(n_startup_trials=search.startup, seed=own_seed)

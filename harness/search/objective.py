@@ -1,0 +1,88 @@
+"""One trial, from a drawn configuration to its result. It knows neither Optuna nor MLflow: it says what happens to a
+`Boss` and obeys what that answers, whether the boss sits in this process or behind a pipe."""
+
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.data.prepare import Prepared
+from harness.errors import HarnessError
+from harness.events import EpochDone, FoldDone
+from harness.home import write_text
+from harness.records import FoldResult, TrialResult
+from harness.study.load import build_spec, dump_yaml
+from harness.train.crossval import Place, cross_validate
+from harness.train.precision import parse_precision
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that a worker needs to run a trial; plain data, so that it crosses a pipe."""
+
+    number: int
+    tree: dict[str, Any]
+    """the trial's spec as a plain tree"""
+    study: str
+    artifacts: Path
+    running: Path
+    precision: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended."""
+
+    number: int
+    state: str
+    """complete, pruned, failed"""
+    result: TrialResult | None = None
+    """without the predictions of the folds, which are on disk"""
+    reason: str = ""
+
+
+class Boss(Protocol):
+    """Who a running trial reports to."""
+
+    def epoch(self, event: EpochDone) -> None: ...
+
+    def fold(self, event: FoldDone) -> bool:
+        """True: go on with the next fold; False: stop, the trial is pruned."""
+        ...
+
+
+class _Pruned(Exception):
+    pass
+
+
+def run_trial(task: Task, data: Prepared, device: str, boss: Boss) -> Outcome:
+    """Train the trial's folds. A failure is an outcome with its reason; an interruption passes through."""
+    spec = build_spec(task.tree, f"trial {task.number} of {task.study}")
+    write_text(task.artifacts / "spec.yaml", dump_yaml(spec.model_dump(mode="json")))
+
+    def on_fold(result: FoldResult) -> None:
+        if not boss.fold(FoldDone(task.number, result.fold, result.metrics[task.metric])):
+            raise _Pruned
+
+    place = Place(task.study, task.number, task.artifacts, task.running)
+    try:
+        result = cross_validate(
+            spec,
+            data,
+            place,
+            device,
+            parse_precision(task.precision),
+            lambda report: boss.epoch(EpochDone(task.number, report)),
+            on_fold,
+        )
+    except _Pruned:
+        return Outcome(task.number, "pruned")
+    except HarnessError as error:
+        return Outcome(task.number, "failed", reason=str(error))
+    except Exception as error:  # a trial's failure must not end the study: it is recorded with its reason
+        write_text(task.artifacts / "error.txt", traceback.format_exc())
+        reason = (str(error).strip().splitlines() or ["no message"])[0]
+        return Outcome(task.number, "failed", reason=f"{type(error).__name__}: {reason}")
+    result.folds = []
+    return Outcome(task.number, "complete", result)

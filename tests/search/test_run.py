@@ -1,0 +1,241 @@
+"""The driver of a study on the built-in data set: real files, real training, a real MLflow store."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from harness.errors import HarnessError, RequestError
+from harness.events import StudyEnded, StudyStarted, TrialEnded
+from harness.home import Home
+from harness.ledger import read_study, read_trials, require_study
+from harness.search.run import run_study
+from harness.study.load import check_study, dump_yaml
+from harness.study.space import fill
+
+TREE = {
+    "name": "tiny",
+    "data": {
+        "root": "phantom",
+        "classes": ["normal", "bleed"],
+        "group": "patient",
+        "folds": 3,
+        "decode": {"size": 32, "channels": 1},
+    },
+    "model": {"backbone": "test_resnet"},
+    "optim": {"lr": {"float": [1e-4, 1e-2], "log": True}},
+    "train": {"epochs": 2, "precision": "fp32"},
+    "augment": {"hflip": {"choice": [0.0, 0.5]}},
+    "search": {"trials": 2, "pruner": "none"},
+}
+
+
+def tiny(**values):
+    return check_study(fill(TREE, {name.replace("__", "."): value for name, value in values.items()}), "test")
+
+
+def run(home, study, jobs=1):
+    events = []
+    record = run_study(study, home, jobs, "cpu", events.append)
+    return record, events
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    home = Home(tmp_path_factory.mktemp("home"))
+    record, events = run(home, tiny())
+    return home, record, events
+
+
+def test_a_study_leaves_its_trials_in_the_ledger_on_disk_and_in_mlflow(finished):
+    home, record, events = finished
+    assert record.state == "complete"
+    trials = read_trials(home, "tiny")
+    assert [trial.state for trial in trials] == ["complete", "complete"]
+    assert sum(isinstance(event, TrialEnded) for event in events) == 2
+    client = MlflowClient(home.mlflow_uri)
+    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id], order_by=["tags.harness.trial"])
+    assert [run.info.run_name for run in runs] == ["trial-0000", "trial-0001"]
+    for trial, run_ in zip(trials, runs, strict=True):
+        folder = home.run_artifacts("tiny", trial.run_id)
+        assert run_.info.artifact_uri == folder.as_uri()
+        assert run_.info.status == "FINISHED"
+        assert run_.data.tags["harness.kind"] == "trial"
+        assert run_.data.tags["harness.state"] == "complete"
+        assert run_.data.tags["harness.folds_hash"] == record.folds_hash
+        assert float(run_.data.params["optim.lr"]) == trial.params["optim.lr"]
+        assert float(run_.data.params["augment.hflip"]) == trial.params["augment.hflip"]
+        assert run_.data.params["train.epochs"] == "2"
+        assert run_.data.metrics["cv/auroc"] == pytest.approx(sum(trial.fold_values) / 3)
+        low, value, high = (run_.data.metrics[f"oof/auroc{end}"] for end in ("_lo", "", "_hi"))
+        assert low < value < high
+        assert len(client.get_metric_history(trial.run_id, "fold_2/train_loss")) == 2
+        assert {path.name for path in folder.iterdir()} == {"spec.yaml", "fold_0", "fold_1", "fold_2", "DONE"}
+        assert {path.name for path in (folder / "fold_1").iterdir()} == {
+            "weights.safetensors", "predictions.parquet", "history.json", "DONE",
+        }  # fmt: skip
+    assert not list(home.work("tiny").glob("running/*"))
+    assert len(list(home.root.rglob("*.safetensors"))) == 6
+
+
+def test_out_of_fold_predictions_cover_the_development_rows_once(finished):
+    home, _, _ = finished
+    trial = read_trials(home, "tiny")[0]
+    tables = [pd.read_parquet(home.fold("tiny", trial.run_id, k) / "predictions.parquet") for k in range(3)]
+    table = pd.concat(tables)
+    assert list(table.columns) == ["id", "group", "y", "logits"]
+    assert table["id"].is_unique
+    groups = [set(part["group"]) for part in tables]
+    assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
+
+
+def test_running_a_finished_study_again_does_nothing_and_more_trials_go_on(finished):
+    home, record, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in home.artifacts.rglob("*") if path.is_file()}
+    again, events = run(home, tiny())
+    assert [event for event in events if isinstance(event, StudyEnded)] == [StudyEnded("tiny", "complete", 0)]
+    assert again == record
+    assert {path: path.stat().st_mtime_ns for path in home.artifacts.rglob("*") if path.is_file()} == before
+    more, events = run(home, tiny(search__trials=3))
+    assert more.state == "complete"
+    assert [trial.number for trial in read_trials(home, "tiny")] == [0, 1, 2]
+    assert next(event for event in events if isinstance(event, StudyStarted)).trials_done == 2
+
+
+def test_the_same_name_with_another_spec_is_refused_with_the_difference(finished):
+    home, _, _ = finished
+    with pytest.raises(RequestError, match=r"train.epochs: 2 -> 3") as error:
+        run(home, tiny(train__epochs=3))
+    assert "--as NEWNAME" in str(error.value)
+    assert require_study(home, None).name == "tiny"
+    with pytest.raises(RequestError, match="studies that ran: tiny"):
+        require_study(home, "tny")
+
+
+def test_the_same_study_elsewhere_gives_the_same_numbers(finished, tmp_path):
+    home, _, _ = finished
+    other = Home(tmp_path)
+    run(other, tiny())
+    for a, b in zip(read_trials(home, "tiny"), read_trials(other, "tiny"), strict=False):
+        assert (a.params, a.oof, a.cv, a.fold_values) == (b.params, b.oof, b.cv, b.fold_values)
+    assert read_study(home, "tiny").data_hash == read_study(other, "tiny").data_hash
+    assert read_study(home, "tiny").folds_hash == read_study(other, "tiny").folds_hash
+
+
+def weights(home, study):
+    return {
+        (trial.number, fold): (home.fold(study, trial.run_id, fold) / "weights.safetensors").read_bytes()
+        for trial in read_trials(home, study)
+        for fold in range(3)
+    }
+
+
+def start(home, study, path, jobs=1):
+    path.write_text(dump_yaml(study.tree))
+    code = (
+        "import sys; from harness.study.load import load_study; from harness.home import open_home;"
+        "from harness.search.run import run_study\n"
+        "if __name__ == '__main__': run_study(load_study(sys.argv[1]), open_home(), int(sys.argv[2]), 'cpu', lambda e: None)"
+    )
+    environment = {**os.environ, "HARNESS_HOME": str(home.root)}
+    return subprocess.Popen([sys.executable, "-c", code, str(path), str(jobs)], env=environment, start_new_session=True)
+
+
+def wait_for(condition, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "the study ended before it could be killed"
+        assert time.monotonic() < end, "what was waited for did not come"
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_study_goes_on_and_equals_an_undisturbed_one(tmp_path, how):
+    study = tiny(train__epochs=6)
+    calm, hurt = Home(tmp_path / "calm"), Home(tmp_path / "hurt")
+    calm.root.mkdir()
+    hurt.root.mkdir()
+    run(calm, study)
+    for fold in (0, 2):  # cut off in the first trial's first fold, and in a later fold of a later trial
+        process = start(hurt, study, tmp_path / "tiny.yaml")
+        done = f"trial-000{min(fold, 1)}"
+        state = hurt.work("tiny") / "running" / done / f"fold_{fold}.pt"
+        wait_for(state.exists, process)
+        os.killpg(process.pid, how)
+        process.wait(timeout=60)
+        assert any(trial.state == "running" for trial in read_trials(hurt, "tiny"))
+    run(hurt, study)
+    assert [(t.state, t.params, t.oof) for t in read_trials(hurt, "tiny")] == [
+        (t.state, t.params, t.oof) for t in read_trials(calm, "tiny")
+    ]
+    assert weights(hurt, "tiny") == weights(calm, "tiny")
+    client = MlflowClient(hurt.mlflow_uri)
+    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    assert sorted((run_.info.run_name, run_.info.status) for run_ in runs) == [
+        ("trial-0000", "FINISHED"),
+        ("trial-0001", "FINISHED"),
+    ]
+
+
+def test_two_workers_compute_what_one_computes_without_a_model_of_the_past(tmp_path):
+    study = tiny(search__sampler="random", search__trials=3)
+    one, two = Home(tmp_path / "one"), Home(tmp_path / "two")
+    one.root.mkdir()
+    two.root.mkdir()
+    run(one, study)
+    process = start(two, study, tmp_path / "tiny.yaml", jobs=2)
+    assert process.wait(timeout=240) == 0
+    for a, b in zip(read_trials(one, "tiny"), read_trials(two, "tiny"), strict=True):
+        assert (a.state, a.params) == (b.state, b.params)
+        # another number of threads adds in another order
+        assert a.oof["auroc"].value == pytest.approx(b.oof["auroc"].value, abs=0.02)
+
+
+def test_a_second_driver_of_the_same_study_is_refused(tmp_path):
+    home = Home(tmp_path / "home")
+    home.root.mkdir()
+    study = tiny(train__epochs=200)
+    process = start(home, study, tmp_path / "tiny.yaml")
+    try:
+        wait_for(lambda: read_study(home, "tiny") is not None, process)
+        with pytest.raises(HarnessError, match="in use by another process"):
+            run(home, study)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_failing_trials_are_recorded_with_their_reason_and_stop_the_study(tmp_path):
+    study = tiny(optim__lr={"float": [1e30, 1e32]}, optim__name="sgd", optim__clip=0.0, search__max_failures=2)
+    with pytest.raises(HarnessError, match=r"(?s)2 trials in a row failed.*training loss became"):
+        run(Home(tmp_path), study)
+    trials = read_trials(Home(tmp_path), "tiny")
+    assert [trial.state for trial in trials] == ["failed", "failed"]
+    assert "optim.lr" in trials[0].reason
+    client = MlflowClient(Home(tmp_path).mlflow_uri)
+    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    assert {run_.data.tags["harness.state"] for run_ in runs} == {"failed"}
+
+
+def test_shuffled_labels_score_at_chance(tmp_path):
+    """A leak anywhere between folds would lift the out-of-fold score of labels that mean nothing."""
+    from harness.data.phantom import ensure_phantom
+
+    root = ensure_phantom(Home(tmp_path))
+    table = pd.read_csv(Path(root) / "labels.csv", dtype=str)
+    patients = table.groupby("patient")["label"].first()
+    shuffled = dict(zip(patients.index, patients.sample(frac=1, random_state=0), strict=True))
+    table["shuffled"] = table["patient"].map(shuffled)
+    table.to_csv(Path(root) / "labels.csv", index=False)
+    study = tiny(data__label="shuffled", train__epochs=8, search__trials=1, data__root=str(root))
+    run(Home(tmp_path), study)
+    interval = read_trials(Home(tmp_path), "tiny")[0].oof["auroc"]
+    assert interval.lo < 0.5 < interval.hi
+    assert json.dumps(interval.value) != "NaN"
