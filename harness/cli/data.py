@@ -1,5 +1,6 @@
 """harness data: what a study would read, how it is divided, what is wrong with it, what the model would be shown."""
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ app = typer.Typer(help="The images and labels of a study.", no_args_is_help=True
 StudyName = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A study's name, or the path of its YAML file.")]
 
 
-@app.command("scan")
+@app.command("scan", short_help="Read, check, divide and decode everything once.")
 def scan(name: StudyName, set_: Sets = None, json: Json = False, quiet: Quiet = False) -> None:
     """Read every image and label of a study, check them, divide them into folds, and keep the decoded pixels."""
     claim_stdout()
@@ -26,15 +27,14 @@ def scan(name: StudyName, set_: Sets = None, json: Json = False, quiet: Quiet = 
     if json:
         print_json(document)
         return
-    show(f"{document['rows']} images of {document['groups']} groups in {study.spec.data.root}\n")
     _show_folds(document)
     _show_findings(document["findings"])
     show(f"\nNext: harness study run {name}")
 
 
-@app.command("show")
+@app.command("show", short_help="Classes by fold and test split.")
 def show_(name: StudyName, set_: Sets = None, json: Json = False, quiet: Quiet = False) -> None:
-    """How many images of each class stand in each fold and in the test split."""
+    """How many images of each class stand in each fold and in the held-out test split."""
     claim_stdout()
     study, prepared = _prepare(name, set_, quiet)
     document = _document(study, prepared)
@@ -44,11 +44,112 @@ def show_(name: StudyName, set_: Sets = None, json: Json = False, quiet: Quiet =
         _show_folds(document)
 
 
-@app.command("audit")
-def audit(name: StudyName, set_: Sets = None, json: Json = False, quiet: Quiet = False) -> None:
-    """Look for what makes scores lie: groups in two parts, duplicates, conflicting labels, shortcuts.
+def _prepare(name: str, sets: list[str] | None, quiet: bool) -> "tuple[Study, Prepared]":
+    from harness.cli.progress import step_progress
+    from harness.home import open_home
+    from harness.study.load import load_study
 
-    Exit code 2 when a finding blocks the study.
+    study = load_study(name, sets)
+    with step_progress(quiet) as progress:
+        from harness.data.prepare import prepare
+
+        return study, prepare(study.spec.data, study.spec.seed, open_home(), progress)
+
+
+def _document(study: "Study", prepared: "Prepared") -> dict[str, Any]:
+    """`data scan --json` and `data show --json`: counts by class, for each part; no image and no group by name."""
+    dataset, folds = prepared.dataset, prepared.folds
+    parts = [(f"fold {k}", folds.held_out_rows(k)) for k in range(folds.k)] + [("test", folds.test_rows())]
+    return {
+        "study": study.name,
+        "root": study.spec.data.root,
+        "rows": len(dataset.y),
+        "groups": len(set(dataset.groups.tolist())),
+        "classes": list(dataset.classes),
+        "parts": [
+            {
+                "part": part,
+                "rows": len(rows),
+                "groups": len(set(dataset.groups[rows].tolist())),
+                "counts": {label: int((dataset.y[rows] == c).sum()) for c, label in enumerate(dataset.classes)},
+            }
+            for part, rows in parts
+        ],
+        "findings": [_finding(finding) for finding in prepared.findings],
+        "data_hash": dataset.data_hash,
+        "folds_hash": folds.folds_hash,
+    }
+
+
+def _finding(finding: Any) -> dict[str, Any]:
+    return {
+        "kind": finding.kind,
+        "severity": finding.severity,
+        "images": list(finding.images),
+        "message": finding.message,
+    }
+
+
+def _show_folds(document: dict[str, Any]) -> None:
+    from harness.cli.tables import table
+    from harness.cli.words import plural
+
+    show(f"{plural(document['rows'], 'image')} of {plural(document['groups'], 'group')} in {document['root']}\n")
+    classes = document["classes"]
+    rows = [
+        [part["part"], str(part["rows"]), str(part["groups"]), *(str(part["counts"][label]) for label in classes)]
+        for part in document["parts"]
+    ]
+    columns = ["part", "images", "groups", *classes]
+    show(table(columns, rows, right=columns[1:]))
+
+
+def _show_findings(findings: list[dict[str, Any]]) -> None:
+    from harness.cli.tables import table
+
+    if not findings:
+        show("\nNothing was found wrong.")
+        return
+    show("")
+    show(table(["severity", "finding", "what"], [[f["severity"], f["kind"], f["message"]] for f in findings]))
+
+
+@app.command("decode", short_help="What the model would be shown of a file, as PNG.")
+def decode(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An image: PNG, JPEG, DICOM.")],
+    out: Annotated[Path, typer.Option("--out", metavar="PNG", help="Where to write it.")],
+    study: Annotated[
+        str | None, typer.Option("--study", metavar="NAME|FILE", help="Decode as this study does.")
+    ] = None,
+    set_: Sets = None,
+) -> None:
+    """Write what the model would be shown of one file, before augmentation and normalisation.
+
+    Keys under data.decode can be set: --set data.decode.size=256 --set data.decode.window=[40,80].
     """
     claim_stdout()
-    raise NotImplementedError
+    from PIL import Image
+
+    from harness.data.decode import Unreadable
+    from harness.data.decode import decode as decode_file
+    from harness.errors import RequestError
+    from harness.home import write_bytes
+    from harness.study.load import check_study, load_study, parse_override
+    from harness.study.space import fill
+
+    if study is not None:
+        how = load_study(study, set_).spec.data.decode
+    else:
+        plain_study = {"name": "decode", "data": {"root": ".", "group": "none"}, "search": {"trials": 1}}
+        values = dict(parse_override(text) for text in set_ or [])
+        how = check_study(fill(plain_study, values), "--set").spec.data.decode
+    if out.is_dir():
+        raise RequestError(f"--out {out}: this is a folder; name a file, such as {out / 'shown.png'}.")
+    try:
+        pixels = decode_file(file, how)
+    except Unreadable as error:
+        raise RequestError(f"{file}: {error.reason}") from error
+    stored = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(stored, "PNG")
+    write_bytes(out, stored.getvalue())
+    note(f"{out}: {pixels.shape[1]} x {pixels.shape[0]} pixels, {'grey' if pixels.shape[-1] == 1 else 'RGB'}")

@@ -1,11 +1,14 @@
 """harness ensemble: build, list, show."""
 
+from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.output import claim_stdout, note, print_json, show
+from harness.cli.output import claim_stdout, note, plain, print_json, show
+from harness.cli.study import Json, Quiet
 
 if TYPE_CHECKING:
     from harness.home import Home
@@ -29,8 +32,8 @@ def build(
     top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="Members: the N best trials.")] = 5,
     seed: Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help="Left out: the study's seed.")] = None,
     device: Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu or cuda.")] = "auto",
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fit an ensemble out-of-fold, score it on the held-out test split, save it as a bundle.
 
@@ -38,6 +41,7 @@ def build(
     """
     claim_stdout()
     from harness.cli.progress import step_progress
+    from harness.cli.tables import short_path
     from harness.home import open_home
     from harness.ledger import require_study
 
@@ -50,59 +54,115 @@ def build(
 
         use_seed = record.tree["seed"] if seed is None else seed
         result = build_ensemble(home, record, method.value, top, use_seed, device, progress)
+    document = _document(vars(result), result.rows, result.members)
     if json:
-        print_json(
-            {
-                "study": result.study,
-                "method": result.method,
-                "metric": result.metric,
-                "bundle": result.bundle,
-                "members": result.members,
-                "scores": result.rows,
-                "delta_vs_single": result.delta_vs_single,
-                "delta_vs_mean": result.delta_vs_mean,
-            }
-        )
-    else:
-        _show_result(result)
-
-
-def _show_result(result: Any) -> None:
-    from harness.cli.tables import is_higher_better, scores_table, short_path
-    from harness.cli.words import difference
-
-    higher = is_higher_better(result.metric)
-    members = ", ".join(str(number) for number in result.members)
-    show(f"study {result.study}, {result.method} of trial{'s' if len(result.members) > 1 else ''} {members}\n")
-    show(scores_table(result.rows, result.metric))
-    show(f"\n{result.method} against the others, {result.metric} on the test split, paired:")
-    show(f"  {difference(result.delta_vs_single, 'the best single model', higher)}")
-    show(f"  {difference(result.delta_vs_mean, 'the simple mean', higher)}")
-    bundle = short_path(result.bundle)
-    show(f"\nSaved as {bundle}. Next:")
-    show(f"  harness predict {bundle} IMAGE_OR_FOLDER...")
+        print_json(document)
+        return
+    _show_scores(plain(document))
+    name = f"{result.study}/{result.bundle.name}"
+    show(f"\nSaved as {short_path(result.bundle)}. Next:")
+    show(f"  harness predict {name} IMAGE_OR_FOLDER...")
     show("  harness ui      to see it beside the trials")
 
 
-def _bundles(home: "Home", study: str | None) -> list[dict[str, Any]]:
-    """Every finished bundle of one study or of all, as `ensemble list --json` shows them."""
+def _document(about: Mapping[str, Any], rows: Any, members: list[int]) -> dict[str, Any]:
+    """What `ensemble build --json` and `ensemble show --json` print."""
+    same = ("study", "method", "metric", "bundle")
+    deltas = ("delta_vs_single", "delta_vs_mean")
+    return {
+        **{name: about[name] for name in same},
+        "members": members,
+        "scores": rows,
+        **{name: about[name] for name in deltas},
+    }
+
+
+def _show_scores(document: Mapping[str, Any]) -> None:
+    """The table and the two comparisons, from plain JSON data."""
+    from harness.cli.tables import is_higher_better, numbers_of, scores_table
+    from harness.cli.words import difference
+    from harness.records import Difference
+
+    metric, method = document["metric"], document["method"]
+    higher = is_higher_better(metric)
+    members = ", ".join(str(number) for number in document["members"])
+    show(f"study {document['study']}: {method} of trial{'s' if len(document['members']) > 1 else ''} {members}\n")
+    show(scores_table(document["scores"], metric))
+    show(f"\n{method} against the others, {metric} on the test split, paired by group:")
+    single = Difference(**numbers_of(document["delta_vs_single"]))
+    show(f"  {difference(single, 'the best single model', higher)}")
+    if method != "mean":
+        mean = Difference(**numbers_of(document["delta_vs_mean"]))
+        show(f"  {difference(mean, 'the simple mean', higher)}")
+
+
+def _bundles(home: "Home", study: str | None) -> list[tuple["Path", dict[str, Any]]]:
+    """(folder, bundle.json) of every finished bundle, of one study or of all, oldest first."""
     from harness.home import is_done, read_json
 
-    folders = [home.bundles(study)] if study else sorted(home.bundles("x").parent.glob("*"))
-    found = []
-    for folder in folders:
-        for bundle in sorted(folder.glob("*")) if folder.is_dir() else []:
-            if is_done(bundle):
-                about = read_json(bundle / "bundle.json")
-                found.append({"study": folder.name, "name": bundle.name, "bundle": bundle, "about": about})
-    return found
+    folders = [home.bundles(study)] if study else sorted(home.bundles("any").parent.glob("*"))
+    found = [bundle for folder in folders for bundle in folder.glob("*") if is_done(bundle)]
+    found.sort(key=lambda bundle: (bundle / "DONE").stat().st_mtime)
+    return [(bundle, read_json(bundle / "bundle.json")) for bundle in found]
 
 
 @app.command("list")
 def list_(
     study: Annotated[str | None, typer.Option("--study", metavar="NAME", help="Only this study's.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    json: Json = False,
 ) -> None:
-    """The ensembles that were built."""
+    """The ensembles that were built, oldest first."""
     claim_stdout()
-    raise NotImplementedError
+    from harness.cli.tables import numbers_of, table
+    from harness.cli.words import interval
+    from harness.home import open_home
+    from harness.ledger import require_study
+    from harness.records import Interval
+
+    home = open_home()
+    if study:
+        require_study(home, study)
+    bundles = _bundles(home, study)
+    if json:
+        print_json([_saved(path, about) for path, about in bundles])
+        return
+    if not bundles:
+        show("No ensemble yet. Type: harness ensemble build --method stacking")
+        return
+    rows = []
+    for path, about in bundles:
+        score = next(row for row in about["scores"] if row["kind"] == "ensemble")["test"][about["metric"]]
+        text = f"{about['metric']} {interval(Interval(**numbers_of(score)))}"
+        rows.append([f"{path.parent.name}/{path.name}", str(len(about["members"])), text])
+    show(table(["bundle", "members", "test [95%]"], rows, right=["members"]))
+    show("\nType: harness ensemble show BUNDLE, or harness predict BUNDLE IMAGE_OR_FOLDER...")
+
+
+def _saved(path: Path, about: dict[str, Any]) -> dict[str, Any]:
+    members = [member["trial"] for member in about["members"]]
+    return _document({**about, "bundle": path}, about["scores"], members)
+
+
+@app.command("show")
+def show_(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="STUDY/NAME (harness ensemble list), or a folder.")],
+    json: Json = False,
+) -> None:
+    """What an ensemble is made of and how well it did."""
+    claim_stdout()
+    from harness.errors import RequestError, nearest
+    from harness.home import open_home
+
+    home = open_home()
+    known = {f"{path.parent.name}/{path.name}": (path, about) for path, about in _bundles(home, None)}
+    wanted = Path(bundle).resolve()
+    found = known.get(bundle.rstrip("/")) or next((pair for pair in known.values() if pair[0] == wanted), None)
+    if found is None:
+        raise RequestError(
+            f"no ensemble {bundle!r} in {home.root}.{nearest(bundle, known)} Known: {', '.join(known) or 'none'}."
+        )
+    document = _saved(*found)
+    if json:
+        print_json(document)
+    else:
+        _show_scores(document)

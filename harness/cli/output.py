@@ -99,6 +99,4 @@ def plain(node: Any) -> Any:
 
 def escape_control(text: str) -> str:
     """Control characters shown as \\x1b and the like, so that a file name cannot drive the terminal."""
-    return "".join(
-        char if char in "\n\t" or (char.isprintable() or char == " ") else repr(char)[1:-1] for char in text
-    )
+    return "".join(char if char in "\n\t" or (char.isprintable() or char == " ") else repr(char)[1:-1] for char in text)

@@ -8,17 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli.output import claim_stdout, note, print_json
+from harness.cli.study import Json, Quiet
 
 
 def predict(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle (harness ensemble list).")],
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="STUDY/NAME (harness ensemble list), or a folder.")],
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Images (PNG, JPEG, DICOM) or folders.")],
     csv_file: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write the table there instead of on stdout.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    json: Json = False,
     device: Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu or cuda.")] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """A probability per class for each image, as CSV (file, one column per class) or JSON.
 
@@ -47,7 +48,9 @@ def predict(
     for file, reason in found.problems:
         note(f"not read: {file}: {reason}")
     if found.problems:
-        raise HarnessError(f"{len(found.problems)} of {len(found.files) + len(found.problems)} files could not be read.")
+        raise HarnessError(
+            f"{len(found.problems)} of {len(found.files) + len(found.problems)} files could not be read."
+        )
 
 
 def _document(found: Any) -> list[dict[str, Any]]:
@@ -56,9 +59,7 @@ def _document(found: Any) -> list[dict[str, Any]]:
         {"file": str(file), "probabilities": dict(zip(found.classes, row.tolist(), strict=True))}
         for file, row in zip(found.files, found.probabilities, strict=True)
     ]
-    return rows + [
-        {"file": str(file), "probabilities": None, "problem": reason} for file, reason in found.problems
-    ]
+    return rows + [{"file": str(file), "probabilities": None, "problem": reason} for file, reason in found.problems]
 
 
 def _csv(found: Any) -> str:

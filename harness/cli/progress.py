@@ -98,7 +98,17 @@ def absorb(picture: Picture, event: Event, now: float) -> str | None:
         case StudyEnded():
             picture.running.clear()
             picture.work = None
+            if event.trained == 0 and event.state == "complete":
+                return (
+                    f"study  {event.name} is finished: nothing was left to train. search.trials is the total; "
+                    f"a larger one adds trials: --set search.trials=N"
+                )
     return None
+
+
+def _oof(record: TrialRecord, metric: str) -> str:
+    found = record.oof.get(metric)
+    return number(found.value if found else None)
 
 
 def _data_line(event: DataReady) -> str:
@@ -128,8 +138,7 @@ def _trial_line(event: TrialEnded, picture: Picture, now: float) -> str:
     record = event.record
     metric = picture.metric
     if record.state == "complete":
-        cv, se = record.cv.get(metric), record.cv_se.get(metric)
-        what = f"{metric} {number(cv)} ± {number(se)}"
+        what = f"{metric} {_oof(record, metric)} out-of-fold"
     elif record.state == "pruned":
         what = f"pruned after {plural(len(record.fold_values), 'fold')}"
     else:
@@ -138,7 +147,7 @@ def _trial_line(event: TrialEnded, picture: Picture, now: float) -> str:
     if best is not None and best.number == record.number:
         best_text = ", best so far"
     else:
-        best_text = f", best {number(best.cv.get(metric))} (trial {best.number})" if best is not None else ""
+        best_text = f", best {_oof(best, metric)} (trial {best.number})" if best is not None else ""
     left = picture.seconds_left(now)
     left_text = f", {duration(left)} left" if left is not None and picture.done < picture.total else ""
     return (
@@ -155,7 +164,7 @@ def status_lines(picture: Picture, now: float) -> list[str]:
         return []
     best = ""
     if picture.best is not None:
-        best = f"  best {number(picture.best.cv.get(picture.metric))} (trial {picture.best.number})"
+        best = f"  best {_oof(picture.best, picture.metric)} (trial {picture.best.number})"
     left = picture.seconds_left(now)
     left_text = f"  {duration(left)} left" if left is not None else ""
     lines = [f"{min(picture.done, picture.total)}/{picture.total} trials{best}{left_text}"]

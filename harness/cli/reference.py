@@ -20,8 +20,9 @@ name, before anything is trained. Any key can be set from the command line: `--s
 
 ## Search ranges
 
-Under `{searchable}` a range may stand exactly where the value would stand. The dotted path (`optim.lr`) is its only
-name: in the study file, in `--set`, in Optuna, as the MLflow column `params.optim.lr`, in every table.
+Under `{searchable}` a range may stand exactly where the value would stand. The dotted path
+(`optim.lr`) is its only name: in the study file, in `--set`, in Optuna, as the MLflow column `params.optim.lr`, in
+every table.
 
 ```yaml
 optim:
@@ -69,7 +70,7 @@ def _kind(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         inside = _bounds(list(arguments[1:]))
-        return ", ".join(part for part in (_kind(arguments[0]), inside) if part)
+        return f"{_kind(arguments[0])} ({inside})" if inside else _kind(arguments[0])
     if origin is Literal:
         return "one of " + ", ".join(f"`{json.dumps(option).strip(chr(34))}`" for option in arguments)
     if origin in (Union, types.UnionType):
@@ -92,4 +93,4 @@ def _bounds(metadata: list[Any]) -> str:
                 if bound is not None:
                     found[name] = bound
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    return ", ".join(f"{words[name]} {bound:g}" for name, bound in found.items())
+    return " and ".join(f"{words[name]} {bound:.10g}" for name, bound in found.items())

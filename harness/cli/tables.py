@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cli.output import escape_control
-from harness.cli.words import compact_params, duration, interval, number, plural, value
-from harness.records import TrialRecord
+from harness.cli.words import compact_params, interval, number, plural, value
+from harness.records import Interval, TrialRecord
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,18 +19,29 @@ OWN_COLUMNS = 2
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = (), title: str = "") -> Table:
-    """A plain table: no frame, numbers to the right, long cells folded and never cut."""
+    """A plain table: no frame, numbers to the right, long cells folded and never cut; short ones never folded."""
     from rich.table import Table
     from rich.text import Text
 
     made = Table(
         box=None, padding=(0, 2, 0, 0), pad_edge=False, title=title or None, title_justify="left", title_style="bold"
     )
-    for name in columns:
-        made.add_column(Text(name), justify="right" if name in right else "left", overflow="fold", header_style="bold")
+    for index, name in enumerate(columns):
+        made.add_column(
+            Text(name),
+            justify="right" if name in right else "left",
+            overflow="fold",
+            header_style="bold",
+            min_width=max([len(row[index]) for row in rows if _is_numeric(row[index])], default=None),
+        )
     for row in rows:
         made.add_row(*(Text(escape_control(cell)) for cell in row))
     return made
+
+
+def _is_numeric(cell: str) -> bool:
+    """Numbers and intervals: what must stay on one line."""
+    return cell[:1].isdigit() and len(cell) <= 24
 
 
 def is_higher_better(metric: str) -> bool:
@@ -111,20 +122,18 @@ def studies_table(rows: Sequence[tuple[str, str, str, str, str]]) -> Table:
     return table(["study", "state", "trials", "best", "what"], rows, right=["trials"])
 
 
-def scores_table(rows: Sequence[Any], metric: str) -> Table:
-    """An ensemble beside the best single member and the simple mean: name, kind, out-of-fold, test."""
-    body = [[row.name, row.kind, interval(row.oof.get(metric)), interval(row.test.get(metric))] for row in rows]
-    return table(["model", "kind", f"{metric} out-of-fold [95%]", f"{metric} test [95%]"], body)
+def scores_table(rows: Sequence[Mapping[str, Any]], metric: str) -> Table:
+    """An ensemble beside its members and their simple mean: name, kind, out-of-fold, test. Rows as in `--json`."""
+    body = []
+    for row in rows:
+        oof, test = (Interval(**numbers_of(row[part][metric])) for part in ("oof", "test"))
+        body.append([row["name"], row["kind"], interval(oof), interval(test)])
+    return table(["model", "kind", f"{metric} out-of-fold", "test [95%]"], body)
 
 
-def prediction_table(files: Sequence[str], classes: Sequence[str], probabilities: Any) -> Table:
-    """One row per image: file and a probability per class."""
-    body = [[file, *(number(float(p), 4) for p in row)] for file, row in zip(files, probabilities, strict=True)]
-    return table(["file", *classes], body, right=list(classes))
-
-
-def seconds_text(seconds: float) -> str:
-    return duration(seconds)
+def numbers_of(node: Mapping[str, float | None]) -> dict[str, float]:
+    """The numbers of a JSON object; null is NaN again."""
+    return {name: math.nan if found is None else found for name, found in node.items()}
 
 
 def short_path(path: Path) -> str:

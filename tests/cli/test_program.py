@@ -1,0 +1,259 @@
+"""The program from outside: contracts of its JSON, what it prints where, interruption."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_program import Place, environment
+
+from harness.home import Home
+from harness.study.load import list_study_files, load_study
+
+Said = tuple[Place, dict[str, subprocess.CompletedProcess[str]]]
+
+
+def finite(node: object) -> bool:
+    if isinstance(node, dict):
+        return all(finite(child) for child in node.values())
+    if isinstance(node, list):
+        return all(finite(child) for child in node)
+    return not isinstance(node, float) or math.isfinite(node)
+
+
+def test_study_json(finished: Said) -> None:
+    _, said = finished
+    document = json.loads(said["study"].stdout)
+    assert document["study"] == "tiny" and document["state"] == "complete"
+    assert [trial["number"] for trial in document["trials"]] == [0, 1]
+    for trial in document["trials"]:
+        assert trial["state"] == "complete"
+        assert set(trial["params"]) == {"optim.lr", "augment.hflip"}
+        assert set(trial["oof"]["auroc"]) == {"value", "lo", "hi"}
+        assert 0 <= trial["cv"]["auroc"] <= 1
+    assert document["best"] in document["trials"]
+    assert finite(document)
+
+
+def test_progress_went_to_stderr_in_plain_lines(finished: Said) -> None:
+    _, said = finished
+    assert "32 images of 16 groups: 16 well, 16 sick" in said["study"].stderr
+    assert "2 trials x 2 folds on cpu" in said["study"].stderr
+    assert "trial 1 " in said["study"].stderr
+    assert "\x1b[" not in said["study"].stderr
+
+
+def test_show_prints_the_same_document(finished: Said) -> None:
+    place, said = finished
+    assert json.loads(place.harness("study", "show", "--json").stdout) == json.loads(said["study"].stdout)
+
+
+@pytest.mark.parametrize("columns", ["60", "80"])
+def test_tables_fit_the_window(finished: Said, columns: str) -> None:
+    place, _ = finished
+    shown = place.harness("study", "show", "tiny", COLUMNS=columns).stdout
+    table = shown.split("\n\n")[0].splitlines()
+    assert max(map(len, table)) <= int(columns)
+    assert "harness ensemble build" in shown
+    assert "the test split's" in shown
+
+
+def test_a_finished_study_does_nothing_and_says_so(finished: Said) -> None:
+    place, said = finished
+    again = place.harness("study", "run", "tiny", "--json")
+    assert again.returncode == 0
+    assert "nothing was left to train" in again.stderr
+    assert json.loads(again.stdout) == json.loads(said["study"].stdout)
+
+
+def test_another_spec_under_the_same_name_is_refused(finished: Said) -> None:
+    place, _ = finished
+    done = place.harness("study", "run", "tiny", "--set", "train.batch_size=4")
+    assert done.returncode == 2
+    assert "train.batch_size: 8 -> 4" in done.stderr and "--as NEWNAME" in done.stderr
+
+
+def test_ensemble_json(finished: Said) -> None:
+    _, said = finished
+    document = json.loads(said["ensemble"].stdout)
+    assert document["study"] == "tiny" and document["method"] == "mean"
+    assert document["members"] == [0, 1]
+    assert Path(document["bundle"]).is_dir()
+    assert {row["kind"] for row in document["scores"]} >= {"single", "ensemble"}
+    for row in document["scores"]:
+        for part in ("oof", "test"):
+            assert set(row[part]["auroc"]) == {"value", "lo", "hi"}
+    for delta in ("delta_vs_single", "delta_vs_mean"):
+        assert set(document[delta]) == {"value", "lo", "hi", "p"}
+    assert finite(document)
+    assert "the newest completed one" in said["ensemble"].stderr
+
+
+def test_ensemble_list_and_show(finished: Said) -> None:
+    place, said = finished
+    built = json.loads(said["ensemble"].stdout)
+    assert "tiny/mean-top5" in place.harness("ensemble", "list").stdout
+    assert json.loads(place.harness("ensemble", "show", "tiny/mean-top5", "--json").stdout) == built
+    assert json.loads(place.harness("ensemble", "list", "--json").stdout) == [built]
+    shown = place.harness("ensemble", "show", built["bundle"], COLUMNS="60").stdout
+    assert "mean of trials 0, 1" in shown and "the best single model" in shown
+    assert max(map(len, shown.split("\n\n")[1].splitlines())) <= 60
+
+
+def test_predictions_are_those_of_the_build(finished: Said) -> None:
+    import pyarrow.parquet as pq
+
+    place, said = finished
+    done = place.harness("predict", "tiny/mean-top5", place.data / "images", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = {Path(row["file"]).name: row["probabilities"] for row in json.loads(done.stdout)}
+    assert len(rows) == 32
+    stored = pq.read_table(Path(json.loads(said["ensemble"].stdout)["bundle"]) / "predictions.parquet").to_pylist()
+    test = [row for row in stored if row["split"] == "test"]
+    assert test
+    for row in test:
+        now = rows[Path(row["id"]).name]
+        np.testing.assert_allclose([now["well"], now["sick"]], row["probabilities"], atol=1e-5)
+
+
+def test_predictions_as_csv(finished: Said, tmp_path: Path) -> None:
+    place, _ = finished
+    image = place.data / "images/p00_0.png"
+    printed = place.harness("predict", "tiny/mean-top5", image)
+    assert printed.returncode == 0
+    assert printed.stdout.splitlines()[0] == "file,well,sick"
+    assert len(printed.stdout.splitlines()) == 2
+    place.harness("predict", "tiny/mean-top5", image, "--csv", tmp_path / "p.csv")
+    assert (tmp_path / "p.csv").read_text() == printed.stdout
+
+
+def test_an_unreadable_file_is_listed_and_the_rest_is_predicted(finished: Said, tmp_path: Path) -> None:
+    place, _ = finished
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    done = place.harness("predict", "tiny/mean-top5", place.data / "images/p00_0.png", tmp_path / "bad.png", "--json")
+    assert done.returncode == 1
+    good, bad = json.loads(done.stdout)
+    assert set(good["probabilities"]) == {"well", "sick"}
+    assert bad["probabilities"] is None and bad["problem"]
+    assert "bad.png" in done.stderr
+
+
+def test_interrupted_studies_end_with_130_and_go_on(place: Place) -> None:
+    slow = ("--set", "train.epochs=40", "--set", "search.trials=1")
+    command = [sys.executable, "-m", "harness", "study", "run", "tiny", *slow]
+    log = place.cwd / "log"
+    with log.open("w") as file:
+        running = subprocess.Popen(command, cwd=place.cwd, env=environment(place.home), stderr=file, text=True)
+        home = Home(place.home)
+        end = time.monotonic() + 120
+        while not list(home.work("tiny").glob("running/*/*")) and time.monotonic() < end and running.poll() is None:
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(timeout=60) == 130, log.read_text()
+    assert "harness study resume tiny" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    listed = json.loads(place.harness("study", "list", "--json").stdout)
+    assert next(row for row in listed if row["study"] == "tiny")["state"] == "interrupted"
+    again = place.harness("study", "resume", "tiny", "--json")
+    assert again.returncode == 0, again.stderr
+    assert "going on with trial 0" in again.stderr
+    document = json.loads(again.stdout)
+    assert document["state"] == "complete" and len(document["trials"]) == 1
+
+
+def test_sigterm_is_an_interruption() -> None:
+    code = "import os, signal; from harness.cli import app\n"
+    code += "app._invoke = lambda arguments: os.kill(os.getpid(), signal.SIGTERM) or 0\nraise SystemExit(app.run([]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr.strip() == "interrupted"
+
+
+def test_a_reader_that_leaves_is_no_failure(place: Place) -> None:
+    command = f"{sys.executable} -m harness models list | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment(place.home))
+    assert done.returncode == 0
+    assert done.stdout.startswith("timm/")
+    assert "Traceback" not in done.stderr and "Broken" not in done.stderr
+
+
+def test_doctor(place: Place) -> None:
+    found = json.loads(place.harness("doctor", "--json").stdout)
+    assert found["packages"]["torch"] and found["home"] == str(place.home)
+    assert found["next"] == "harness study run lr_aug_sweep"
+    shown = place.harness("doctor", COLUMNS="60").stdout
+    assert "harness study run lr_aug_sweep" in shown
+    hidden = place.harness("doctor", "--json", HARNESS_STORAGE="postgresql://me:secret@db/x").stdout
+    assert "secret" not in hidden and "db/x" in hidden
+
+
+def test_models_list(place: Place) -> None:
+    names = place.harness("models", "list", "--filter", "resnet10").stdout.split()
+    assert "timm/resnet10t" in names
+    assert all("resnet10" in name for name in names)
+    assert place.harness("models", "list", "--filter", "nonesuch").returncode == 2
+
+
+def test_version_and_help(place: Place) -> None:
+    assert place.harness("--version").stdout.startswith("harness ")
+    help_ = place.harness("--help")
+    assert help_.returncode == 0
+    for command in ("study", "ensemble", "predict", "data", "models", "ui", "doctor"):
+        assert f"\n  {command} " in help_.stdout
+    assert not place.home.exists()
+
+
+def test_every_shipped_study_loads() -> None:
+    shipped = list_study_files()
+    assert {path.stem for path in shipped} >= {"lr_aug_sweep", "head_ct", "chest_xray"}
+    for path in shipped:
+        study = load_study(str(path))
+        assert study.name == path.stem
+        assert study.spec.search.trials >= 8 and study.spec.data.folds >= 5
+        assert "optim.lr" in study.space
+        assert path.read_text().startswith("#") and f"harness study run {study.name}" in path.read_text()
+
+
+def test_the_sweep_switches_at_least_five_augmentations() -> None:
+    study = load_study("lr_aug_sweep")
+    assert sum(name.startswith("augment.") for name in study.space) >= 5
+
+
+def test_the_reference_page_is_the_committed_one(place: Place) -> None:
+    page = Path(__file__).parents[2] / "docs/study-file.md"
+    assert place.harness("study", "reference").stdout == page.read_text(), (
+        "harness study reference > docs/study-file.md"
+    )
+
+
+def test_ui_says_where_it_is_and_ends_on_ctrl_c(finished: Said) -> None:
+    import socket
+
+    place, _ = finished
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        taken = place.harness("ui", "--port", port)
+        assert taken.returncode == 2 and f"port {port}" in taken.stderr and "harness ui --port" in taken.stderr
+    command = [sys.executable, "-m", "harness", "ui", "--port", str(port)]
+    server = subprocess.Popen(
+        command,
+        cwd=place.cwd,
+        env=environment(place.home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    assert server.stdout is not None
+    lines = [server.stdout.readline() for _ in range(2)]
+    assert f"http://127.0.0.1:{port}" in lines[0]
+    assert "study tiny: http://127.0.0.1" in lines[1] and "/#/experiments/" in lines[1]
+    os.killpg(server.pid, signal.SIGINT)
+    assert server.wait(timeout=60) in (0, 130)
