@@ -179,7 +179,8 @@ def _values_of_interest(
 
         bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
         looked_up: NDArray[np.float64] = np.asarray(apply_voi(values.astype(np.int64), dataset), np.float64)
-        return np.clip(looked_up / (2**bits - 1), 0, 1)
+        scaled: NDArray[np.float64] = np.clip(looked_up / (2**bits - 1), 0, 1)
+        return scaled
     centre, width = _first(dataset.get("WindowCenter")), _first(dataset.get("WindowWidth"))
     function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
     if centre is not None and width is not None and width >= (1 if function == "LINEAR" else 1e-12):
