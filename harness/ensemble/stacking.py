@@ -6,9 +6,10 @@ off at +-15: an overconfident network has one vote, not an infinite one.
 
 Leak-free scores by cross-fitting over the study's own folds: rows of fold k are predicted by a meta-learner fitted on
 the other folds' rows. The strength of its penalty is chosen by log-loss on those other folds alone, each left out in
-turn, so groups never straddle fit and choice. A fit without folds {j, k} serves both as k's inner fit for j and as j's
-for k, which halves the work. (As in all stacking over one set of folds, the networks behind the features of the other
-folds have trained on fold k; the test split, which no network and no meta-learner has seen, is the number to report.)
+turn, so groups never straddle fit and choice: from strong to weak, as long as the loss falls. A fit without folds
+{j, k} serves both as k's inner fit for j and as j's for k, which halves the work. (As in all stacking over one set of
+folds, the networks behind the features of the other folds have trained on fold k; the test split, which no network and
+no meta-learner has seen, is the number to report.)
 
 New rows: the meta-learner, refitted on all development rows, was fitted on logits of SINGLE fold models. The mean
 over K fold models is less noisy and less spread than one, another distribution than it knows, so it is applied to each
@@ -76,22 +77,28 @@ def fit(table: OofTable, embed: Embed | None = None, seed: int = 0, progress: Pr
         report("stacking", min(done, total), total)
         return fit_logistic(x[rows], y[rows], classes, strength)
 
-    # inner_loss[k, s]: log-loss of the folds other than k, each by fits that saw neither it nor k
-    inner_loss = np.zeros((table.k, len(STRENGTHS)))
+    # losses[k, s]: log-loss of the folds other than k, each by fits that saw neither it nor k. losses[K, s]: of all
+    # folds, each by a fit without it; the refit's strength is chosen by that, which is fair: the refit is scored on
+    # the test split only
+    losses = np.zeros((table.k + 1, len(STRENGTHS)))
     outer_oof = np.zeros((len(STRENGTHS), len(y), classes))
     for s, strength in enumerate(STRENGTHS):
         for j, k in pairs:
             linear = without(j, k, strength=strength)
-            inner_loss[k, s] += _loss(linear, x[fold == j], y[fold == j])
-            inner_loss[j, s] += _loss(linear, x[fold == k], y[fold == k])
+            losses[k, s] += _loss(linear, x[fold == j], y[fold == j])
+            losses[j, s] += _loss(linear, x[fold == k], y[fold == k])
         for k in folds:
             outer_oof[s][fold == k] = without(k, strength=strength).predict(x[fold == k])
+        losses[table.k, s] = _log_loss(outer_oof[s], y)
+        if pairs and s and all(_first_minimum(row[: s + 1]) < s for row in losses):
+            losses = losses[:, : s + 1]  # every fold has made its choice; weaker penalties are the slow ones
+            break
+    report("stacking", total, total)
+    chosen = [_first_minimum(row) for row in losses] if pairs else [STRENGTHS.index(FALLBACK)] * (table.k + 1)
     oof = np.full((len(y), classes), np.nan)
     for k in folds:
-        chosen = int(inner_loss[k].argmin()) if pairs else STRENGTHS.index(FALLBACK)
-        oof[fold == k] = outer_oof[chosen][fold == k]
-    # the refit's strength is chosen on all development rows, which is fair: it is scored on the test split only
-    strength = STRENGTHS[int(np.argmin([_log_loss(p, y) for p in outer_oof]))]
+        oof[fold == k] = outer_oof[chosen[k]][fold == k]
+    strength = STRENGTHS[_first_minimum(losses[table.k])]
     linear = fit_logistic(x, y, classes, strength)
     return Fitted(StackingModel(linear, strength), check_probabilities(oof, "stacking, out of fold"))
 
@@ -100,6 +107,12 @@ def load(files: Mapping[str, bytes]) -> StackingModel:
     arrays = unpack(files["stacking.npz"], "stacking.npz")
     weights, bias = arrays["weights"].astype(np.float64), arrays["bias"].astype(np.float64)
     return StackingModel(Linear(weights, bias), float(arrays["strength"].astype(np.float64)))
+
+
+def _first_minimum(losses: NDArray[np.float64]) -> int:
+    """Where the losses, from the strongest penalty on, first stop falling."""
+    rising = np.flatnonzero(np.diff(losses) >= 0)
+    return int(rising[0]) if len(rising) else len(losses) - 1
 
 
 def _loss(linear: Linear, x: NDArray[np.float64], y: NDArray[np.int64]) -> float:
