@@ -4,17 +4,16 @@ scan -> pixel store -> data set -> folds -> audit. Nothing here decides how any 
 Raw group ids never leave the scan.
 """
 
-import dataclasses
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.data.audit import Finding, audit
+from harness.data.audit import Finding, audit, findings_from_json, findings_to_json
 from harness.data.folds import check_folds, make_folds
 from harness.data.pixels import Store, open_store, store_folder
 from harness.data.scan import EMPTY_LABEL, NO_FILE, NO_LABEL, Scan, scan_data
@@ -25,6 +24,7 @@ from harness.study.spec import Data
 
 VERSION = 1
 """part of the key of stored findings: raise it whenever the audit looks at something new"""
+UNREADABLE = "unreadable image"
 SHOWN = 5
 """problems named in a refusal"""
 
@@ -46,15 +46,17 @@ def prepare(data: Data, seed: int, home: Home, progress: Progress) -> Prepared:
     Raises RequestError where the labels or files are wrong (see data.on_error), a class has too few groups, a group
     would straddle two parts, the disk is too small, or the audit finds what blocks.
     """
-    prepared = examine(data, seed, home, progress)
-    blocking = [finding for finding in prepared.findings if finding.severity == "block"]
+    found = _gather(data, seed, home, progress, drop=data.on_error == "drop")
+    folds = _stored_folds(found.dataset, found.rows, data, seed, home)
+    findings = _unusable(found.problems, "warn") + _stored_findings(found, folds, data, home)
+    blocking = [finding for finding in findings if finding.severity == "block"]
     if blocking:
         said = "\n  ".join(f"{finding.kind}: {finding.message}" for finding in blocking[:SHOWN])
         raise RequestError(
             f"the data cannot be trusted as it is ({len(blocking)} findings that block):\n  {said}\n"
             "Correct the labels file. `harness data audit` lists every finding with its images."
         )
-    return prepared
+    return Prepared(found.dataset, folds, found.store.pixels, findings)
 
 
 def scan(data: Data, home: Home, progress: Progress) -> pd.DataFrame:
@@ -63,17 +65,47 @@ def scan(data: Data, home: Home, progress: Progress) -> pd.DataFrame:
     return scan_data(data, home, progress).manifest
 
 
-def examine(data: Data, seed: int, home: Home, progress: Progress) -> Prepared:
-    """`prepare`, but findings that block are returned like all others: for the audit itself."""
+def findings(data: Data, seed: int, home: Home, progress: Progress) -> list[Finding]:
+    """Everything that is wrong with a data set, for `harness data audit`: what blocks is listed instead of raised.
+
+    Images that cannot be used block where data.on_error says refuse. Where a given split cuts a group, the split is
+    audited as it stands. Raises RequestError where there is no data set to look at.
+    """
+    found = _gather(data, seed, home, progress, drop=True)
+    unusable = _unusable(found.problems, "block" if data.on_error == "refuse" else "warn")
+    try:
+        folds = _stored_folds(found.dataset, found.rows, data, seed, home)
+    except RequestError:
+        if data.split is None:
+            raise
+        held_out = found.rows["split"].str.lower() == "test"
+        folds = Folds(fold=np.where(held_out, TEST, 0).astype(np.int64), k=1, folds_hash="")
+        return unusable + audit(found.rows, found.dataset, folds, found.store.pixels)
+    return unusable + _stored_findings(found, folds, data, home)
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    scan: Scan
+    rows: pd.DataFrame
+    """(N,) of the manifest: those that can be used"""
+    store: Store
+    dataset: Dataset
+    problems: dict[str, str]
+    """reason by id, of those that cannot"""
+
+
+def _gather(data: Data, seed: int, home: Home, progress: Progress, drop: bool) -> _Gathered:
+    """The usable rows with their pixels. Unless `drop`, raises at the first step that finds unusable ones."""
     found = scan_data(data, home, progress)
     usable = found.manifest["problem"] == ""
-    problems = dict(found.manifest.loc[~usable, ["id", "problem"]].itertuples(index=False, name=None))
-    drop = data.on_error == "drop"
+    bad = found.manifest[~usable]
+    problems: dict[str, str] = dict(zip(bad["id"], bad["problem"], strict=True))
     if problems and not drop:
         raise _refusal(problems, found)
     rows = found.manifest[usable].reset_index(drop=True)
     _require_classes(rows, found.classes, len(problems))
-    if not is_done(store_folder(found.root, rows, data.decode, home)):
+    if not drop and not is_done(store_folder(found.root, rows, data.decode, home)):
         _divide(rows, found.classes, data, seed)  # too few of a class is known before anything is decoded
     store = open_store(found.root, rows, data.decode, home, progress, keep_going=drop)
     if store.problems and not drop:
@@ -82,10 +114,7 @@ def examine(data: Data, seed: int, home: Home, progress: Progress) -> Prepared:
         rows = rows[~rows["id"].isin(list(store.problems))].reset_index(drop=True)
         problems |= store.problems
         _require_classes(rows, found.classes, len(problems))
-    dataset = _dataset(found, rows, store)
-    folds = _stored_folds(dataset, rows, data, seed, home)
-    findings = _dropped(problems) + _stored_findings(rows, dataset, folds, store, data, home)
-    return Prepared(dataset, folds, store.pixels, findings)
+    return _Gathered(found, rows, store, _dataset(found, rows, store), problems)
 
 
 def _refusal(problems: dict[str, str], found: Scan) -> RequestError:
@@ -177,30 +206,26 @@ def _write_table(table: pd.DataFrame, path: Path) -> None:
     write_bytes(path, table.to_parquet(index=False))
 
 
-def _dropped(problems: dict[str, str]) -> list[Finding]:
-    """What on_error: drop left out, by kind of fault."""
+def _unusable(problems: dict[str, str], severity: Literal["block", "warn"]) -> list[Finding]:
+    """What cannot be used, by kind of fault."""
     kinds: dict[str, list[str]] = {}
     for name, reason in problems.items():
-        kind = reason if reason in (NO_FILE, NO_LABEL, EMPTY_LABEL) else "unreadable image"
-        kinds.setdefault(kind, []).append(name)
-    findings = []
+        kinds.setdefault(reason if reason in (NO_FILE, NO_LABEL, EMPTY_LABEL) else UNREADABLE, []).append(name)
+    found = []
     for kind, names in kinds.items():
-        listed = "; ".join(
-            f"{name}: {problems[name]}" if kind == "unreadable image" else name for name in names[:SHOWN]
-        )
+        listed = "; ".join(f"{name} ({problems[name]})" if kind == UNREADABLE else name for name in names[:SHOWN])
         more = f"; and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        findings.append(Finding("unreadable", "warn", names, f"{len(names)} left out ({kind}): {listed}{more}"))
-    return findings
+        message = f"{len(names)} cannot be used and are left out or refused (data.on_error), {kind}: {listed}{more}"
+        found.append(Finding("unreadable", severity, tuple(names), message))
+    return found
 
 
-def _stored_findings(
-    rows: pd.DataFrame, dataset: Dataset, folds: Folds, store: Store, data: Data, home: Home
-) -> list[Finding]:
+def _stored_findings(found: _Gathered, folds: Folds, data: Data, home: Home) -> list[Finding]:
     """The audit's findings, looked for once per data, folds and decoding."""
-    asked = [VERSION, dataset.data_hash, folds.folds_hash, data.decode.model_dump_json(), data.group, dataset.classes]
+    facts = hashlib.blake2b(found.rows.drop(columns=["group", "mtime_ns"]).to_csv().encode(), digest_size=8).hexdigest()
+    asked = [VERSION, found.dataset.data_hash, folds.folds_hash, data.decode.model_dump_json(), facts]
     key = hashlib.blake2b(repr(asked).encode(), digest_size=12).hexdigest()
     path = home.work_root / "audit" / f"{key}.json"
     if not path.exists():
-        findings: Sequence[Finding] = audit(rows, dataset, folds, store.pixels)
-        write_json(path, [dataclasses.asdict(finding) for finding in findings])
-    return [Finding(**finding) for finding in read_json(path)]
+        write_json(path, findings_to_json(audit(found.rows, found.dataset, folds, found.store.pixels)))
+    return findings_from_json(read_json(path))
