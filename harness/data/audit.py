@@ -1,0 +1,174 @@
+"""What is wrong with a data set, as far as rows, sizes and pixels can say: a list of findings, each with a severity.
+
+Severity: `block` stops a study before anything is trained, `warn` is shown and recorded.
+    group_overlap       block  a group on both sides of a split makes every number of the study too good
+    exact_duplicate     warn   equal pixels in different groups: a copy, or one patient under two names
+    near_duplicate      warn   nearly equal pixels in different groups: re-encoded, resized or brightened copies
+    conflicting_labels  warn   equal pixels with different labels: one label is wrong, or the label is not in the image
+    prevalence_shift    warn   a class is more frequent in the test split than in development, or missing there
+    shortcut            warn   file format, mode or size tell the class: a network may learn that instead
+    unreadable          warn   made by whoever decodes, not here
+Copies do not block in this version, not even where they straddle the test split: published data sets contain them.
+Knows arrays and the manifest: reads no files, keeps nothing.
+
+N: rows, S: side of the stored images in pixels.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from harness.data.copies import MOST_COMPARED, almost_equal, clusters, equal_to
+from harness.data.shortcuts import find_shortcuts
+from harness.records import TEST, Dataset, Folds
+
+Ints = NDArray[np.int64]
+Kind = Literal[
+    "group_overlap",
+    "exact_duplicate",
+    "near_duplicate",
+    "conflicting_labels",
+    "prevalence_shift",
+    "shortcut",
+    "unreadable",
+]
+
+SHIFT, SHIFT_SIGMAS = 0.05, 3.0
+"""a class's share differs by five points and by three standard errors, counting groups and not images"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    kind: Kind
+    severity: Literal["block", "warn"]
+    images: tuple[str, ...]
+    """ids of all images concerned; empty where it is about none in particular"""
+    message: str
+
+
+def findings_to_json(findings: list[Finding]) -> list[dict[str, Any]]:
+    """Plain data for a file or for --json."""
+    return [{**dataclasses.asdict(finding), "images": list(finding.images)} for finding in findings]
+
+
+def findings_from_json(data: list[dict[str, Any]]) -> list[Finding]:
+    return [Finding(**{**one, "images": tuple(one["images"])}) for one in data]
+
+
+def audit(manifest: pd.DataFrame, dataset: Dataset, folds: Folds, pixels: NDArray[np.uint8]) -> list[Finding]:
+    """Everything found, what blocks first.
+
+    manifest: one row per row of `dataset`, in its order; the columns split, format, mode, width and height are looked
+    at where they are there. pixels: (N, S, S, channels) as the network is shown them; only read.
+    """
+    group = np.unique(dataset.groups, return_inverse=True)[1].astype(np.int64)
+    first = equal_to(pixels)
+    copies = np.flatnonzero(first != np.arange(len(first)))
+    equal = clusters(np.stack([first[copies], copies], axis=1))
+    pairs = almost_equal(pixels, group)
+    near = clusters(pairs[first[pairs[:, 0]] != first[pairs[:, 1]]])
+    found = [
+        *_group_overlap(manifest, dataset, folds),
+        *_copies("exact_duplicate", "equal pixel for pixel", equal, dataset, folds),
+        *_copies("near_duplicate", "almost equal", near, dataset, folds),
+        *_conflicting_labels(equal, dataset),
+        *_prevalence_shift(dataset, folds),
+        *(
+            Finding("shortcut", "warn", _ids(dataset, shortcut.rows), shortcut.message)
+            for shortcut in find_shortcuts(manifest, dataset, folds)
+        ),
+    ]
+    if len(pixels) > MOST_COMPARED:
+        message = f"only the first {MOST_COMPARED} of {len(pixels)} images were compared for near duplicates."
+        found.append(Finding("near_duplicate", "warn", (), message))
+    return sorted(found, key=lambda finding: finding.severity != "block")
+
+
+def _ids(dataset: Dataset, rows: Ints) -> tuple[str, ...]:
+    return tuple(dataset.ids[rows].tolist())
+
+
+def _named(dataset: Dataset, sets: list[Ints]) -> str:
+    """Up to three sets of images, three ids of each."""
+    said = [" = ".join(_ids(dataset, rows[:3])) + (" = ..." if len(rows) > 3 else "") for rows in sets[:3]]
+    return "; ".join(said) + ("; ..." if len(sets) > 3 else "")
+
+
+def _group_overlap(manifest: pd.DataFrame, dataset: Dataset, folds: Folds) -> list[Finding]:
+    """Groups in two folds, or on both sides of the split that the labels file names."""
+    parts = pd.DataFrame({"fold": folds.fold})
+    if "split" in manifest and manifest["split"].notna().any():
+        parts["given"] = manifest["split"].astype(str).str.strip().str.lower().eq("test").to_numpy()
+    spread = parts.groupby(dataset.groups, sort=False).nunique().gt(1).any(axis=1)
+    groups = spread.index[spread].tolist()
+    if not groups:
+        return []
+    rows = np.flatnonzero(np.isin(dataset.groups, groups))
+    named = "; ".join(
+        f"{group} ({', '.join(_ids(dataset, rows[dataset.groups[rows] == group][:3]))})" for group in groups[:3]
+    )
+    message = (
+        f"{len(groups)} group(s) are in more than one part of the data: {named}. Correct data.group or data.split, or "
+        "draw the test split with --set data.split=null."
+    )
+    return [Finding("group_overlap", "block", _ids(dataset, rows), message)]
+
+
+def _copies(kind: Kind, how: str, sets: list[Ints], dataset: Dataset, folds: Folds) -> list[Finding]:
+    """One finding for sets of copies that straddle the test split, one for folds, one for groups of one part."""
+    by_place: dict[str, list[Ints]] = {}
+    for rows in sets:
+        if len(set(dataset.groups[rows].tolist())) < 2:
+            continue  # one patient twice is what groups are for
+        parts = set(folds.fold[rows].tolist())
+        straddles = "test and development" if TEST in parts else "two folds"
+        by_place.setdefault(straddles if len(parts) > 1 else "groups of one part", []).append(rows)
+    found = []
+    for place in ("test and development", "two folds", "groups of one part"):
+        if place in by_place:
+            here = by_place[place]
+            images = _ids(dataset, np.concatenate(here))
+            leak = "" if place == "groups of one part" else " A model is scored on images it was trained on."
+            message = (
+                f"{len(images)} images of different groups are {how}, across {place}: {_named(dataset, here)}.{leak} "
+                "Remove the copies, or give them one value of data.group."
+            )
+            found.append(Finding(kind, "warn", images, message))
+    return found
+
+
+def _conflicting_labels(equal: list[Ints], dataset: Dataset) -> list[Finding]:
+    sets = [rows for rows in equal if len(set(dataset.y[rows].tolist())) > 1]
+    if not sets:
+        return []
+    images = _ids(dataset, np.concatenate(sets))
+    message = f"{len(images)} images are equal pixel for pixel but labelled differently: {_named(dataset, sets)}. "
+    return [Finding("conflicting_labels", "warn", images, message + "Correct data.label, or remove them.")]
+
+
+def _prevalence_shift(dataset: Dataset, folds: Folds) -> list[Finding]:
+    """Classes whose share differs between test and development: a two-proportion z-test with groups as its counts."""
+    test, development = folds.test_rows(), folds.development_rows()
+    if not len(test) or not len(development):
+        return []
+    n_test, n_development = len(np.unique(dataset.groups[test])), len(np.unique(dataset.groups[development]))
+    found = []
+    for c, name in enumerate(dataset.classes):
+        there, here = float(np.mean(dataset.y[test] == c)), float(np.mean(dataset.y[development] == c))
+        overall = float(np.mean(dataset.y == c))
+        error = np.sqrt(overall * (1 - overall) * (1 / n_test + 1 / n_development))
+        shifted = abs(there - here) >= SHIFT and abs(there - here) > SHIFT_SIGMAS * error
+        if shifted or there == 0.0 < here:
+            what = f"class {name!r} is {there:.1%} of the test split and {here:.1%} of development"
+            so = (
+                "metrics that need every class are undefined there"
+                if there == 0.0
+                else "probabilities will be off there"
+            )
+            message = f"{what}: {so}. Look at data.split, or draw the test split with --set data.split=null."
+            found.append(Finding("prevalence_shift", "warn", (), message))
+    return found
