@@ -79,7 +79,8 @@ def findings(data: Data, seed: int, home: Home, progress: Progress) -> list[Find
         if data.split is None:
             raise
         held_out = found.rows["split"].str.lower() == "test"
-        folds = Folds(fold=np.where(held_out, TEST, 0).astype(np.int64), k=1, folds_hash="")
+        dealt = np.unique(found.dataset.groups, return_inverse=True)[1] % data.folds  # never trained on
+        folds = Folds(fold=np.where(held_out, TEST, dealt).astype(np.int64), k=data.folds, folds_hash="")
         return unusable + audit(found.rows, found.dataset, folds, found.store.pixels)
     return unusable + _stored_findings(found, folds, data, home)
 

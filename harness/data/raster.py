@@ -36,7 +36,8 @@ def read_raster(data: bytes) -> NDArray[np.uint8]:
         if image.format == "PNG":
             _open(data).verify()  # Pillow decodes without looking at checksums of image data
         image.load()
-        return _to_8_bits(_upright(image))
+        bits = _declared_bits(image)
+        return _to_8_bits(_upright(image), bits)
     except Unreadable:
         raise
     except MemoryError:
@@ -72,7 +73,8 @@ def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
         return image
 
 
-def _to_8_bits(image: PIL.Image.Image) -> NDArray[np.uint8]:
+def _to_8_bits(image: PIL.Image.Image, bits: int) -> NDArray[np.uint8]:
+    """`bits`: what the file declares for 16-bit grey."""
     mode = image.mode
     if mode in ("L", "RGB"):
         if "transparency" not in image.info:
@@ -81,7 +83,7 @@ def _to_8_bits(image: PIL.Image.Image) -> NDArray[np.uint8]:
     elif mode == "1":
         return np.asarray(image.convert("L"))
     elif mode.startswith("I;16"):
-        return _scaled(np.asarray(image), 0, 2.0 ** _declared_bits(image) - 1)
+        return _scaled(np.asarray(image), 0, 2.0**bits - 1)
     elif mode in ("I", "F"):
         values = np.asarray(image)
         values = np.where(np.isfinite(values), values, 0)
@@ -103,6 +105,7 @@ def _to_8_bits(image: PIL.Image.Image) -> NDArray[np.uint8]:
 
 
 def _declared_bits(image: PIL.Image.Image) -> int:
+    """Asked of the image as opened: copies of it have forgotten."""
     tags = getattr(image, "tag_v2", None)
     bits = tags.get(258) if tags is not None else None
     return int(bits[0]) if bits and 8 < bits[0] <= 16 else 16
