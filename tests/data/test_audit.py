@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from harness.data.audit import Finding, audit, findings_from_json, findings_to_json
-from harness.data.copies import almost_equal, clusters, equal_to
+from harness.data.copies import ALIKE, _thumbnails, almost_equal, clusters, equal_to
 from harness.data.folds import make_folds
 from harness.records import TEST, Dataset, Folds
 
@@ -122,6 +122,16 @@ def test_a_changed_copy_in_another_group_is_a_near_duplicate(change):
     pixels[b, ..., 0] = change(pixels[a, ..., 0])
     found = one(audit(manifest, dataset, folds, pixels), "near_duplicate")
     assert set(found.images) == {dataset.ids[a], dataset.ids[b]}
+
+
+def test_pictures_alike_only_from_afar_are_not_copies():
+    """One blurred scene under two fine textures: the thumbnails agree, the edges do not."""
+    rng = np.random.default_rng(0)
+    scene = smooth_pictures(1, size=64).astype(float) * 0.6 + 40
+    pixels = (scene + 8 * rng.choice([-1, 1], (3, 64, 64, 1))).astype(np.uint8)
+    pixels[2] = np.clip(pixels[0].astype(int) + rng.integers(-2, 3, (64, 64, 1)), 0, 255)
+    assert np.corrcoef(_thumbnails(pixels, 16))[0, 1] >= ALIKE
+    assert almost_equal(pixels, np.arange(3)).tolist() == [[0, 2]]
 
 
 def test_flat_images_are_like_no_other_but_equal_to_each_other():
