@@ -20,40 +20,93 @@ StudyName = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A study's n
 
 @app.command("scan", short_help="Read, check, divide and decode everything once.")
 def scan(name: StudyName, set_: Sets = None, json: Json = False, quiet: Quiet = False) -> None:
-    """Read every image and label of a study, check them, divide them into folds, and keep the decoded pixels."""
+    """Read every image and label of a study, divide them into folds, and keep the decoded pixels.
+
+    Files that cannot be used are listed with their reasons. Exit code 2 when data.on_error says to refuse them.
+    """
     claim_stdout()
-    study, prepared = _prepare(name, set_, quiet)
-    document = _document(study, prepared)
+    study = _load(name, set_)
+    found = [finding for finding in _findings(study, quiet) if finding["kind"] == "unreadable"]
+    document = {**_document(study, _usable(study, quiet)), "findings": found}
     if json:
         print_json(document)
-        return
-    _show_folds(document)
-    _show_findings(document["findings"])
-    show(f"\nNext: harness study run {name}")
+    else:
+        _show_folds(document)
+        _show_findings(found, "Every file can be used.")
+    _refuse_blocking(found, study)
+    if not json:
+        show(f"\nNext: harness study run {name}")
 
 
 @app.command("show", short_help="Classes by fold and test split.")
 def show_(name: StudyName, set_: Sets = None, json: Json = False, quiet: Quiet = False) -> None:
     """How many images of each class stand in each fold and in the held-out test split."""
     claim_stdout()
-    study, prepared = _prepare(name, set_, quiet)
-    document = _document(study, prepared)
+    study = _load(name, set_)
+    document = _document(study, _usable(study, quiet))
     if json:
         print_json(document)
     else:
         _show_folds(document)
 
 
-def _prepare(name: str, sets: list[str] | None, quiet: bool) -> "tuple[Study, Prepared]":
-    from harness.cli.progress import step_progress
-    from harness.home import open_home
+@app.command("audit", short_help="Look for what makes scores lie.")
+def audit(name: StudyName, set_: Sets = None, json: Json = False, quiet: Quiet = False) -> None:
+    """Look for what makes scores lie: groups in two parts, duplicates, conflicting labels, shortcuts.
+
+    Exit code 2 when a finding blocks the study.
+    """
+    claim_stdout()
+    study = _load(name, set_)
+    findings = _findings(study, quiet)
+    if json:
+        print_json({"study": study.name, "findings": findings})
+    else:
+        _show_findings(findings, f"Nothing was found wrong with the images of {study.name}.")
+    _refuse_blocking(findings, study)
+
+
+def _load(name: str, sets: list[str] | None) -> "Study":
     from harness.study.load import load_study
 
-    study = load_study(name, sets)
+    return load_study(name, sets)
+
+
+def _usable(study: "Study", quiet: bool) -> "Prepared":
+    """The images that can be used, and their folds, whatever data.on_error says of the others."""
+    from harness.cli.progress import step_progress
+    from harness.home import open_home
+
     with step_progress(quiet) as progress:
         from harness.data.prepare import prepare
 
-        return study, prepare(study.spec.data, study.spec.seed, open_home(), progress)
+        data = study.spec.data.model_copy(update={"on_error": "drop"})
+        return prepare(data, study.spec.seed, open_home(), progress)
+
+
+def _findings(study: "Study", quiet: bool) -> list[dict[str, Any]]:
+    """Every finding as plain data; files that cannot be used block a study that refuses them."""
+    from harness.cli.progress import step_progress
+    from harness.home import open_home
+
+    with step_progress(quiet) as progress:
+        from harness.data.audit import findings_to_json
+        from harness.data.prepare import findings
+
+        return findings_to_json(findings(study.spec.data, study.spec.seed, open_home(), progress))
+
+
+def _refuse_blocking(findings: list[dict[str, Any]], study: "Study") -> None:
+    from harness.errors import RequestError
+
+    blocking = [finding for finding in findings if finding["severity"] == "block"]
+    if not blocking:
+        return
+    unreadable = [finding for finding in blocking if finding["kind"] == "unreadable"]
+    way_out = " Leave unusable files out with: --set data.on_error=drop" if len(unreadable) == len(blocking) else ""
+    what = "1 finding blocks" if len(blocking) == 1 else f"{len(blocking)} findings block"
+    listed = "".join(f"\n  {finding['kind']}: {finding['message']}" for finding in blocking)
+    raise RequestError(f"{what} study {study.name}:{listed}\nCorrect the files or the labels.{way_out}")
 
 
 def _document(study: "Study", prepared: "Prepared") -> dict[str, Any]:
@@ -75,18 +128,8 @@ def _document(study: "Study", prepared: "Prepared") -> dict[str, Any]:
             }
             for part, rows in parts
         ],
-        "findings": [_finding(finding) for finding in prepared.findings],
         "data_hash": dataset.data_hash,
         "folds_hash": folds.folds_hash,
-    }
-
-
-def _finding(finding: Any) -> dict[str, Any]:
-    return {
-        "kind": finding.kind,
-        "severity": finding.severity,
-        "images": list(finding.images),
-        "message": finding.message,
     }
 
 
@@ -104,14 +147,12 @@ def _show_folds(document: dict[str, Any]) -> None:
     show(table(columns, rows, right=columns[1:]))
 
 
-def _show_findings(findings: list[dict[str, Any]]) -> None:
-    from harness.cli.tables import table
-
-    if not findings:
-        show("\nNothing was found wrong.")
-        return
+def _show_findings(findings: list[dict[str, Any]], without: str) -> None:
     show("")
-    show(table(["severity", "finding", "what"], [[f["severity"], f["kind"], f["message"]] for f in findings]))
+    if not findings:
+        show(without)
+    for finding in findings:
+        show(f"{finding['severity']:<5} {finding['kind']}: {finding['message']}")
 
 
 @app.command("decode", short_help="What the model would be shown of a file, as PNG.")

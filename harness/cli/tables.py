@@ -24,7 +24,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence
     from rich.text import Text
 
     made = Table(
-        box=None, padding=(0, 2, 0, 0), pad_edge=False, title=title or None, title_justify="left", title_style="bold"
+        show_header=any(columns),
+        box=None,
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
     )
     for index, name in enumerate(columns):
         made.add_column(

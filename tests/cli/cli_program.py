@@ -1,10 +1,13 @@
 """The real program in a process of its own, and tiny real images for it."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,15 +20,46 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return {**kept, "HARNESS_HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **more}
 
 
+PRELOAD = ["harness.cli.app", "harness.search.run", "harness.ensemble.build", "harness.predict.predict", "mlflow"]
+
+
 def run_program(home: Path, cwd: Path, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "harness", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        cwd=cwd,
-        env=environment(home, **more),
-        timeout=240,
+    """The program in a process of its own: its entry point, real streams, its exit code.
+
+    The process is forked from a server that has imported the heavy libraries once; `start_program` starts a bare one.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    command = [str(argument) for argument in arguments]
+    with tempfile.TemporaryDirectory() as folder:
+        streams = [Path(folder) / "stdout", Path(folder) / "stderr"]
+        process = context.Process(target=_inside, args=(command, cwd, environment(home, **more), streams))
+        process.start()
+        process.join(timeout=240)
+        if process.exitcode is None:
+            process.kill()
+            raise TimeoutError(f"harness {' '.join(command)}: {streams[1].read_text()}")
+        out, err = (stream.read_text() for stream in streams)
+    return subprocess.CompletedProcess(command, process.exitcode, out, err)
+
+
+def _inside(arguments: list[str], cwd: Path, variables: dict[str, str], streams: list[Path]) -> None:
+    for number, path in enumerate(streams, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(variables)
+    from harness.cli.app import run
+
+    sys.exit(run(arguments))
+
+
+def start_program(home: Path, cwd: Path, *arguments: object, **streams: Any) -> "subprocess.Popen[str]":
+    """`python -m harness ...` started from nothing and still running."""
+    command = [sys.executable, "-m", "harness", *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment(home), stdin=subprocess.DEVNULL, text=True, start_new_session=True, **streams
     )
 
 

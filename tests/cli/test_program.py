@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_program import Place, environment
+from cli_program import Place, environment, start_program
 
 from harness.home import Home
 from harness.study.load import list_study_files, load_study
@@ -146,10 +146,9 @@ def test_an_unreadable_file_is_listed_and_the_rest_is_predicted(finished: Said, 
 
 def test_interrupted_studies_end_with_130_and_go_on(place: Place) -> None:
     slow = ("--set", "train.epochs=40", "--set", "search.trials=1")
-    command = [sys.executable, "-m", "harness", "study", "run", "tiny", *slow]
     log = place.cwd / "log"
     with log.open("w") as file:
-        running = subprocess.Popen(command, cwd=place.cwd, env=environment(place.home), stderr=file, text=True)
+        running = start_program(place.home, place.cwd, "study", "run", "tiny", *slow, stderr=file)
         home = Home(place.home)
         end = time.monotonic() + 120
         while not list(home.work("tiny").glob("running/*/*")) and time.monotonic() < end and running.poll() is None:
@@ -241,16 +240,8 @@ def test_ui_says_where_it_is_and_ends_on_ctrl_c(finished: Said) -> None:
         port = probe.getsockname()[1]
         taken = place.harness("ui", "--port", port)
         assert taken.returncode == 2 and f"port {port}" in taken.stderr and "harness ui --port" in taken.stderr
-    command = [sys.executable, "-m", "harness", "ui", "--port", str(port)]
-    server = subprocess.Popen(
-        command,
-        cwd=place.cwd,
-        env=environment(place.home),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    server = start_program(place.home, place.cwd, "ui", "--port", port, **pipes)
     assert server.stdout is not None
     lines = [server.stdout.readline() for _ in range(2)]
     assert f"http://127.0.0.1:{port}" in lines[0]

@@ -16,7 +16,7 @@ def refused(place: Place, *arguments: object, saying: list[str]) -> str:
     for text in saying:
         assert text in done.stderr, done.stderr
     left = {path.relative_to(place.home).as_posix() for path in place.home.rglob("*")} if place.home.exists() else set()
-    assert not {path for path in left if path.endswith(("study.json", "mlflow.db", "optuna.journal", "DONE"))}, left
+    assert not {path for path in left if path.endswith(("study.json", "mlflow.db", "optuna.journal"))}, left
     assert not {path for path in left if Path(path).name.startswith(".") and not path.endswith(".lock")}, left
     return done.stderr
 
