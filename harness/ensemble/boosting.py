@@ -117,11 +117,14 @@ def fit(table: OofTable, embed: Embed | None, seed: int, progress: Progress | No
     boosters: dict[tuple[int, int], Booster] = {}
     oof = np.zeros((len(table.y), table.classes))
     # XGBoost lets go of the interpreter while it works, so threads share the machine without copying embeddings
-    with ThreadPoolExecutor(min(len(jobs), os.cpu_count() or 1, 8)) as pool:
+    pool = ThreadPoolExecutor(min(len(jobs), os.cpu_count() or 1, 8))
+    try:
         for done, (job, (booster, p)) in enumerate(zip(jobs, pool.map(one, jobs), strict=True), start=1):
             boosters[job] = booster
             oof[table.fold == job[1]] += p
             report("boosting", done, len(jobs))
+    finally:
+        pool.shutdown(cancel_futures=True)  # on Ctrl-C only the boosters underway are waited for
     oof /= table.members
     return Fitted(BoostingModel(boosters), check_probabilities(oof, "boosting, out of fold"))
 

@@ -4,6 +4,7 @@ Reads what stage 1 left on disk and trains no network. Everything is fitted and 
 split is read to be scored. The bundle appears whole or not at all, after its run is in MLflow.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,8 @@ def build(
         ]
         mean = Predictions("mean", "mean", mean_oof(table), mean_predict(test_logits))
         result = _score(home, study.name, [*singles, mean, ensemble], members, table, data, top, metric, seed, report)
+        for left_over in result.bundle.parent.glob(f".{result.bundle.name}.*"):
+            shutil.rmtree(left_over, ignore_errors=True)  # of a build that was killed: this study's lock is ours
         with new_folder(result.bundle) as folder:
             model_files = fitted.model.files()
             _write_files(folder, model_files, members, data, ensemble)

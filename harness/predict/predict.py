@@ -10,17 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data.decode import Unreadable, decode
+from harness.data.decode import IMAGE_SUFFIXES, Unreadable, decode
 from harness.ensemble.bundle import Bundle, load_bundle, predict_bundle
 from harness.ensemble.embed import pick_device
 from harness.errors import RequestError, nearest
 from harness.home import Home, is_done, open_home
 from harness.records import Progress
 
-SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm", ".dcm", ".dicom")
-)
-"""what a folder is searched for; a file that is named outright is tried whatever its name"""
 BATCH_BYTES = 256 * 2**20
 """decoded images held at a time"""
 
@@ -84,7 +80,8 @@ def find_bundle(name: Path | str, home: Home | None = None) -> Path:
     if path.is_dir():
         return path
     root = (home or open_home()).root / "bundles"
-    known = sorted(folder.relative_to(root).as_posix() for folder in root.glob("*/*") if is_done(folder))
+    folders = [folder for folder in root.glob("*/*") if is_done(folder) and not folder.name.startswith(".")]
+    known = sorted(folder.relative_to(root).as_posix() for folder in folders)
     if path.as_posix() in known:
         return root / path
     raise RequestError(
@@ -104,7 +101,7 @@ def find_images(paths: list[Path]) -> list[Path]:
             if not inside:
                 raise RequestError(
                     f"{path}: no image in this folder or below it (looked for DICOM files and "
-                    f"{' '.join(sorted(SUFFIXES))}). Other files are tried when they are named one by one."
+                    f"{' '.join(sorted(IMAGE_SUFFIXES))}). Other files are tried when they are named one by one."
                 )
             found.update(dict.fromkeys(inside))
         elif path.is_file():
@@ -118,7 +115,7 @@ def find_images(paths: list[Path]) -> list[Path]:
 
 def _is_image(path: Path) -> bool:
     """By its name, or a DICOM file by its preamble: scanners write those without a suffix."""
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in IMAGE_SUFFIXES:
         return True
     try:
         with path.open("rb") as file:

@@ -1,0 +1,44 @@
+"""One small study that was really run, for whatever comes after a study: read it, copy it, never change it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from harness.home import Home
+from harness.ledger import StudyRecord
+
+TREE = {
+    "name": "small",
+    "data": {
+        "root": "phantom",
+        "classes": ["normal", "bleed"],
+        "group": "patient",
+        "folds": 3,
+        "decode": {"size": 32, "channels": 1},
+    },
+    "model": {"backbone": "test_resnet"},
+    "optim": {"lr": {"choice": [1e-3, 5e-3]}},
+    "train": {"epochs": 1, "precision": "fp32"},
+    "search": {"trials": 2, "sampler": "grid", "pruner": "none"},
+}
+
+
+@dataclass(frozen=True)
+class SmallStudy:
+    home: Home
+    record: StudyRecord
+    images: Path
+    """the folder that ids are relative to"""
+
+
+@pytest.fixture(scope="session")
+def small_study(tmp_path_factory: pytest.TempPathFactory) -> SmallStudy:
+    """Two trials of three folds on the built-in data set."""
+    from harness.data.phantom import ensure_phantom
+    from harness.search.run import run_study
+    from harness.study.load import check_study
+
+    home = Home(tmp_path_factory.mktemp("small"))
+    record = run_study(check_study(TREE, "small"), home, 1, "cpu", lambda event: None)
+    return SmallStudy(home, record, ensure_phantom(home, lambda what, done, total: None))

@@ -1,0 +1,13 @@
+"""Every ensemble method built once over the small study."""
+
+import pytest
+
+from harness.ensemble.methods import METHODS
+from harness.ensemble.scores import EnsembleResult
+
+
+@pytest.fixture(scope="session")
+def built(small_study) -> dict[str, EnsembleResult]:
+    from harness.ensemble.build import build
+
+    return {name: build(small_study.home, small_study.record, name, 5, 0, "cpu") for name in METHODS}

@@ -1,0 +1,229 @@
+"""Ensembles over checkpoints that were really trained: scores, files, MLflow, and what is refused."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness import metrics
+from harness.data.prepare import prepare
+from harness.ensemble.build import build
+from harness.ensemble.bundle import load_bundle, predict_bundle
+from harness.ensemble.methods import METHODS
+from harness.errors import HarnessError, RequestError
+from harness.home import Home
+from harness.ledger import read_trials
+from harness.study.load import check_study
+
+
+def silent(what, done, total):
+    pass
+
+
+def stored(result):
+    table = pd.read_parquet(result.bundle / "predictions.parquet")
+    return {split: (part, np.stack(part["probabilities"])) for split, part in table.groupby("split")}
+
+
+@pytest.fixture
+def copied(small_study, tmp_path):
+    """A copy of the home, to spoil."""
+    home = Home(tmp_path / "home")
+    shutil.copytree(small_study.home.root, home.root, ignore=shutil.ignore_patterns("bundles", "embeddings"))
+    return home
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+class TestEveryMethod:
+    def test_the_table_holds_what_it_must_beat(self, built, method):
+        result = built[method]
+        assert [row.kind for row in result.rows] == ["single", "single", "mean", "ensemble"]
+        assert [row.name for row in result.rows] == [
+            "trial-0000 (test_resnet)",
+            "trial-0001 (test_resnet)",
+            "mean",
+            method,
+        ]
+        assert (result.study, result.method, result.members, result.metric) == ("small", method, [0, 1], "auroc")
+        best = max(result.rows[:2], key=lambda row: row.oof["auroc"].value)
+        own = result.rows[3].test["auroc"].value
+        assert result.delta_vs_single.value == pytest.approx(own - best.test["auroc"].value)
+        assert result.delta_vs_mean.value == pytest.approx(own - result.rows[2].test["auroc"].value)
+
+    def test_scores_are_those_of_the_stored_predictions(self, built, method, small_study):
+        result, spec = built[method], check_study(small_study.record.tree, "small").spec
+        data = prepare(spec.data, spec.seed, small_study.home, silent)
+        for split, rows in (("oof", data.folds.development_rows()), ("test", data.folds.test_rows())):
+            part, p = stored(result)[split]
+            assert part["id"].tolist() == data.dataset.ids[rows].tolist()
+            assert part["y"].tolist() == data.dataset.y[rows].tolist()
+            scores = metrics.score(part["y"].to_numpy(), p)
+            for name, interval in getattr(result.rows[3], split).items():
+                assert interval.value == pytest.approx(scores[name], abs=1e-12)
+                assert interval.lo <= interval.value <= interval.hi
+
+    def test_a_bundle_predicts_by_itself_what_build_said(self, built, method, small_study):
+        """From the checkpoints and the fitted method alone, for the images of the test split."""
+        spec = check_study(small_study.record.tree, "small").spec
+        data = prepare(spec.data, spec.seed, small_study.home, silent)
+        bundle = load_bundle(built[method].bundle)
+        assert (bundle.classes, bundle.decode) == (("normal", "bleed"), spec.data.decode)
+        _, expected = stored(built[method])["test"]
+        pixels = np.array(data.pixels[data.folds.test_rows()])
+        np.testing.assert_allclose(predict_bundle(bundle, pixels), expected, atol=1e-5)
+        np.testing.assert_allclose(bundle.predict(pixels[3:4]), expected[3:4], atol=1e-5)
+
+    def test_one_copy_of_a_checkpoint_and_nothing_executable(self, built, method, small_study):
+        files = [path for path in built[method].bundle.rglob("*") if path.is_file()]
+        weights = [path for path in files if path.suffix == ".safetensors"]
+        assert len(weights) == 6
+        for trial in read_trials(small_study.home, "small"):
+            for fold in range(3):
+                own = small_study.home.fold("small", trial.run_id, fold) / "weights.safetensors"
+                linked = built[method].bundle / f"members/trial-{trial.number:04d}/fold_{fold}/weights.safetensors"
+                assert linked.samefile(own)
+        assert {path.suffix for path in files} <= {".json", ".safetensors", ".npz", ".ubj", ".parquet", ""}
+        assert {path.name for path in files if path.suffix == ""} == {"DONE"}
+
+    def test_mlflow_shows_it_as_one_run(self, built, method, small_study):
+        from mlflow import MlflowClient
+
+        client = MlflowClient(small_study.home.mlflow_uri)
+        experiment = client.get_experiment_by_name("small")
+        runs = client.search_runs([experiment.experiment_id], f"params.`ensemble.method` = '{method}'")
+        assert len(runs) == 1
+        found, result = runs[0], built[method]
+        assert found.data.tags["harness.kind"] == "ensemble"
+        assert found.info.run_name == f"{method}-top5"
+        assert found.data.metrics["test/auroc"] == pytest.approx(result.rows[3].test["auroc"].value)
+        assert found.data.metrics["oof/auroc_lo"] == pytest.approx(result.rows[3].oof["auroc"].lo)
+        assert found.data.metrics["delta/test/auroc"] == pytest.approx(result.delta_vs_single.value)
+        assert found.data.metrics["delta_vs_mean/test/auroc_p"] == pytest.approx(result.delta_vs_mean.p)
+        assert {"single/test/auroc", "mean/test/auroc_hi", "delta/test/auroc_p"} <= set(found.data.metrics)
+
+    def test_bundle_json_is_plain_and_holds_no_patient(self, built, method, small_study):
+        text = (built[method].bundle / "bundle.json").read_text()
+        about = json.loads(text)
+        assert about["scores"][3]["test"]["auroc"]["value"] == built[method].rows[3].test["auroc"].value
+        assert about["folds_hash"] == small_study.record.folds_hash
+        part, _ = stored(built[method])["oof"]
+        raw = pd.read_csv(small_study.images / "labels.csv", dtype=str)["patient"]
+        assert len(raw) and not set(part["group"]) & set(raw)
+
+    def test_building_again_gives_the_same_without_running_networks(self, built, method, copied, small_study):
+        first = build(copied, small_study.record, method, 5, 0, "cpu")
+        np.testing.assert_allclose(stored(first)["oof"][1], stored(built[method])["oof"][1], atol=1e-12)
+        kept = {path: path.stat().st_mtime_ns for path in (copied.work("small") / "embeddings").iterdir()}
+        assert len(kept) == 6 * {"none": 1, "held_out": 2, "all": 4}[METHODS[method].embeddings]
+        again = build(copied, small_study.record, method, 5, 0, "cpu")
+        assert {path: path.stat().st_mtime_ns for path in kept} == kept
+        assert again.rows == first.rows
+        np.testing.assert_array_equal(stored(again)["test"][1], stored(first)["test"][1])
+
+
+def test_the_mean_is_a_row_of_its_own_even_when_it_is_the_method(built):
+    rows = built["mean"].rows
+    assert rows[2].test == rows[3].test and rows[2].oof == rows[3].oof
+    assert (built["mean"].delta_vs_mean.value, built["mean"].delta_vs_mean.p) == (0.0, 1.0)
+
+
+def test_a_single_member_makes_a_bundle_too(copied, small_study):
+    result = build(copied, small_study.record, "mean", 1, 0, "cpu")
+    best = max(read_trials(copied, "small"), key=lambda trial: trial.oof["auroc"].value)
+    assert result.members == [best.number] and result.bundle.name == "mean-top1"
+    single, mean, ensemble = result.rows
+    assert single.test == mean.test == ensemble.test
+    # stage 1 and stage 2 agree on what this trial's out-of-fold predictions are worth
+    for name, interval in single.oof.items():
+        assert interval.value == pytest.approx(mean.oof[name].value, abs=1e-9)
+
+
+def folds_of(home, number=0):
+    record = next(trial for trial in read_trials(home, "small") if trial.number == number)
+    return [home.fold("small", record.run_id, fold) for fold in range(3)]
+
+
+def nothing_left(home):
+    folder = home.bundles("small")
+    return not folder.exists() or not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_fold_model_in_the_wrong_place_is_refused(copied, small_study, method):
+    """Fold models 0 and 1 change places: each would be scored on rows it trained on."""
+    first, second, _ = folds_of(copied)
+    (first / "weights.safetensors").rename(first / "aside")
+    (second / "weights.safetensors").rename(first / "weights.safetensors")
+    (first / "aside").rename(second / "weights.safetensors")
+    with pytest.raises(HarnessError, match=r"trial 0, fold 0: the checkpoint .* says fold 1, not 0.*refused"):
+        build(copied, small_study.record, method, 5, 0, "cpu")
+    assert nothing_left(copied)
+
+
+def test_predictions_of_rows_that_a_fold_trained_on_are_refused(copied, small_study):
+    first, second, _ = folds_of(copied)
+    shutil.copyfile(second / "predictions.parquet", first / "predictions.parquet")
+    with pytest.raises(HarnessError, match=r"trial 0, fold 0: .* would leak: refused"):
+        build(copied, small_study.record, "mean", 5, 0, "cpu")
+    assert nothing_left(copied)
+
+
+def test_other_data_than_the_study_had_is_refused(copied, small_study):
+    for key in ("data_hash", "folds_hash"):
+        record = dataclasses.replace(small_study.record, **{key: "another"})
+        with pytest.raises(RequestError, match=r"have changed since it ran.*--as NEWNAME"):
+            build(copied, record, "mean", 5, 0, "cpu")
+
+
+def test_a_damaged_checkpoint_is_named_and_leaves_nothing(copied, small_study):
+    path = folds_of(copied)[2] / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(HarnessError, match=r"fold_2/weights\.safetensors"):
+        build(copied, small_study.record, "mean", 5, 0, "cpu")
+    assert nothing_left(copied)
+
+
+def test_a_damaged_cache_is_computed_again(copied, small_study, built):
+    build(copied, small_study.record, "mean", 5, 0, "cpu")
+    for path in (copied.work("small") / "embeddings").iterdir():
+        path.write_bytes(path.read_bytes()[:200])
+    again = build(copied, small_study.record, "mean", 5, 0, "cpu")
+    np.testing.assert_allclose(stored(again)["test"][1], stored(built["mean"])["test"][1], atol=1e-12)
+
+
+def test_a_store_that_cannot_be_written_leaves_no_bundle(copied, small_study, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nosuchstore://here")
+    with pytest.raises(HarnessError, match="MLflow"):
+        build(copied, small_study.record, "mean", 5, 0, "cpu")
+    assert nothing_left(copied)
+
+
+def test_what_a_killed_build_left_is_cleared_away(copied, small_study):
+    left = copied.bundles("small") / ".mean-top5.abcdef"
+    left.mkdir(parents=True)
+    (left / "bundle.json").touch()
+    build(copied, small_study.record, "mean", 5, 0, "cpu")
+    assert [path.name for path in copied.bundles("small").iterdir()] == ["mean-top5"]
+
+
+def test_wrong_requests(small_study):
+    home, record = small_study.home, small_study.record
+    with pytest.raises(RequestError, match=r"--method bosting.*boosting"):
+        build(home, record, "bosting", 5, 0, "cpu")
+    with pytest.raises(RequestError, match="--top 0"):
+        build(home, record, "mean", 0, 0, "cpu")
+    with pytest.raises(RequestError, match="--device gpu"):
+        build(home, record, "mean", 5, 0, "gpu")
+
+
+def test_torch_stays_out_of_the_fitting_half():
+    modules = "members, methods, scores, mean, bagging, boosting, stacking"
+    code = f"import sys; from harness.ensemble import {modules}; sys.exit('torch' in sys.modules)"
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
