@@ -3,7 +3,8 @@
 Everything is drawn in Hounsfield units and then stored as a scanner archive and its exports would hold it: DICOM in
 both polarities, PNG in grey, RGB, RGBA and 16 bit, all of mixed sizes. What a file is (kind, size, window, noise)
 is drawn apart from what it shows, so that no shortcut leads to the label. Drawn from seeds by name: the same pixels
-on any machine (up to rounding of its mathematical functions). Teaches nothing about medicine; it exists so that the default study needs no data.
+on any machine, up to rounding of its mathematical functions. Teaches nothing about medicine; it exists so that the
+default study needs no data.
 """
 
 import csv
