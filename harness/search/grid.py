@@ -19,7 +19,7 @@ def total_trials(search: Search, space: Space) -> int:
 
 
 def grid_points(space: Space, seed: int) -> list[dict[str, Any]]:
-    """Every combination once, in an order drawn from the study's seed, so that a stopped study has seen a fair sample."""
+    """Every combination once, in an order drawn from the seed: a study that stops early has seen a fair sample."""
     values = grid(space)
     points = [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
     random.Random(derive_seed(seed, "grid")).shuffle(points)

@@ -283,8 +283,9 @@ class Driver:
     def fold(self, event: FoldDone) -> bool:
         values = self.folds[event.trial]
         values.append(event.value)
-        trial = self.running[event.trial]
-        trial.report(event.value, step=event.fold)
+        known = self.optuna.get_trials(deepcopy=False)[event.trial].intermediate_values
+        if event.fold not in known:  # a resumed trial passes its finished folds again
+            self.running[event.trial].report(event.value, step=event.fold)
         self.listener(event)
         complete = [record for record in self.records.values() if record.state == "complete"]
         return not should_stop(self.search, values, self.data.folds.k, complete, self.higher)

@@ -56,7 +56,7 @@ class Data(Part):
     split: str | None = None
     """a column that names each row's split; `test` rows are held out, all others are development; null: drawn"""
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.2
-    """share of the groups held out as the test split, when `split` is null"""
+    """share of the rows held out as the test split (whole groups), when `split` is null"""
     folds: Annotated[int, Field(ge=2, le=50)] = 5
     """K, the parts of the development data"""
     on_error: Literal["refuse", "drop"] = "refuse"

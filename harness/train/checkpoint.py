@@ -71,7 +71,9 @@ def read_meta(path: Path) -> FoldMeta:
     if text is None:
         raise HarnessError(f"{path}: a safetensors file, but not a fold checkpoint of this program.")
     data = json.loads(text)
-    return FoldMeta(**{**data, "classes": tuple(data["classes"]), "mean": tuple(data["mean"]), "std": tuple(data["std"])})
+    return FoldMeta(
+        **{**data, "classes": tuple(data["classes"]), "mean": tuple(data["mean"]), "std": tuple(data["std"])}
+    )
 
 
 def load_fold(path: Path, device: str = "cpu") -> tuple[Network, FoldMeta]:

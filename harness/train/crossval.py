@@ -64,7 +64,7 @@ def cross_validate(
 
 
 def summarize(results: list[FoldResult], data: Prepared, seed: int) -> TrialResult:
-    """Fold means with standard errors, and pooled out-of-fold intervals. A metric undefined in a fold is left out there."""
+    """Fold means with standard errors, and pooled out-of-fold intervals. Undefined values are left out."""
     names = list(metrics.METRICS)
     table = np.array([[result.metrics[name] for name in names] for result in results])
     defined = np.isfinite(table).sum(0)
@@ -139,4 +139,3 @@ def read_fold(folder: Path, fold: int, data: Prepared) -> FoldResult:
     history = read_json(folder / "history.json")
     scores = metrics.score(data.dataset.y[rows], metrics.softmax(logits))
     return FoldResult(fold, rows, logits, scores, history["epochs"], history["seconds"], history["images"])
-

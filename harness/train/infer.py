@@ -1,4 +1,4 @@
-"""From stored pixels to logits and embeddings with a trained fold: in fp32, so that every caller sees the same numbers."""
+"""From stored pixels to logits and embeddings with a trained fold: in fp32, so that all see the same numbers."""
 
 import numpy as np
 import torch

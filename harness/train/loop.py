@@ -73,7 +73,7 @@ def statistics(x: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ..
 def batches(n: int, batch_size: int, seed: int) -> list[Tensor]:
     """The rows of one epoch in random order; a last batch of a single row joins the one before (batch norm)."""
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    parts = list(order.split(batch_size))
+    parts = list(torch.split(order, batch_size))
     if len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
     return parts
@@ -82,7 +82,9 @@ def batches(n: int, batch_size: int, seed: int) -> list[Tensor]:
 def class_weights(y: NDArray[np.int64], classes: int) -> Tensor:
     """(C,) inverse class frequency with mean 1 over rows; 0 for a class that the fold's training rows lack."""
     counts = np.bincount(y, minlength=classes).astype(np.float64)
-    weights = np.divide(len(y) / max(1, np.count_nonzero(counts)), counts, out=np.zeros(classes), where=counts > 0)
+    present = counts > 0
+    weights = np.zeros(classes)
+    weights[present] = len(y) / present.sum() / counts[present]
     return torch.tensor(weights, dtype=torch.float32)
 
 
@@ -100,7 +102,7 @@ def fit_fold(
     network = build_network(
         spec.model, data.classes, decode.channels, decode.size, derive_seed(spec.seed, "fold", data.fold, "weights")
     )
-    network.to(device, memory_format=precision.layout)
+    network.to(device).to(memory_format=precision.layout)
     optimizer = build_optimizer(network, spec.optim)
     scaler = torch.amp.GradScaler(kind, enabled=precision.name == "fp16")
     loss_of = nn.CrossEntropyLoss(
@@ -188,7 +190,7 @@ def evaluate(
     network.eval()
     parts = []
     with torch.inference_mode():
-        for part in x.split(batch_size):
+        for part in torch.split(x, batch_size):
             inputs = normalize(part.float().div_(255), mean, std).contiguous(memory_format=precision.layout)
             with torch.autocast(x.device.type, precision.dtype, enabled=precision.name != "fp32"):
                 parts.append(network(inputs).float())

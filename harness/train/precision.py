@@ -50,7 +50,9 @@ def choose_precision(spec: Spec, device: str, home: Home) -> Precision:
     if spec.train.precision != "auto":
         return Precision(spec.train.precision, channels_last=True)
     decode = spec.data.decode
-    machine = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"cpu-{_cpu()}-{torch.get_num_threads()}"
+    machine = (
+        torch.cuda.get_device_name(device) if device.startswith("cuda") else f"cpu-{_cpu()}-{torch.get_num_threads()}"
+    )
     key = f"{spec.model.backbone} {decode.size} {decode.channels} {spec.train.batch_size} {machine} {torch.__version__}"
     path = home.work_root / "precision.json"
     with lock(home.work_root / "precision.lock", "the measured precisions"):
@@ -99,7 +101,7 @@ def _time_steps(network: nn.Module, x: torch.Tensor, y: torch.Tensor, precision:
         start = time.perf_counter()
         with torch.autocast(kind, precision.dtype, enabled=precision.name != "fp32"):
             loss = nn.functional.cross_entropy(network(x), y)
-        loss.backward()
+        torch.autograd.backward(loss)
         if kind == "cuda":
             torch.cuda.synchronize()
     network.zero_grad(set_to_none=True)

@@ -228,7 +228,7 @@ def test_shuffled_labels_score_at_chance(tmp_path):
     """A leak anywhere between folds would lift the out-of-fold score of labels that mean nothing."""
     from harness.data.phantom import ensure_phantom
 
-    root = ensure_phantom(Home(tmp_path))
+    root = ensure_phantom(Home(tmp_path), lambda what, done, total: None)
     table = pd.read_csv(Path(root) / "labels.csv", dtype=str)
     patients = table.groupby("patient")["label"].first()
     shuffled = dict(zip(patients.index, patients.sample(frac=1, random_state=0), strict=True))
