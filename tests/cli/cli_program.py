@@ -20,7 +20,22 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return {**kept, "HARNESS_HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **more}
 
 
-PRELOAD = ["harness.cli.app", "harness.search.run", "harness.ensemble.build", "harness.predict.predict", "mlflow"]
+PRELOAD = [
+    "harness.cli.app",
+    "harness.search.run",
+    "harness.search.storage",
+    "harness.ensemble.build",
+    "harness.predict.predict",
+]
+PRELOAD += [
+    "harness.cli.tables",
+    "harness.cli.progress",
+    "rich.live",
+    "timm",
+    "torchvision.models",
+    "mlflow.tracking",
+    "yaml",
+]
 
 
 def run_program(home: Path, cwd: Path, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
