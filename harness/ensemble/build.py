@@ -76,7 +76,7 @@ def build(
         metas = read_encoders(members, study.name, data.dataset, data.folds)
         table = _table(members, metas, data)
         cache = EncoderCache(home, study.name, data.dataset, data.pixels, use_device)
-        outputs = StudyOutputs(cache, members, metas, data.folds)
+        outputs = StudyOutputs(cache, members, metas, data.folds, table.logits)
         test_logits = outputs.test_logits(report)
         embed: dict[str, Embed | None] = {
             "none": None,

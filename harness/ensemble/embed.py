@@ -162,9 +162,16 @@ class StudyOutputs:
     """What the fold models of some members say of the study's images, one encoder in memory at a time."""
 
     def __init__(
-        self, cache: EncoderCache, members: Sequence[Member], metas: Sequence[Sequence[FoldMeta]], folds: Folds
+        self,
+        cache: EncoderCache,
+        members: Sequence[Member],
+        metas: Sequence[Sequence[FoldMeta]],
+        folds: Folds,
+        oof_logits: NDArray[np.float32],
     ) -> None:
+        """oof_logits (N, M, C): what stage 1 wrote down, to know the networks by."""
         self._cache, self._members, self._metas, self._folds = cache, members, metas, folds
+        self._oof_logits = oof_logits
         self._test = {"test": folds.test_rows()}
         self._development = folds.development_rows()
         # kept fold by fold: bagging needs each encoder on its own held-out fold only, boosting on all of them
@@ -201,5 +208,19 @@ class StudyOutputs:
         found = self._get(m, k, parts)
         out = np.full((len(self._development), found[0].embeddings.shape[1]), np.nan, dtype=np.float32)
         for rows, outputs in zip(parts.values(), found, strict=True):
-            out[np.searchsorted(self._development, rows)] = outputs.embeddings
+            places = np.searchsorted(self._development, rows)
+            out[places] = outputs.embeddings
+            if rows is self._parts[f"fold_{k}"]:
+                self._check_known(m, k, outputs.logits, self._oof_logits[places, m])
         return out
+
+    def _check_known(self, m: int, k: int, logits: NDArray[np.float32], written: NDArray[np.float32]) -> None:
+        """A network that does not repeat what its trial wrote down of its held-out rows is another network, and may
+        have seen them. Devices and library versions differ by far less than is allowed here."""
+        apart = float(np.abs(logits - written).mean())
+        if apart > 0.05 * (1.0 + float(np.abs(written).mean())):
+            raise HarnessError(
+                f"trial {self._members[m].number}, fold {k}: its network gives other logits for its held-out rows than "
+                f"its predictions file has ({apart:.2g} apart on average), so the two do not belong together: refused. "
+                "Leave the trial out by a smaller --top, or run the study under a new name (--as NEWNAME)."
+            )
