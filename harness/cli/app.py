@@ -5,16 +5,15 @@ command runs: `harness --help` must answer at once. This file knows commands and
 """
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from harness.cli import data, doctor, ensemble, models, predict, server, study
+from harness.cli.interrupt import catch_signals
 from harness.cli.output import escape_control, flush_results
 from harness.errors import HarnessError, Interrupted
 
@@ -72,7 +71,7 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; its exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    catch_signals()
     if sys.stderr is None:  # started with stderr closed
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:
@@ -127,8 +126,3 @@ def _unexpected(error: Exception) -> str:
         return f"{error.strerror}{place}"
     text = str(error).strip() or "no message"
     return f"{type(error).__name__}: {text}\nThis is not expected. HARNESS_DEBUG=1 shows where it happened."
-
-
-def _terminate(number: int, frame: FrameType | None) -> Any:
-    """SIGTERM ends a command the way Ctrl-C does: states saved, exit code 130."""
-    raise KeyboardInterrupt

@@ -66,6 +66,7 @@ def show(*parts: RenderableType) -> None:
             console.print(escape_control(part) if isinstance(part, str) else part, soft_wrap=isinstance(part, str))
         # Tables pad their lines with blanks, which only a terminal's colours need.
         console.file.write("".join(line.rstrip(" ") + "\n" for line in captured.get().removesuffix("\n").split("\n")))
+    console.file.flush()
 
 
 def note(text: str) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from harness.cli.interrupt import check
 from harness.cli.output import escape_control, notes
 from harness.cli.words import compact_params, duration, number, plural
 from harness.events import (
@@ -200,7 +201,19 @@ def _drawing(picture: Picture) -> RenderableType:
 
 @contextmanager
 def study_listener(quiet: bool) -> Iterator[Listener]:
-    """A listener for one study run, drawing until the block ends."""
+    """A listener for one study run, drawing until the block ends. It also passes on an interruption that got lost."""
+    with _drawing_listener(quiet) as draw:
+
+        def listen(event: Event) -> None:
+            if not isinstance(event, StudyEnded):  # said while an interrupted study is being closed
+                check()
+            draw(event)
+
+        yield listen
+
+
+@contextmanager
+def _drawing_listener(quiet: bool) -> Iterator[Listener]:
     if quiet:
         yield lambda event: None
     elif sys.stderr.isatty():

@@ -145,7 +145,7 @@ def test_an_unreadable_file_is_listed_and_the_rest_is_predicted(finished: Said, 
 
 
 def test_interrupted_studies_end_with_130_and_go_on(place: Place) -> None:
-    slow = ("--set", "train.epochs=40", "--set", "search.trials=1")
+    slow = ("--set", "train.epochs=12", "--set", "search.trials=1")
     log = place.cwd / "log"
     with log.open("w") as file:
         running = start_program(place.home, place.cwd, "study", "run", "tiny", *slow, stderr=file)
@@ -172,6 +172,37 @@ def test_sigterm_is_an_interruption() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 130
     assert done.stderr.strip() == "interrupted"
+
+
+def test_an_interruption_inside_a_destructor_is_not_lost() -> None:
+    code = """
+import os, signal
+from harness.cli import app
+from harness.cli.progress import study_listener
+from harness.events import StudyEnded, Working
+
+class Dying:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        sum(range(1000))  # the exception is raised, and ignored, in here
+
+def work(arguments):
+    with study_listener(quiet=True) as listener:
+        one = Dying()
+        del one
+        listener(StudyEnded("x", "interrupted", 0))
+        print("still running", flush=True)
+        listener(Working("training", 1, 2))
+        print("never reached", flush=True)
+    return 0
+
+app._invoke = work
+raise SystemExit(app.run([]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stdout == "still running\n"
+    assert done.stderr.endswith("interrupted\n")
 
 
 def test_a_reader_that_leaves_is_no_failure(place: Place) -> None:
