@@ -129,6 +129,7 @@ class Driver:
         self.tracking: Tracking = Tracking(home, study.name, study.spec.description)
         self.running: dict[int, optuna.Trial] = {}
         self.folds: dict[int, list[float]] = {}
+        self.seconds: dict[int, float] = {}
         self.interrupted: list[int] = []
         self.trained = 0
         self.failures = 0
@@ -268,7 +269,7 @@ class Driver:
             run_id = self.tracking.start_trial(number, tags, flatten(tree))
             record = TrialRecord(number, "running", params, run_id)
             write_trial(self.home, self.study.name, record)
-        self.records[number], self.folds[number] = record, []
+        self.records[number], self.folds[number], self.seconds[number] = record, [], 0.0
         artifacts = self.home.run_artifacts(self.study.name, record.run_id)
         artifacts.mkdir(parents=True, exist_ok=True)
         finished = [fold for fold in range(self.data.folds.k) if is_done(artifacts / f"fold_{fold}")]
@@ -278,6 +279,7 @@ class Driver:
 
     def epoch(self, event: EpochDone) -> None:
         self.tracking.log_epoch(self.records[event.trial].run_id, event.report, self.search.metric)
+        self.seconds[event.trial] += event.report.seconds
         self.listener(event)
 
     def fold(self, event: FoldDone) -> bool:
@@ -294,7 +296,13 @@ class Driver:
         """Write down how a trial ended: artifacts, ledger, Optuna, MLflow, in this order."""
         old = self.records[outcome.number]
         result = outcome.result
-        record = replace(old, state=outcome.state, reason=outcome.reason, fold_values=self.folds.pop(outcome.number))
+        record = replace(
+            old,
+            state=outcome.state,
+            reason=outcome.reason,
+            fold_values=self.folds.pop(outcome.number),
+            seconds=self.seconds.pop(outcome.number),
+        )
         if result is not None:
             record = replace(record, cv=result.cv, cv_se=result.cv_se, oof=result.oof, seconds=result.seconds)
             done = self.home.run_artifacts(self.study.name, record.run_id) / "DONE"

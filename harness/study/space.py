@@ -106,7 +106,7 @@ def _parse(name: str, node: dict[str, Any]) -> Range:
     if step is not None and (log or isinstance(step, bool) or not isinstance(step, want) or step <= 0):
         raise RequestError(f"{name}.step: a number above 0, and not together with log.")
     if kind == "int":
-        return IntRange(low, high, log, 1 if step is None else step)
+        return IntRange(int(low), int(high), log, 1 if step is None else int(step))
     return FloatRange(float(low), float(high), log, None if step is None else float(step))
 
 

@@ -142,7 +142,8 @@ def start(home, study, path, jobs=1):
     code = (
         "import sys; from harness.study.load import load_study; from harness.home import open_home;"
         "from harness.search.run import run_study\n"
-        "if __name__ == '__main__': run_study(load_study(sys.argv[1]), open_home(), int(sys.argv[2]), 'cpu', lambda e: None)"
+        "study = load_study(sys.argv[1])\n"
+        "if __name__ == '__main__': run_study(study, open_home(), int(sys.argv[2]), 'cpu', lambda e: None)"
     )
     environment = {**os.environ, "HARNESS_HOME": str(home.root)}
     return subprocess.Popen([sys.executable, "-c", code, str(path), str(jobs)], env=environment, start_new_session=True)
