@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.output import claim_stdout, note, plain, print_json, show
+from harness.cli.output import claim_stdout, note, plain, print_json, results, show
 from harness.cli.study import Json, Quiet
 
 if TYPE_CHECKING:
@@ -87,13 +87,12 @@ def _show_scores(document: Mapping[str, Any]) -> None:
     higher = is_higher_better(metric)
     members = ", ".join(str(number) for number in document["members"])
     show(f"study {document['study']}: {method} of trial{'s' if len(document['members']) > 1 else ''} {members}\n")
-    show(scores_table(document["scores"], metric))
-    show(f"\n{method} against the others, {metric} on the test split, paired by group:")
-    single = Difference(**numbers_of(document["delta_vs_single"]))
-    show(f"  {difference(single, 'the best single model', higher)}")
-    if method != "mean":
-        mean = Difference(**numbers_of(document["delta_vs_mean"]))
-        show(f"  {difference(mean, 'the simple mean', higher)}")
+    show(scores_table(document["scores"], metric, results().width))
+    show(f"\n{method} minus the others, {metric} on the test split, paired by group:")
+    others = {"best single": "delta_vs_single", "simple mean": "delta_vs_mean"}
+    for other, name in others.items():
+        if not (method == "mean" and name == "delta_vs_mean"):
+            show(f"  {other}  {difference(Difference(**numbers_of(document[name])), higher)}")
 
 
 def _bundles(home: "Home", study: str | None) -> list[tuple["Path", dict[str, Any]]]:

@@ -59,11 +59,13 @@ def _console(stream: TextIO) -> Console:
 
 
 def show(*parts: RenderableType) -> None:
-    """Print results, one below the other."""
+    """Print results, one below the other. Text is wrapped for a window; commands (indented) and files never are."""
     console = results()
+    window = console.is_terminal or "COLUMNS" in os.environ
     for part in parts:
+        unbroken = isinstance(part, str) and (part.startswith("  ") or not window)
         with console.capture() as captured:
-            console.print(escape_control(part) if isinstance(part, str) else part, soft_wrap=isinstance(part, str))
+            console.print(escape_control(part) if isinstance(part, str) else part, soft_wrap=unbroken)
         # Tables pad their lines with blanks, which only a terminal's colours need.
         console.file.write("".join(line.rstrip(" ") + "\n" for line in captured.get().removesuffix("\n").split("\n")))
     console.file.flush()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from textwrap import fill
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.cli.output import escape_control
 from harness.cli.words import compact_params, interval, number, plural, value
@@ -16,38 +17,53 @@ if TYPE_CHECKING:
 
 OWN_COLUMNS = 2
 """searched numbers with a column of their own; the rest shares one"""
+TEXT_WIDTH = 10
+"""room that a column of text is given at least"""
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = (), title: str = "") -> Table:
-    """A plain table: no frame, numbers to the right, long cells folded and never cut; short ones never folded."""
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = (), width: int | None = None
+) -> Table:
+    """A plain table: no frame, numbers to the right, long texts folded and never cut.
+
+    Numbers stay on one line. Where that needs more than `width`, an interval goes below its value.
+    """
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(
-        show_header=any(columns),
-        box=None,
-        padding=(0, 2, 0, 0),
-        pad_edge=False,
-        title=title or None,
-        title_justify="left",
-        title_style="bold",
-    )
-    for index, name in enumerate(columns):
-        made.add_column(
-            Text(name),
-            justify="right" if name in right else "left",
-            overflow="fold",
-            header_style="bold",
-            min_width=max([len(row[index]) for row in rows if _is_numeric(row[index])], default=None),
-        )
+    if width is not None and _least_width(columns, rows) > width:
+        columns = [name.replace(" [", "\n[").replace(" ", "\n") for name in columns]
+        rows = [[cell.replace(" [", "\n[") if _is_numeric(cell) else cell for cell in row] for row in rows]
+    made = Table(show_header=any(columns), box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    numbers = [_numbers_width([row[index] for row in rows]) for index in range(len(columns))]
+    for name, whole in zip(columns, numbers, strict=True):
+        # rich makes only the other columns narrower, and would cut these off at the window's edge otherwise
+        justify: Literal["left", "right"] = "right" if name in right else "left"
+        made.add_column(Text(name), justify=justify, overflow="fold", header_style="bold", no_wrap=whole > 0)
     for row in rows:
-        made.add_row(*(Text(escape_control(cell)) for cell in row))
+        cells = [
+            fill(escape_control(cell), max(whole, TEXT_WIDTH))
+            if whole and not _is_numeric(cell)
+            else escape_control(cell)
+            for cell, whole in zip(row, numbers, strict=True)
+        ]
+        made.add_row(*(Text(cell) for cell in cells))
     return made
 
 
 def _is_numeric(cell: str) -> bool:
     """Numbers and intervals: what must stay on one line."""
     return cell[:1].isdigit() and len(cell) <= 24
+
+
+def _numbers_width(cells: Sequence[str]) -> int:
+    return max([len(line) for cell in cells if _is_numeric(cell) for line in cell.split("\n")], default=0)
+
+
+def _least_width(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """What numbers, and some room for each text, need."""
+    numbers = [_numbers_width([row[index] for row in rows]) for index in range(len(columns))]
+    return sum(found or TEXT_WIDTH for found in numbers) + 2 * (len(columns) - 1)
 
 
 def is_higher_better(metric: str) -> bool:
@@ -88,7 +104,8 @@ def trials_table(trials: Sequence[TrialRecord], metric: str, width: int) -> Tabl
         )
     names = [name.rsplit(".", 1)[-1] for name in own]
     with_name = "augment" if _only_augments(trials, own) else "with"
-    return table(["#", *names, with_name, f"{metric} cv", "out-of-fold [95%]", "s"], rows, right=["#", *names, "s"])
+    columns = ["#", *names, with_name, f"{metric} cv", "out-of-fold [95%]", "s"]
+    return table(columns, rows, right=["#", *names, "s"], width=width)
 
 
 def _own_columns(trials: Sequence[TrialRecord]) -> list[str]:
@@ -128,13 +145,13 @@ def studies_table(rows: Sequence[tuple[str, str, str, str, str]]) -> Table:
     return table(["study", "state", "trials", "best", "what"], rows, right=["trials"])
 
 
-def scores_table(rows: Sequence[Mapping[str, Any]], metric: str) -> Table:
+def scores_table(rows: Sequence[Mapping[str, Any]], metric: str, width: int) -> Table:
     """An ensemble beside its members and their simple mean: name, kind, out-of-fold, test. Rows as in `--json`."""
     body = []
     for row in rows:
         oof, test = (Interval(**numbers_of(row[part][metric])) for part in ("oof", "test"))
         body.append([row["name"], row["kind"], interval(oof), interval(test)])
-    return table(["model", "kind", f"{metric} out-of-fold", "test [95%]"], body)
+    return table(["model", "kind", f"{metric} out-of-fold", f"{metric} test [95%]"], body, width=width)
 
 
 def numbers_of(node: Mapping[str, float | None]) -> dict[str, float]:

@@ -37,28 +37,26 @@ def p_value(p: float) -> str:
     return f"p = {text.removeprefix('0')}"
 
 
-def difference(found: Difference, other: str, higher_is_better: bool) -> str:
-    """'+0.021 [-0.010, +0.052], p = .18: not distinguishable from the best single model'"""
+def difference(found: Difference, higher_is_better: bool) -> str:
+    """'+0.021 [-0.010, +0.052], p = .18: not distinguishable'; better and worse are said of what comes first."""
     if not math.isfinite(found.value):
-        return f"no comparison with {other}: the metric is not defined here"
+        return "no comparison: the metric is not defined here"
     numbers = f"{found.value:+.3f} [{found.lo:+.3f}, {found.hi:+.3f}], {p_value(found.p)}"
     if not math.isfinite(found.p) or found.p >= BELIEVABLE_P:
-        return f"{numbers}: not distinguishable from {other}"
-    better = (found.value > 0) == higher_is_better
-    return f"{numbers}: {'better' if better else 'worse'} than {other}"
+        return f"{numbers}: not distinguishable"
+    return f"{numbers}: {'better' if (found.value > 0) == higher_is_better else 'worse'}"
 
 
 def duration(seconds: float) -> str:
-    """41 s, 2:10 min, 3:05 h"""
+    """41 s, 2:10 min, 37 min, 3:05 h"""
     if not math.isfinite(seconds):
         return "-"
     if seconds < 99.5:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    if seconds < 599.5:
+        return f"{round(seconds) // 60}:{round(seconds) % 60:02d} min"
     minutes = round(seconds / 60)
-    if seconds < 5970:
-        whole = round(seconds)
-        return f"{whole // 60}:{whole % 60:02d} min"
-    return f"{minutes // 60}:{minutes % 60:02d} h"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60}:{minutes % 60:02d} h"
 
 
 def plural(count: int, noun: str) -> str:
