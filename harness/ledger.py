@@ -29,6 +29,8 @@ class StudyRecord:
     finished: float | None = None
     precision: dict[str, str] = dataclasses.field(default_factory=dict)
     """what `train.precision` came to, by backbone: fixed at the first trial, so that a resume computes the same"""
+    corrected: dict[str, float | None] | None = None
+    """value, lo, hi of the best trial's search metric, corrected for having been chosen (stats.optimism)"""
 
 
 def write_study(home: Home, record: StudyRecord) -> None:

@@ -114,6 +114,7 @@ def study_document(record: "StudyRecord", trials: "list[TrialRecord]") -> dict[s
         "metric": metric,
         "trials": list(described.values()),
         "best": described[complete[0].number] if complete else None,
+        "best_corrected": record.corrected,
     }
 
 
@@ -144,10 +145,20 @@ def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]") -> None:
     best = ranked(trials, metric)[0]
     show(
         f"\nBest of {len(trials)}: trial {best.number}, out-of-fold {metric} {interval(best.oof.get(metric))}. "
-        f"It was selected on these rows, so this flatters it; the honest number is the test split's:"
+        f"It was selected on these rows, so this flatters it{_corrected(record)}; "
+        "the honest number is the test split's:"
     )
     show(f"  harness ensemble build --method stacking --study {record.name}")
     show("  harness ui      to sort and compare the trials as a table")
+
+
+def _corrected(record: "StudyRecord") -> str:
+    from harness.cli.words import number
+
+    found = record.corrected
+    if not found or found["value"] is None:
+        return ""
+    return f" (corrected for that: {number(found['value'])} [{number(found['lo'])}, {number(found['hi'])}])"
 
 
 @app.command("list")

@@ -31,8 +31,10 @@ from harness.search.grid import total_trials
 from harness.search.objective import Outcome, Task
 from harness.search.pruning import should_stop
 from harness.search.workers import run_here, run_in_processes
+from harness.stats.optimism import best_corrected
 from harness.study.load import Study, differences, spec_hash
 from harness.study.space import Choice, fill, flatten
+from harness.train.crossval import pooled_predictions
 from harness.train.precision import choose_precision
 
 if TYPE_CHECKING:
@@ -203,7 +205,8 @@ class Driver:
         left = self.total - sum(record.state in ENDED for record in self.records.values())
         complete = any(record.state == "complete" for record in self.records.values())
         broken = self.failures >= self.search.max_failures or not (left or complete)
-        self._close("failed" if broken else "interrupted" if left else "complete")
+        state = "failed" if broken else "interrupted" if left else "complete"
+        self._close(state, self._corrected() if complete else None)
         if broken:
             reasons = "\n  ".join(f"trial {r.number}: {r.reason}" for r in self.records.values() if r.state == "failed")
             raise HarnessError(
@@ -212,10 +215,18 @@ class Driver:
             )
         return self.record
 
-    def _close(self, state: str) -> None:
-        self.record = replace(self.record, state=state, finished=time.time())
+    def _close(self, state: str, corrected: dict[str, float | None] | None = None) -> None:
+        self.record = replace(self.record, state=state, finished=time.time(), corrected=corrected)
         write_study(self.home, self.record)
         self.listener(StudyEnded(self.study.name, state, self.trained))
+
+    def _corrected(self) -> dict[str, float | None]:
+        """The best trial's score, corrected for having been chosen among the complete ones."""
+        complete = [record for record in self.records.values() if record.state == "complete"]
+        folders = [self.home.run_artifacts(self.study.name, record.run_id) for record in complete]
+        rows, p = pooled_predictions(folders, self.data)
+        dataset = self.data.dataset
+        return vars(best_corrected(self.search.metric, dataset.y[rows], p, dataset.groups[rows], self.study.spec.seed))
 
     def _mend(self) -> None:
         """Bring Optuna and MLflow up to what the ledger knows, and line up the trials that were cut off."""

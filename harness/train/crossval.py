@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from harness import metrics
 from harness.data.prepare import Prepared
@@ -139,3 +140,14 @@ def read_fold(folder: Path, fold: int, data: Prepared) -> FoldResult:
     history = read_json(folder / "history.json")
     scores = metrics.score(data.dataset.y[rows], metrics.softmax(logits))
     return FoldResult(fold, rows, logits, scores, history["epochs"], history["seconds"], history["images"])
+
+
+def pooled_predictions(trials: list[Path], data: Prepared) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Development rows (n,) and the out-of-fold probabilities of M trials for them (M, n, C), from their artifacts."""
+    rows = data.folds.development_rows()
+    p = np.full((len(trials), len(data.dataset.y), len(data.dataset.classes)), np.nan)
+    for trial, folder in enumerate(trials):
+        for fold in range(data.folds.k):
+            result = read_fold(folder / f"fold_{fold}", fold, data)
+            p[trial, result.rows] = metrics.softmax(result.logits)
+    return rows, p[:, rows]

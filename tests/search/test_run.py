@@ -1,12 +1,10 @@
 """The driver of a study on the built-in data set: real files, real training, a real MLflow store."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -83,6 +81,8 @@ def test_a_study_leaves_its_trials_in_the_ledger_on_disk_and_in_mlflow(finished)
         }  # fmt: skip
     assert not list(home.work("tiny").glob("running/*"))
     assert len(list(home.root.rglob("*.safetensors"))) == 6
+    assert record.corrected["lo"] < record.corrected["value"] < record.corrected["hi"]
+    assert record.corrected["value"] <= max(trial.oof["auroc"].value for trial in trials) + 0.01
 
 
 def test_out_of_fold_predictions_cover_the_development_rows_once(finished):
@@ -159,7 +159,7 @@ def wait_for(condition, process, seconds=120):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_study_goes_on_and_equals_an_undisturbed_one(tmp_path, how):
-    study = tiny(train__epochs=6)
+    study = tiny(train__epochs=4)
     calm, hurt = Home(tmp_path / "calm"), Home(tmp_path / "hurt")
     calm.root.mkdir()
     hurt.root.mkdir()
@@ -223,20 +223,3 @@ def test_failing_trials_are_recorded_with_their_reason_and_stop_the_study(tmp_pa
     client = MlflowClient(Home(tmp_path).mlflow_uri)
     runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
     assert {run_.data.tags["harness.state"] for run_ in runs} == {"failed"}
-
-
-def test_shuffled_labels_score_at_chance(tmp_path):
-    """A leak anywhere between folds would lift the out-of-fold score of labels that mean nothing."""
-    from harness.data.phantom import ensure_phantom
-
-    root = ensure_phantom(Home(tmp_path), lambda what, done, total: None)
-    table = pd.read_csv(Path(root) / "labels.csv", dtype=str)
-    patients = table.groupby("patient")["label"].first()
-    shuffled = dict(zip(patients.index, patients.sample(frac=1, random_state=0), strict=True))
-    table["shuffled"] = table["patient"].map(shuffled)
-    table.to_csv(Path(root) / "labels.csv", index=False)
-    study = tiny(data__label="shuffled", train__epochs=8, search__trials=1, data__root=str(root))
-    run(Home(tmp_path), study)
-    interval = read_trials(Home(tmp_path), "tiny")[0].oof["auroc"]
-    assert interval.lo < 0.5 < interval.hi
-    assert json.dumps(interval.value) != "NaN"
