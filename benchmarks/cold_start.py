@@ -14,7 +14,7 @@ import tempfile
 import time
 from statistics import median
 
-from benchmarks.report import arguments, publish
+from benchmarks._report import arguments, publish
 
 PREPARE = """
 import json, sys, time

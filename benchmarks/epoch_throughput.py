@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.report import arguments, publish
+from benchmarks._report import arguments, publish
 from harness.home import Home
 from harness.models.network import build_network
 from harness.study.load import build_spec

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.report import arguments, publish
+from benchmarks._report import arguments, publish
 from harness.home import Home
 from harness.ledger import read_trials
 from harness.records import TrialRecord

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from benchmarks.report import arguments, publish
+from benchmarks._report import arguments, publish
 from harness.events import EpochDone, Event, TrialEnded
 from harness.home import Home
 from harness.search.run import run_study
