@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from harness.data.prepare import Prepared, prepare
 from harness.ensemble.bundle import FORMAT, link_or_copy, sha256
-from harness.ensemble.embed import EncoderCache, StudyOutputs, pick_device, read_encoders
+from harness.ensemble.embed import EncoderCache, StudyOutputs, read_encoders
 from harness.ensemble.members import Member, choose_members, read_oof
 from harness.ensemble.methods import require_method
 from harness.ensemble.oof import (
@@ -45,6 +45,7 @@ from harness.records import Progress
 from harness.study.load import check_study
 from harness.track.mlflow_runs import commit, log_run
 from harness.train.checkpoint import FoldMeta
+from harness.train.devices import parse_devices
 
 __all__ = ["EnsembleResult", "ScoreRow", "build"]
 
@@ -66,7 +67,7 @@ def build(
     """
     chosen = require_method(method)
     report = progress or silent
-    use_device = pick_device(device.split(",")[0])
+    use_device = parse_devices(device)[0]
     spec = check_study(study.tree, f"study {study.name}").spec
     metric = spec.search.metric
     with lock(home.work(study.name) / "ensembles.lock", f"an ensemble of study {study.name!r}"):

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from harness.ensemble.arrays import pack, unpack
@@ -25,21 +24,6 @@ from harness.train.infer import infer
 CHUNK = 1024
 """images copied out of the pixel store at a time"""
 FORMAT = 1
-
-
-def pick_device(text: str) -> str:
-    """'auto', 'cpu', 'cuda' or 'cuda:1' -> one device that exists. Raises RequestError."""
-    if text == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(text)
-    except RuntimeError as error:
-        raise RequestError(f"--device {text}: no such device. Write auto, cpu, cuda or cuda:1.") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise RequestError(
-            f"--device {text}: this machine has {torch.cuda.device_count()} CUDA devices. Write --device auto or cpu."
-        )
-    return str(device)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from harness.data.decode import IMAGE_SUFFIXES, Unreadable, decode
 from harness.ensemble.bundle import Bundle, load_bundle, predict_bundle
-from harness.ensemble.embed import pick_device
 from harness.errors import RequestError, nearest
 from harness.home import Home, is_done, open_home
 from harness.records import Progress
+from harness.train.devices import parse_devices
 
 BATCH_BYTES = 256 * 2**20
 """decoded images held at a time"""
@@ -45,7 +45,7 @@ def predict(
     path that does not exist, and for folders without any image.
     """
     bundle = load_bundle(find_bundle(bundle_path, home))
-    use_device = pick_device(device)
+    use_device = parse_devices(device)[0]
     found = find_images(paths)
     side, channels = bundle.decode.size, bundle.decode.channels
     step = max(1, BATCH_BYTES // (side * side * channels))

@@ -1,4 +1,4 @@
-"""What can be known to be wrong before trial 0: devices, networks, weights, disk."""
+"""What can be known to be wrong before trial 0: networks, weights, disk."""
 
 import shutil
 from typing import Any
@@ -10,27 +10,6 @@ from harness.models.network import Network, build_network
 from harness.records import Dataset
 from harness.study.load import Study
 from harness.study.space import Choice, extremes
-
-
-def devices(text: str) -> list[str]:
-    """'auto', 'cpu', 'cuda', 'cuda:0,cuda:1' -> devices that exist. Raises RequestError."""
-    import torch
-
-    if text == "auto":
-        text = "cuda" if torch.cuda.is_available() else "cpu"
-    found = []
-    for name in [part.strip() for part in text.split(",")]:
-        try:
-            device = torch.device(name)
-        except RuntimeError as error:
-            raise RequestError(f"--device {name}: no such device. Write auto, cpu, cuda, or cuda:0,cuda:1.") from error
-        if device.type not in ("cpu", "cuda", "mps"):
-            raise RequestError(f"--device {name}: write auto, cpu, cuda, or cuda:0,cuda:1.")
-        count = torch.cuda.device_count()
-        if device.type == "cuda" and (device.index or 0) >= count:
-            raise RequestError(f"--device {name}: this machine has {count} CUDA devices. Write --device auto or cpu.")
-        found.append(str(device))
-    return found
 
 
 def check_networks(study: Study, dataset: Dataset) -> None:

@@ -35,6 +35,7 @@ from harness.stats.optimism import best_corrected
 from harness.study.load import Study, differences, spec_hash
 from harness.study.space import Choice, fill, flatten
 from harness.train.crossval import pooled_predictions
+from harness.train.devices import parse_devices
 from harness.train.precision import choose_precision
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def run_study(study: Study, home: Home, jobs: int, device: str, listener: Listen
     """
     if jobs < 1:
         raise RequestError(f"--jobs {jobs}: write a number from 1 up.")
-    chosen = checks.devices(device)
+    chosen = parse_devices(device)
     checks.check_backbones(study)
     with lock(home.work(study.name) / "driver.lock", f"study {study.name}", wait_seconds=1):
         past = read_study(home, study.name)
