@@ -61,9 +61,9 @@ lint: $(STAMP)
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(TEST_JOBS) --dist loadfile
 
-# results_table.py and whatever starts with an underscore are no benchmarks.
+# results_table.py and what starts with an underscore are no benchmarks.
 bench: $(STAMP)
 	@set -e; for file in benchmarks/[!_]*.py; do \
-	  case "$$file" in *results_table.py) continue;; esac; \
-	  echo "$$file"; $(BIN)/python "$$file" --json; \
+	  name=$$(basename "$$file" .py); [ "$$name" != results_table ] || continue; \
+	  echo "$$name"; $(BIN)/python -m "benchmarks.$$name" --json; \
 	done
