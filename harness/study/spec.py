@@ -173,8 +173,11 @@ class Spec(Part):
     """One trial, whole."""
 
     name: str
+    """of the Optuna study and the MLflow experiment; the file's own name when left out"""
     description: str = ""
+    """one line for lists and for MLflow"""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """the start of every random decision: folds, weights, order, augmentation, proposals"""
     data: Data
     model: Model = Model()
     optim: Optim = Optim()
