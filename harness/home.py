@@ -133,7 +133,11 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())
+    """Raises HarnessError that names the file where it is no JSON: written by hand, or the disk is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # UnicodeDecodeError is one, too
+        raise HarnessError(f"{path} is damaged ({error}). Restore it from a copy, or move its folder away.") from error
 
 
 @contextmanager

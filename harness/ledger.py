@@ -7,9 +7,10 @@ writes at a time (the study's driver, under its lock); reading needs no lock, be
 import dataclasses
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from harness.errors import RequestError, nearest
+from harness.errors import HarnessError, RequestError, nearest
 from harness.home import Home, read_json, write_json
 from harness.records import Interval, TrialRecord
 
@@ -39,7 +40,7 @@ def write_study(home: Home, record: StudyRecord) -> None:
 
 def read_study(home: Home, name: str) -> StudyRecord | None:
     path = home.work(name) / "study.json"
-    return StudyRecord(**read_json(path)) if path.exists() else None
+    return _study(path) if path.exists() else None
 
 
 def require_study(home: Home, name: str | None) -> StudyRecord:
@@ -63,7 +64,17 @@ def require_study(home: Home, name: str | None) -> StudyRecord:
 def list_studies(home: Home) -> list[StudyRecord]:
     """Every study that ran in this home, by name."""
     files = sorted(home.work_root.glob("*/study.json"))
-    return [StudyRecord(**read_json(path)) for path in files]
+    return [_study(path) for path in files]
+
+
+def _study(path: Path) -> StudyRecord:
+    try:
+        return StudyRecord(**read_json(path))
+    except TypeError as error:
+        raise HarnessError(
+            f"{path} is no record of a study ({error}): another version of harness may have written it. "
+            "Use that version, or move the folder away."
+        ) from error
 
 
 def write_trial(home: Home, study: str, record: TrialRecord) -> None:

@@ -97,12 +97,19 @@ def _show_scores(document: Mapping[str, Any]) -> None:
 
 def _bundles(home: "Home", study: str | None) -> list[tuple["Path", dict[str, Any]]]:
     """(folder, bundle.json) of every finished bundle, of one study or of all, oldest first."""
+    from harness.errors import HarnessError
     from harness.home import is_done, read_json
 
     folders = [home.bundles(study)] if study else sorted(home.bundles("any").parent.glob("*"))
     found = [bundle for folder in folders for bundle in folder.glob("*") if is_done(bundle)]
     found.sort(key=lambda bundle: (bundle / "DONE").stat().st_mtime)
-    return [(bundle, read_json(bundle / "bundle.json")) for bundle in found]
+    read = []
+    for bundle in found:
+        try:
+            read.append((bundle, read_json(bundle / "bundle.json")))
+        except (HarnessError, OSError) as error:  # one damaged bundle does not hide the others
+            note(f"left out: {error}")
+    return read
 
 
 @app.command("list")

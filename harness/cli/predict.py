@@ -23,7 +23,7 @@ def predict(
 ) -> None:
     """A probability per class for each image, as CSV (file, one column per class) or JSON.
 
-    A file that cannot be read has no numbers: it is listed with its reason, and the exit code is 1.
+    A file that cannot be read has no numbers: it is listed with its reason, and the exit code is 1; 2 where none can.
     """
     stream = claim_stdout()
     from harness.cli.progress import step_progress
@@ -40,6 +40,8 @@ def predict(
         found = predict_files(bundle, paths, device, progress)
     if json:
         print_json(_document(found))
+    elif found.problems and not found.files:
+        pass  # a table without rows would look like a result
     elif csv_file is not None:
         write_text(csv_file, _csv(found))
         note(f"{len(found.files)} predictions in {csv_file}")
@@ -48,9 +50,8 @@ def predict(
     for file, reason in found.problems:
         note(f"not read: {file}: {reason}")
     if found.problems:
-        raise HarnessError(
-            f"{len(found.problems)} of {len(found.files) + len(found.problems)} files could not be read."
-        )
+        kind = HarnessError if found.files else RequestError
+        raise kind(f"{len(found.problems)} of {len(found.files) + len(found.problems)} files could not be read.")
 
 
 def _document(found: Any) -> list[dict[str, Any]]:

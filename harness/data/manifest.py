@@ -3,6 +3,7 @@
 Opens no image. Everything is text: "007" stays "007", and "NA" is a value like any other.
 """
 
+import codecs
 import csv
 import hashlib
 import io
@@ -81,14 +82,17 @@ def read_labels(data: Data, root: Path) -> Labels:
 def read_table(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
     """(column names, rows of cells, line number of each row) of a table with comma, semicolon or tab between cells.
 
-    UTF-8 with or without byte order mark, else Latin-1. Space around names and cells is no part of them.
-    Raises RequestError with the line that does not fit.
+    UTF-8 with or without byte order mark, UTF-16 with one, else Latin-1. Space around names and cells is
+    no part of them. Raises RequestError with the line that does not fit.
     """
     raw = path.read_bytes()
+    utf_16 = raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # what spreadsheets call Unicode text
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.decode("utf-16" if utf_16 else "utf-8-sig")
     except UnicodeDecodeError:
         text = raw.decode("latin-1")
+    if "\0" in text:
+        raise RequestError(f"{path} is not a text table. Save it as CSV in UTF-8, or --set data.labels=FILE")
     first = text.split("\n", 1)[0]
     delimiter = max((",", ";", "\t"), key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)

@@ -124,7 +124,8 @@ def _refusal(problems: dict[str, str], found: Scan) -> RequestError:
     listed = "\n  ".join(named + more)
     return RequestError(
         f"{len(problems)} of {len(found.manifest)} images under {found.root} cannot be used:\n  {listed}\n"
-        "Fix the files or the labels, or leave these images out with: --set data.on_error=drop"
+        "Fix the files or the labels, or leave these images out with: --set data.on_error=drop\n"
+        "`harness data scan` decodes every file and lists all that is wrong."
     )
 
 
@@ -216,7 +217,9 @@ def _unusable(problems: dict[str, str], severity: Literal["block", "warn"]) -> l
     for kind, names in kinds.items():
         listed = "; ".join(f"{name} ({problems[name]})" if kind == UNREADABLE else name for name in names[:SHOWN])
         more = f"; and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        message = f"{len(names)} cannot be used and are left out or refused (data.on_error), {kind}: {listed}{more}"
+        images = "1 image is" if len(names) == 1 else f"{len(names)} images are"
+        done = "refused (data.on_error: refuse)" if severity == "block" else "left out (data.on_error: drop)"
+        message = f"{images} {done}, {kind}: {listed}{more}"
         found.append(Finding("unreadable", severity, tuple(names), message))
     return found
 

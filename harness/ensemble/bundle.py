@@ -106,7 +106,9 @@ def load_bundle(path: Path) -> Bundle:
             model=model,
             about=about,
         )
-    except (KeyError, TypeError, ValueError, AttributeError, OSError, pydantic.ValidationError) as error:
+    except RequestError:
+        raise
+    except (HarnessError, KeyError, TypeError, ValueError, AttributeError, OSError, pydantic.ValidationError) as error:
         raise RequestError(f"{path} is no bundle of this program ({error!r}). Build the ensemble again.") from error
 
 

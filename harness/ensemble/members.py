@@ -55,7 +55,8 @@ def choose_members(home: Home, study: StudyRecord, metric: str, top: int) -> lis
     if not found:
         raise RequestError(
             f"study {study.name!r} has no complete trial with an out-of-fold {metric}, so there is nothing to combine. "
-            f"Type: harness study run {study.name}"
+            f"Go on with it: harness study resume {study.name}   (or add trials: harness study run {study.name} "
+            "--set search.trials=N)"
         )
     found.sort(key=lambda scored: (-scored[0], scored[1].number))
     return sorted((member for _, member in found[:top]), key=lambda member: member.number)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
@@ -97,11 +98,11 @@ def load_study(name: str, overrides: list[str] | None = None, rename: str | None
     path = find_study(name)
     tree = _read(path)
     tree.setdefault("name", path.stem)
-    if rename:
+    if rename is not None:
         tree["name"] = rename
     for override in overrides or []:
         key, value = parse_override(override)
-        _known_key(key, path, "--set ")
+        _known_key(key, "--set ")
         tree = fill(_without(tree, key), {key: value})
     return check_study(tree, str(path))
 
@@ -120,7 +121,10 @@ def parse_override(text: str) -> tuple[str, Any]:
 def check_study(tree: dict[str, Any], place: str) -> Study:
     """A study from a plain tree: keys known, types right, every range right at both of its ends."""
     _known_keys(tree, Spec, "", place)
-    space = find_ranges(tree)
+    try:
+        space = find_ranges(tree)
+    except RequestError as error:
+        raise RequestError(f"{place}: {error}") from None
     first = {name: extremes(range_)[0] for name, range_ in space.items()}
     spec = build_spec(fill(tree, first), place)
     for name, range_ in space.items():
@@ -159,8 +163,20 @@ def build_spec(tree: dict[str, Any], place: str) -> Spec:
             if problem["type"] == "missing":
                 lines.append(f"{place}: {key} is missing.{_purpose(key)}")
             else:
-                lines.append(f"{place}: {key}: {problem['msg']}, not {problem['input']!r}.{_purpose(key)}")
+                lines.append(f"{place}: {key}: {_what_is_wrong(problem)}{_purpose(key)}")
         raise RequestError("\n".join(lines)) from error
+
+
+def _what_is_wrong(problem: Mapping[str, Any]) -> str:
+    """pydantic's words in those of a study file: 'Input should be a valid integer, not 'many'.'"""
+    given = problem["input"]
+    said = str(problem["msg"]).removeprefix("Value error, ").replace("a valid tuple", "a list, such as [a, b]")
+    hint = ""
+    if problem["type"] == "literal_error":
+        hint = nearest(str(given), re.findall(r"'([^']*)'", said))
+    elif isinstance(given, dict):
+        hint = " A range is {float: [low, high]}, {int: [low, high]} or {choice: [a, b]}."
+    return f"{said}, not {given!r}.{hint}"
 
 
 def dump_yaml(tree: dict[str, Any]) -> str:
@@ -239,7 +255,7 @@ def _purpose(key: str) -> str:
     return f" ({key} is {text})" if text else ""
 
 
-def _known_key(key: str, path: Path, prefix: str = "") -> None:
+def _known_key(key: str, prefix: str = "") -> None:
     known = all_keys()
     if key in known:
         return
@@ -248,7 +264,7 @@ def _known_key(key: str, path: Path, prefix: str = "") -> None:
         raise RequestError(f"{prefix}{key}: this is a block; set one of its keys, such as {inside[0]}.")
     tails = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
     hint = f" Did you mean {' or '.join(tails)}?" if tails else nearest(key, known)
-    raise RequestError(f"{prefix}{key}: no such key.{hint} The keys are in {path} and in the study file reference.")
+    raise RequestError(f"{prefix}{key}: no such key.{hint} Every key: harness study reference")
 
 
 def _known_keys(tree: dict[str, Any], block: type[Part], prefix: str, place: str) -> None:

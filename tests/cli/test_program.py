@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -142,6 +143,30 @@ def test_an_unreadable_file_is_listed_and_the_rest_is_predicted(finished: Said, 
     assert set(good["probabilities"]) == {"well", "sick"}
     assert bad["probabilities"] is None and bad["problem"]
     assert "bad.png" in done.stderr
+
+
+def test_predict_without_any_readable_file_is_a_wrong_request(finished: Said, tmp_path: Path) -> None:
+    place, said = finished
+    (tmp_path / "no.png").write_bytes(b"no")
+    done = place.harness("predict", json.loads(said["ensemble"].stdout)["bundle"], tmp_path / "no.png")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no.png: not an image" in done.stderr
+
+
+def test_a_damaged_bundle_does_not_hide_the_others(finished: Said) -> None:
+    place, said = finished
+    broken = place.home / "bundles/tiny/broken"
+    broken.mkdir()
+    try:
+        (broken / "bundle.json").write_text("{")
+        (broken / "DONE").touch()
+        done = place.harness("ensemble", "list", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == [json.loads(said["ensemble"].stdout)]
+        assert "broken/bundle.json is damaged" in done.stderr
+        assert place.harness("predict", "tiny/broken", place.data).returncode == 2
+    finally:
+        shutil.rmtree(broken)
 
 
 def test_interrupted_studies_end_with_130_and_go_on(place: Place) -> None:

@@ -111,6 +111,15 @@ def test_fewer_samples_of_a_class_than_folds(place: Place) -> None:
     refused(place, "study", "run", "tiny", "--set", "data.folds=12", saying=["12", "data.folds"])
 
 
+@pytest.mark.parametrize(("option", "value"), [("--jobs", "0"), ("--jobs", "many")])
+def test_a_wrong_number_of_jobs_is_refused(place: Place, option: str, value: str) -> None:
+    refused(place, "study", "run", "tiny", option, value, saying=[option, "it should be"])
+
+
+def test_an_empty_new_name_is_refused(place: Place) -> None:
+    refused(place, "study", "run", "tiny", "--as", "", saying=["name", "letters"])
+
+
 def test_unknown_bundle(place: Place) -> None:
     refused(place, "predict", "tiny/stacking-top5", place.data, saying=["tiny/stacking-top5", "harness ensemble build"])
 

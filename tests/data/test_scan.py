@@ -65,11 +65,11 @@ def test_ids_are_padded_and_headers_stripped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16"])
 def test_tables_of_other_habits(tmp_path: Path, delimiter: str, encoding: str) -> None:
     path = tmp_path / "labels.csv"
     cells = [[" größe ", "label"], ["007", "NA"], ["é ", " x y"]]
-    path.write_bytes("\r\n".join(delimiter.join(row) for row in cells).encode(encoding) + b"\r\n\r\n")
+    path.write_bytes(("\r\n".join(delimiter.join(row) for row in cells) + "\r\n\r\n").encode(encoding))
     assert read_table(path) == (["größe", "label"], [["007", "NA"], ["é", "x y"]], [2, 3])
 
 
@@ -96,6 +96,7 @@ def test_tables_of_other_habits(tmp_path: Path, delimiter: str, encoding: str) -
         ("file,label,patient\n", {}, "no rows"),
         ("", {}, "empty"),
         ("label,label\n", {}, "twice"),
+        ("a\0,b\n", {}, "labels.csv is not a text table"),
         (PLAIN.replace(".png", ".jpg"), {}, "none of the 3.*a.jpg.*a.png"),
     ],
 )

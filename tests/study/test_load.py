@@ -90,6 +90,33 @@ def test_overrides_replace_ranges_and_read_yaml(tmp_path):
     assert parse_override("a.b=[1, x]") == ("a.b", [1, "x"])
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optim.lr={flot: [1e-4, 1e-2]}", ["s.yaml: optim.lr", "{float: [low, high]}"]),
+        ("optim.lr={float: [1e-2, 1e-4]}", ["s.yaml: optim.lr", "below the high end"]),
+        ("data.classes=sick", ["s.yaml: data.classes", "a list, such as [a, b], not 'sick'"]),
+        ("search.metric=auc", ["s.yaml: search.metric", "Did you mean auroc"]),
+        ("name=../x", ["s.yaml: name: use letters"]),
+    ],
+)
+def test_a_wrong_value_is_named_with_file_key_and_what_to_write(tmp_path, override, words):
+    path = tmp_path / "s.yaml"
+    path.write_text(dump_yaml(tree()))
+    with pytest.raises(RequestError) as refused:
+        load_study(str(path), [override])
+    for word in words:
+        assert word in str(refused.value)
+    assert "Value error" not in str(refused.value)
+
+
+def test_an_empty_new_name_is_refused(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text(dump_yaml(tree()))
+    with pytest.raises(RequestError, match="name: use letters"):
+        load_study(str(path), rename="")
+
+
 def test_only_the_total_of_trials_may_grow():
     old = check_study(tree(search={"trials": 4}), "here")
     more = check_study(tree(search={"trials": 9}), "here")
