@@ -12,13 +12,16 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.cli.output import claim_stdout, show
 from harness.errors import HarnessError, RequestError
 from harness.home import Home
+
+if TYPE_CHECKING:
+    from harness.ledger import StudyRecord
 
 HOST = "127.0.0.1"
 START_SECONDS = 90.0
@@ -30,19 +33,28 @@ def ui(
     """Open MLflow's pages: the trials of a study as a table to sort and compare. Ctrl-C ends it."""
     claim_stdout()
     from harness.home import open_home
+    from harness.track.mlflow_runs import store_lock
+    from harness.track.relocate import relocate
 
     home = open_home()
+    if home.mlflow_uri.startswith(("http://", "https://")):
+        raise RequestError(
+            "MLFLOW_TRACKING_URI names an MLflow server, which shows its pages itself: open that address. "
+            "For the store in this home, unset MLFLOW_TRACKING_URI."
+        )
     _require_free(port)
-    server = subprocess.Popen(_command(home, port), env=_environment(), stdin=subprocess.DEVNULL)
+    address = f"http://{HOST}:{port}"
+    with store_lock(home):  # the server makes the tables of a new store
+        relocate(home)
+        server = subprocess.Popen(_command(home, port), env=_environment(), stdin=subprocess.DEVNULL)
+        try:
+            _wait_until_up(server, address)
+        except BaseException:
+            _stop(server)
+            raise
     try:
-        _wait_until_up(server, port)
-        show(f"MLflow is at http://{HOST}:{port}   (only from this machine; Ctrl-C ends it)")
-        name = _newest_study(home)
-        page = _experiment_page(port, name) if name else None
-        if page:
-            show(f"study {name}: {page}")
-        elif name is None:
-            show("No study has run here yet. Type: harness study run lr_aug_sweep")
+        show(f"MLflow is at {address}   (only from this machine; Ctrl-C ends it)")
+        _show_pages(home, address)
         code = server.wait()
         if code != 0:
             raise HarnessError(f"MLflow's server ended with code {code}; its messages are above.")
@@ -73,6 +85,7 @@ def _command(home: Home, port: int) -> list[str]:
         *("--backend-store-uri", home.mlflow_uri),
         *("--default-artifact-root", str(home.artifacts)),
         *("--host", HOST, "--port", str(port), "--workers", "1"),
+        *("--uvicorn-opts", "--log-level warning"),  # else a line for every click
     ]
 
 
@@ -82,39 +95,67 @@ def _environment() -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "PYTHONWARNINGS": "ignore",
     }
 
 
-def _wait_until_up(server: "subprocess.Popen[bytes]", port: int) -> None:
+def _wait_until_up(server: "subprocess.Popen[bytes]", address: str) -> None:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         if server.poll() is not None:
             raise HarnessError(f"MLflow's server did not start (code {server.returncode}); its messages are above.")
         try:
-            with urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=2):
+            with urllib.request.urlopen(f"{address}/health", timeout=2):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
     raise HarnessError(f"MLflow's server did not answer within {START_SECONDS:.0f} s.")
 
 
-def _newest_study(home: Home) -> str | None:
+def _show_pages(home: Home, address: str) -> None:
+    """Name the pages of the newest study: its trials as an ablation table, its ensembles once there are any."""
     from harness.ledger import list_studies
+    from harness.track.views import page
 
-    studies = list_studies(home)
-    return max(studies, key=lambda study: study.finished or study.started).name if studies else None
+    studies = sorted(list_studies(home), key=lambda study: study.finished or study.started)
+    if not studies:
+        show("No study has run here yet. Type: harness study run lr_aug_sweep")
+        return
+    numbers = {study.name: _give_views(address, study) for study in studies}
+    newest = studies[-1].name
+    number = numbers[newest]
+    if number is None:
+        return
+    show(f"  study {newest}: {page(address, number, 'trials')}")  # indented, so that no window breaks the address
+    if any(home.bundles(newest).glob("*/DONE")):
+        show(f"  its ensembles: {page(address, number, 'ensembles')}")
 
 
-def _experiment_page(port: int, name: str) -> str | None:
-    """The page of a study's runs, asked from the server itself."""
-    query = urllib.parse.urlencode({"experiment_name": name})
-    url = f"http://{HOST}:{port}/api/2.0/mlflow/experiments/get-by-name?{query}"
+def _give_views(address: str, study: "StudyRecord") -> str | None:
+    """Put the views of a study on its experiment's page. Returns the experiment's id, None where there is no such."""
+    from harness.study.space import find_ranges
+    from harness.track.views import study_tags
+
+    query = urllib.parse.urlencode({"experiment_name": study.name})
     try:
-        with urllib.request.urlopen(url, timeout=30) as answer:
-            number = json.load(answer)["experiment"]["experiment_id"]
+        found = _ask(f"{address}/api/2.0/mlflow/experiments/get-by-name?{query}")
+        number = str(found["experiment"]["experiment_id"])
+        known = {tag["key"]: tag["value"] for tag in found["experiment"].get("tags", [])}
+        for key, value in study_tags(study.tree["search"]["metric"], list(find_ranges(study.tree))).items():
+            if known.get(key) != value:
+                body = {"experiment_id": number, "key": key, "value": value}
+                _ask(f"{address}/api/2.0/mlflow/experiments/set-experiment-tag", body)
     except (urllib.error.URLError, OSError, KeyError, ValueError):
         return None
-    return f"http://{HOST}:{port}/#/experiments/{number}/runs"
+    return number
+
+
+def _ask(url: str, body: dict[str, str] | None = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
 
 
 def _stop(server: "subprocess.Popen[bytes]") -> None:

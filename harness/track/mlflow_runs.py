@@ -8,12 +8,14 @@ import math
 import os
 import subprocess
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError
 from harness.home import Home, lock
 from harness.records import EpochReport, Interval, TrialResult
+from harness.track.relocate import relocate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -173,8 +175,16 @@ def experiment_id(home: Home, study: str) -> str | None:
     return str(experiment.experiment_id) if experiment else None
 
 
+def store_lock(home: Home) -> AbstractContextManager[None]:
+    """Held while the store is opened: its tables may be made, its places mended."""
+    return lock(home.root / "mlflow.lock", "the MLflow store")
+
+
 def _client(home: Home) -> "MlflowClient":
-    """A client, with the store's schema made under a lock: several cold starts at once would break it."""
+    """A client, with the store's schema made under a lock: several cold starts at once would break it.
+
+    Where the home has been moved, its store learns the new place of the artifacts first.
+    """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     import logging
@@ -184,9 +194,10 @@ def _client(home: Home) -> "MlflowClient":
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        with lock(home.root / "mlflow.lock", "the MLflow store"):
+        with store_lock(home):
             client = MlflowClient(tracking_uri=home.mlflow_uri)
             client.search_experiments(max_results=1)
+            relocate(home)
         return client
     except HarnessError:
         raise
@@ -209,7 +220,9 @@ def _experiment(client: "MlflowClient", home: Home, study: str, description: str
     if found is not None:
         return str(found.experiment_id)
     try:
-        tags = {"mlflow.note.content": description} if description else {}
+        # MLflow's page would else show the tools of its language models instead of runs
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        tags |= {"mlflow.note.content": description} if description else {}
         return str(client.create_experiment(study, artifact_location=location, tags=tags))
     except MlflowException:  # another process made it just now
         again = client.get_experiment_by_name(study)

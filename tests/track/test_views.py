@@ -1,0 +1,37 @@
+"""What the page of a study is told to show: the form that MLflow's page itself writes when a view is shared."""
+
+import json
+
+import pytest
+
+from harness.metrics import METRICS
+from harness.track.views import page, study_tags
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_views_sort_best_first(metric: str) -> None:
+    tags = study_tags(metric, ["optim.lr", "augment.hflip"])
+    trials = json.loads(tags["mlflow.sharedViewState.trials"])
+    assert trials["orderByKey"] == f"metrics.`oof/{metric}`"
+    assert trials["orderByAsc"] is (metric in ("log_loss", "brier"))
+    assert {f"metrics.`oof/{metric}{end}`" for end in ("", "_lo", "_hi")} <= set(trials["selectedColumns"])
+    assert {"params.`optim.lr`", "params.`augment.hflip`"} <= set(trials["selectedColumns"])
+    assert len(trials["selectedColumns"]) == len(set(trials["selectedColumns"]))
+    ensembles = json.loads(tags["mlflow.sharedViewState.ensembles"])
+    assert ensembles["orderByKey"] == f"metrics.`oof/{metric}`", "sorting by test scores would be choosing by them"
+    assert f"metrics.`test/{metric}`" in ensembles["selectedColumns"]
+
+
+def test_trials_do_not_show_test_scores() -> None:
+    trials = json.loads(study_tags("auroc", ["optim.lr"])["mlflow.sharedViewState.trials"])
+    assert not any("test/" in column for column in trials["selectedColumns"])
+    assert "'trial'" in trials["searchFilter"]
+
+
+def test_a_link_names_the_view() -> None:
+    assert page("http://h:1", "7", "trials").startswith("http://h:1/#/experiments/7/runs?viewStateShareKey=trials&")
+
+
+def test_a_view_of_many_parameters_fits_in_a_tag() -> None:
+    names = [f"augment.a_rather_long_name_{number}" for number in range(60)]
+    assert all(len(value) < 20_000 for value in study_tags("balanced_accuracy", names).values())
