@@ -22,6 +22,10 @@ from harness.ledger import read_trials
 from harness.records import TrialRecord
 
 
+START_SECONDS = 8.0
+"""a process spends about this long on imports before it trains on; killed earlier, it would never get anywhere"""
+
+
 def command(options: list[str]) -> list[str]:
     return [sys.executable, "-m", "harness", "study", "run", "lr_aug_sweep", "--quiet", *options]
 
@@ -62,7 +66,7 @@ def main() -> None:
         moments = []
         while len(moments) < options.kills:
             process = start(hurt, sets)
-            wait = draw.uniform(0.2, 0.6) * whole
+            wait = draw.uniform(0.7, 1.3) * whole / (options.kills + 1) + START_SECONDS
             try:
                 process.wait(timeout=wait)
                 break
