@@ -135,45 +135,34 @@ def test_a_deleted_experiment_is_refused_with_the_way_out(home: Home) -> None:
 
 
 START = """
-import sys
+import multiprocessing, sys
 from pathlib import Path
+import mlflow.tracking  # imported once for all: the store is what is opened for the first time
 from harness.home import Home
 from harness.track.mlflow_runs import Tracking
-import mlflow.tracking  # imported before the start, so that all open the store at one time
-print("ready", flush=True)
-sys.stdin.readline()
-number = int(sys.argv[2])
-tracking = Tracking(Home(Path(sys.argv[1])), "one study")
-print(tracking.start_trial(number, {}, {"optim.lr": number}))
+
+def work(number, barrier):
+    barrier.wait()
+    tracking = Tracking(Home(Path(sys.argv[1])), "one study")
+    print(tracking.start_trial(number, {}, {"optim.lr": number}), flush=True)
+
+context = multiprocessing.get_context("fork")
+barrier = context.Barrier(int(sys.argv[2]))
+processes = [context.Process(target=work, args=(number, barrier)) for number in range(int(sys.argv[2]))]
+for process in processes:
+    process.start()
+for process in processes:
+    process.join()
+sys.exit(sum(process.exitcode != 0 for process in processes))
 """
 
 
 def test_processes_may_open_a_new_store_together(tmp_path: Path) -> None:
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", START, str(tmp_path / "home"), str(number)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=variables,
-            cwd=tmp_path,
-        )
-        for number in range(PROCESSES)
-    ]
-    try:
-        for process in started:
-            assert process.stdout is not None and process.stdin is not None
-            assert process.stdout.readline() == "ready\n"
-        for process in started:
-            process.stdin.write("\n")  # type: ignore[union-attr]
-            process.stdin.flush()  # type: ignore[union-attr]
-        said = [process.communicate(timeout=120) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0] * PROCESSES, "\n".join(err[-800:] for _, err in said)
     home = Home(tmp_path / "home")
-    assert {out.strip() for out, _ in said} == Tracking(home, "one study").unfinished()
-    assert len(MlflowClient(tracking_uri=home.mlflow_uri).search_experiments()) == 2  # and MLflow's own
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-c", START, str(home.root), str(PROCESSES)]
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, f"{done.returncode} of {PROCESSES} processes failed: {done.stderr[-3000:]}"
+    runs = set(done.stdout.split())
+    assert len(runs) == PROCESSES and runs == Tracking(home, "one study").unfinished()
+    assert len(MlflowClient(tracking_uri=home.mlflow_uri).search_experiments()) == 2, "this one and MLflow's own"
