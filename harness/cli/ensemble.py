@@ -13,7 +13,7 @@ from harness.cli.study import Json, Quiet
 if TYPE_CHECKING:
     from harness.home import Home
 
-app = typer.Typer(help="Ensembles over the saved fold checkpoints of a study.", no_args_is_help=True)
+app = typer.Typer(help="Combine the saved checkpoints of a study.", no_args_is_help=True)
 
 
 class Method(StrEnum):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from harness.records import TrialRecord
     from harness.study.load import Study
 
-app = typer.Typer(help="Search: train every trial of a study over its folds.", no_args_is_help=True)
+app = typer.Typer(help="Search: train trials over their folds.", no_args_is_help=True)
 
 Sets = Annotated[
     list[str] | None,
@@ -143,11 +143,14 @@ def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]") -> None:
     if not complete:
         return
     best = ranked(trials, metric)[0]
-    show(
-        f"\nBest of {len(trials)}: trial {best.number}, out-of-fold {metric} {interval(best.oof.get(metric))}. "
-        f"It was selected on these rows, so this flatters it{_corrected(record)}; "
-        "the honest number is the test split's:"
-    )
+    said = f"trial {best.number}, out-of-fold {metric} {interval(best.oof.get(metric))}"
+    if len(trials) == 1:
+        show(f"\nOne trial: {said}. The number to report is the test split's:")
+    else:
+        show(
+            f"\nBest of {len(trials)}: {said}. It was selected on these rows, so this flatters it{_corrected(record)}; "
+            "the honest number is the test split's:"
+        )
     show(f"  harness ensemble build --method stacking --study {record.name}")
     show("  harness ui      to sort and compare the trials as a table")
 

@@ -26,7 +26,8 @@ def table(
 ) -> Table:
     """A plain table: no frame, numbers to the right, long texts folded and never cut.
 
-    Numbers stay on one line. Where that needs more than `width`, an interval goes below its value.
+    Numbers stay on one line. Where that needs more than `width`, an interval goes below its value. Without a `width`,
+    a column that holds words as well as numbers is a column of text.
     """
     from rich.table import Table
     from rich.text import Text
@@ -36,6 +37,8 @@ def table(
         rows = [[cell.replace(" [", "\n[") if _is_numeric(cell) else cell for cell in row] for row in rows]
     made = Table(show_header=any(columns), box=None, padding=(0, 2, 0, 0), pad_edge=False)
     numbers = [_numbers_width([row[index] for row in rows]) for index in range(len(columns))]
+    if width is None:
+        numbers = [whole if all(_is_numeric(row[i]) for row in rows) else 0 for i, whole in enumerate(numbers)]
     for name, whole in zip(columns, numbers, strict=True):
         # rich makes only the other columns narrower, and would cut these off at the window's edge otherwise
         justify: Literal["left", "right"] = "right" if name in right else "left"

@@ -153,6 +153,19 @@ def test_predict_without_any_readable_file_is_a_wrong_request(finished: Said, tm
     assert "no.png: not an image" in done.stderr
 
 
+def test_help_is_whole_in_a_narrow_window(place: Place) -> None:
+    shown = place.harness("--help", COLUMNS="60").stdout
+    assert "..." not in shown.replace("[ARGS]...", "")
+    assert max(map(len, shown.splitlines())) <= 60
+
+
+def test_one_trial_was_not_selected(finished: Said) -> None:
+    place, _ = finished
+    done = place.harness("study", "run", "tiny", "--as", "single", "--set", "search.trials=1", "-q")
+    assert "One trial: trial 0" in done.stdout and "selected" not in done.stdout
+    assert "\nBest of 2: trial " in place.harness("study", "show", "tiny").stdout
+
+
 def test_a_damaged_bundle_does_not_hide_the_others(finished: Said) -> None:
     place, said = finished
     broken = place.home / "bundles/tiny/broken"

@@ -80,6 +80,11 @@ def test_control_characters_are_shown_and_not_sent() -> None:
     assert escape_control("a\x1b]0;x\x07\nb\tü") == "a\\x1b]0;x\\x07\nb\tü"
 
 
+def test_words_beside_numbers_use_the_whole_window() -> None:
+    text = drawn(table(["", ""], [["python", "3.11.7 (/a/rather/long/path/to/python)"], ["processor", "2 cores"]]), 60)
+    assert len(text.splitlines()) == 2 and "3.11.7 (/a/rather/long/path/to/python)" in text
+
+
 def test_json_has_no_nan_anywhere() -> None:
     found = plain({"a": math.nan, "b": [math.inf, 1.5], "c": TRIALS[3], 3: (1, None)})
     assert found["a"] is None and found["b"] == [None, 1.5] and found["3"] == [1, None]
