@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from benchmarks._report import arguments, publish
-from harness.home import Home
 from harness.models.network import build_network
 from harness.study.load import build_spec
 from harness.study.spec import Spec
@@ -92,7 +91,7 @@ def main() -> None:
     plain = spec_of(options.backbone, options.size, options.batch, options.epochs, {})
     augmented = spec_of(options.backbone, options.size, options.batch, options.epochs, AUGMENT)
     with tempfile.TemporaryDirectory() as folder:
-        precision = choose_precision(plain, options.device, Home(Path(folder)))
+        precision = choose_precision(plain, options.device)
         times: dict[str, list[float]] = {"harness": [], "augmented": [], "bare": []}
         for _ in range(options.rounds):
             times["bare"] += bare_epochs(plain, data, options.device, precision)

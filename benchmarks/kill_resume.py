@@ -21,7 +21,6 @@ from harness.home import Home
 from harness.ledger import read_trials
 from harness.records import TrialRecord
 
-
 START_SECONDS = 8.0
 """a process spends about this long on imports before it trains on; killed earlier, it would never get anywhere"""
 

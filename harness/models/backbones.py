@@ -48,6 +48,14 @@ def resolve(name: str) -> tuple[str, str]:
     )
 
 
+def check_weights_file(weights: str) -> None:
+    """Raises RequestError when `weights` is a path and no file is there."""
+    if weights not in ("none", "pretrained") and not Path(weights).is_file():
+        raise RequestError(
+            f"model.weights: no file at {weights}. Write none, pretrained, or the path of a .pth or .safetensors file."
+        )
+
+
 def build_backbone(name: str, weights: str, channels: int, size: int, drop_path: float = 0.0) -> tuple[nn.Module, int]:
     """A backbone that maps x_BCHW (B, channels, size, size) to pooled embeddings (B, D), and D.
 
@@ -55,10 +63,7 @@ def build_backbone(name: str, weights: str, channels: int, size: int, drop_path:
     name, the weights or the size do not fit.
     """
     library, model = resolve(name)
-    if weights not in ("none", "pretrained") and not Path(weights).is_file():
-        raise RequestError(
-            f"model.weights: no file at {weights}. Write none, pretrained, or the path of a .pth or .safetensors file."
-        )
+    check_weights_file(weights)
     build = _timm if library == "timm" else _torchvision
     backbone = build(model, weights, channels, size, drop_path)
     return backbone, _embedding_size(backbone, name, channels, size)

@@ -1,14 +1,16 @@
-"""What can be known to be wrong before trial 0: networks, weights, disk."""
+"""What can be known to be wrong before trial 0: another spec or other data than before, networks, weights, disk."""
 
 import shutil
 from typing import Any
 
+from harness.data.prepare import Prepared
 from harness.errors import RequestError
 from harness.home import Home
-from harness.models.backbones import resolve
+from harness.ledger import StudyRecord
+from harness.models.backbones import check_weights_file, resolve
 from harness.models.network import Network, build_network
 from harness.records import Dataset
-from harness.study.load import Study
+from harness.study.load import Study, differences, spec_hash
 from harness.study.space import Choice, extremes
 
 
@@ -28,10 +30,13 @@ def _build(study: Study, values: dict[str, Any], dataset: Dataset) -> Network:
 
 
 def check_backbones(study: Study) -> None:
-    """The names alone: fast enough to come before any data is read."""
+    """Names and files alone: fast enough to come before any data is read."""
     range_ = study.space.get("model.backbone")
     for name in range_.options if isinstance(range_, Choice) else [study.spec.model.backbone]:
         resolve(str(name))
+    weights = study.space.get("model.weights")
+    for file in weights.options if isinstance(weights, Choice) else [study.spec.model.weights]:
+        check_weights_file(str(file))
 
 
 def check_disk(study: Study, home: Home, dataset: Dataset, trials: int) -> None:
@@ -44,4 +49,25 @@ def check_disk(study: Study, home: Home, dataset: Dataset, trials: int) -> None:
         raise RequestError(
             f"{home.root}: {trials} trials of {study.spec.data.folds} folds need about {need / 1e9:.1f} GB for their "
             f"checkpoints, and {free / 1e9:.1f} GB are free. Free some, set HARNESS_HOME, or --set search.trials=N."
+        )
+
+
+def check_same_spec(past: StudyRecord | None, study: Study) -> None:
+    """The spec that the study began with, but for what may change. Raises RequestError with the difference."""
+    if past is None or past.spec_hash == spec_hash(study.tree):
+        return
+    lines = "\n  ".join(differences(past.tree, study.tree))
+    raise RequestError(
+        f"study {study.name!r} has already run with another spec:\n  {lines}\n"
+        f"Run this one under another name: harness study run {study.name} --as NEWNAME   (same --set options), "
+        f"or go on with the old one: harness study resume {study.name}"
+    )
+
+
+def check_same_data(past: StudyRecord | None, study: Study, data: Prepared) -> None:
+    """The data that the study began with, by content. Raises RequestError."""
+    if past is not None and (past.data_hash, past.folds_hash) != (data.dataset.data_hash, data.folds.folds_hash):
+        raise RequestError(
+            f"the data under {study.spec.data.root} have changed since study {study.name!r} began; its trials could "
+            f"not be compared. Bring the old files back, or start anew: harness study run {study.name} --as NEWNAME"
         )

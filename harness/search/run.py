@@ -32,7 +32,7 @@ from harness.search.objective import Outcome, Task
 from harness.search.pruning import should_stop
 from harness.search.workers import run_here, run_in_processes
 from harness.stats.optimism import best_corrected
-from harness.study.load import Study, differences, spec_hash
+from harness.study.load import Study, spec_hash
 from harness.study.space import Choice, fill, flatten
 from harness.train.crossval import pooled_predictions
 from harness.train.devices import parse_devices
@@ -57,37 +57,20 @@ def run_study(study: Study, home: Home, jobs: int, device: str, listener: Listen
     checks.check_backbones(study)
     with lock(home.work(study.name) / "driver.lock", f"study {study.name}", wait_seconds=1):
         past = read_study(home, study.name)
-        _same_spec(past, study)
+        checks.check_same_spec(past, study)
         data = prepare(study.spec.data, study.spec.seed, home, lambda *step: listener(Working(*step)))
-        _same_data(past, study, data)
+        checks.check_same_data(past, study, data)
         listener(_data_ready(data))
         done = sum(record.state in ENDED for record in read_trials(home, study.name))
         if past and past.state == "complete" and done >= total_trials(study.spec.search, study.space):
+            past = replace(past, tree=study.tree)  # the same data may lie elsewhere now
+            write_study(home, past)
             listener(StudyEnded(study.name, "complete", 0))
             return past
         checks.check_networks(study, data.dataset)
         checks.check_disk(study, home, data.dataset, total_trials(study.spec.search, study.space) - done)
         driver = Driver(study, home, data, past, jobs, chosen, listener)
         return driver.run()
-
-
-def _same_spec(past: StudyRecord | None, study: Study) -> None:
-    if past is None or past.spec_hash == spec_hash(study.tree):
-        return
-    lines = "\n  ".join(differences(past.tree, study.tree))
-    raise RequestError(
-        f"study {study.name!r} has already run with another spec:\n  {lines}\n"
-        f"Run this one under another name: harness study run {study.name} --as NEWNAME   (same --set options), "
-        f"or go on with the old one: harness study resume {study.name}"
-    )
-
-
-def _same_data(past: StudyRecord | None, study: Study, data: Prepared) -> None:
-    if past is not None and (past.data_hash, past.folds_hash) != (data.dataset.data_hash, data.folds.folds_hash):
-        raise RequestError(
-            f"the data under {study.spec.data.root} have changed since study {study.name!r} began; its trials could "
-            f"not be compared. Bring the old files back, or start anew: harness study run {study.name} --as NEWNAME"
-        )
 
 
 def _data_ready(data: Prepared) -> DataReady:
@@ -119,6 +102,7 @@ class Driver:
     ) -> None:
         from harness.search.storage import open_optuna
         from harness.track.mlflow_runs import Tracking, commit
+        from harness.track.views import study_tags
 
         self.study, self.home, self.data, self.listener = study, home, data, listener
         self.search = study.spec.search
@@ -130,6 +114,7 @@ class Driver:
         self.records = {record.number: record for record in read_trials(home, study.name)}
         self.optuna: optuna.Study = open_optuna(home, study.name, self.search)
         self.tracking: Tracking = Tracking(home, study.name, study.spec.description)
+        self.tracking.tag_study(study_tags(self.search.metric, list(study.space)))
         self.running: dict[int, optuna.Trial] = {}
         self.folds: dict[int, list[float]] = {}
         self.seconds: dict[int, float] = {}
@@ -142,7 +127,7 @@ class Driver:
 
     def _new_record(self) -> StudyRecord:
         dataset, folds = self.data.dataset, self.data.folds
-        precision = {name: str(choose_precision(spec, self.devices[0], self.home)) for name, spec in self._backbones()}
+        precision = {name: str(choose_precision(spec, self.devices[0])) for name, spec in self._backbones()}
         tree = self.study.tree
         return StudyRecord(
             self.study.name,

@@ -17,8 +17,8 @@ from harness.study.space import Range, Space, extremes, fill, find_ranges, flatt
 from harness.study.spec import Part, Spec
 
 SHIPPED = (Path(__file__).parents[1] / "studies", Path(__file__).parents[2] / "studies")
-FREE_KEYS = ("search.trials", "search.timeout_minutes", "description")
-"""may differ between two runs of one study"""
+FREE_KEYS = ("search.trials", "search.timeout_minutes", "description", "data.root")
+"""may differ between two runs of one study; that moved data are the same is checked by their content"""
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,11 @@ class Tracking:
         self._buffer: list[tuple[str, float, int]] = []
         self._flushed = time.monotonic()
 
+    def tag_study(self, tags: dict[str, str]) -> None:
+        """Tags of the experiment, such as the views of its page (harness.track.views)."""
+        for name, value in tags.items():
+            self._client.set_experiment_tag(self._experiment, name, value)
+
     def start_trial(self, number: int, tags: dict[str, str], params: dict[str, Any]) -> str:
         """A new run for a trial, its parameters written once. Returns the run's id."""
         name = f"trial-{number:04d}"

@@ -1,9 +1,11 @@
 """Which number format and memory layout trains this network fastest on this device: measured, not assumed.
 
 Half precision doubles the speed of one network and slows another on the same processor, so `auto` times a few real
-training steps of each candidate. The answer is kept in the home: the same study computes the same numbers next time.
+training steps of each candidate. The answer is kept for the machine, outside any home: the same study computes the
+same numbers in every home of this machine.
 """
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from harness.home import Home, lock, read_json, write_json
+from harness.home import lock, read_json, write_json
 from harness.models.network import build_network
 from harness.study.spec import Spec
 
@@ -45,7 +47,7 @@ def parse_precision(text: str) -> Precision:
     return Precision(name, layout == "channels_last")
 
 
-def choose_precision(spec: Spec, device: str, home: Home) -> Precision:
+def choose_precision(spec: Spec, device: str) -> Precision:
     """What `train.precision` comes to for this spec's backbone, size, batch and device."""
     if spec.train.precision != "auto":
         return Precision(spec.train.precision, channels_last=True)
@@ -54,13 +56,18 @@ def choose_precision(spec: Spec, device: str, home: Home) -> Precision:
         torch.cuda.get_device_name(device) if device.startswith("cuda") else f"cpu-{_cpu()}-{torch.get_num_threads()}"
     )
     key = f"{spec.model.backbone} {decode.size} {decode.channels} {spec.train.batch_size} {machine} {torch.__version__}"
-    path = home.work_root / "precision.json"
-    with lock(home.work_root / "precision.lock", "the measured precisions"):
+    path = machine_cache() / "precision.json"
+    with lock(path.with_suffix(".lock"), "the measured precisions"):
         known: dict[str, str] = read_json(path) if path.exists() else {}
         if key not in known:
             known[key] = str(_measure(spec, device))
             write_json(path, known)
     return parse_precision(known[key])
+
+
+def machine_cache() -> Path:
+    """Where facts about this machine are kept: XDG_CACHE_HOME/harness, or ~/.cache/harness."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness"
 
 
 def _cpu() -> str:

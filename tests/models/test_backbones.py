@@ -82,7 +82,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, name):
 
 
 def test_pretrained_weights_out_of_reach_say_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     with pytest.raises(RequestError, match=r"neither in a cache.*model.weights=PATH"):
         build_network(Model(backbone="resnet10t", weights="pretrained"), 2, 1, 64, seed=0)

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from harness.errors import HarnessError, RequestError
 from harness.events import StudyEnded, StudyStarted, TrialEnded
-from harness.home import Home
+from harness.home import Home, lock
 from harness.ledger import read_study, read_trials, require_study
 from harness.search.run import run_study
 from harness.study.load import check_study, dump_yaml
@@ -157,17 +157,16 @@ def wait_for(condition, process, seconds=120):
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_study_goes_on_and_equals_an_undisturbed_one(tmp_path, how):
+def test_a_killed_study_goes_on_and_equals_an_undisturbed_one(tmp_path):
     study = tiny(train__epochs=4)
     calm, hurt = Home(tmp_path / "calm"), Home(tmp_path / "hurt")
     calm.root.mkdir()
     hurt.root.mkdir()
     run(calm, study)
-    for fold in (0, 2):  # cut off in the first trial's first fold, and in a later fold of a later trial
+    # cut off in the first trial's first fold, and in a later fold of a later trial
+    for how, trial, fold in ((signal.SIGKILL, 0, 0), (signal.SIGINT, 1, 2)):
         process = start(hurt, study, tmp_path / "tiny.yaml")
-        done = f"trial-000{min(fold, 1)}"
-        state = hurt.work("tiny") / "running" / done / f"fold_{fold}.pt"
+        state = hurt.trial_state("tiny", trial) / f"fold_{fold}.pt"
         wait_for(state.exists, process)
         os.killpg(process.pid, how)
         process.wait(timeout=60)
@@ -200,17 +199,11 @@ def test_two_workers_compute_what_one_computes_without_a_model_of_the_past(tmp_p
 
 
 def test_a_second_driver_of_the_same_study_is_refused(tmp_path):
-    home = Home(tmp_path / "home")
-    home.root.mkdir()
-    study = tiny(train__epochs=200)
-    process = start(home, study, tmp_path / "tiny.yaml")
-    try:
-        wait_for(lambda: read_study(home, "tiny") is not None, process)
-        with pytest.raises(HarnessError, match="in use by another process"):
-            run(home, study)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    home = Home(tmp_path)
+    with lock(home.work("tiny") / "driver.lock", "held by the test"):
+        with pytest.raises(HarnessError, match="study tiny is in use by another process"):
+            run(home, tiny())
+    assert not read_trials(home, "tiny")
 
 
 def test_failing_trials_are_recorded_with_their_reason_and_stop_the_study(tmp_path):

@@ -117,9 +117,9 @@ def test_an_empty_new_name_is_refused(tmp_path):
         load_study(str(path), rename="")
 
 
-def test_only_the_total_of_trials_may_grow():
+def test_only_the_total_of_trials_may_grow_and_the_data_may_move():
     old = check_study(tree(search={"trials": 4}), "here")
-    more = check_study(tree(search={"trials": 9}), "here")
+    more = check_study(tree(search={"trials": 9}, data={**DATA, "root": "elsewhere"}), "here")
     other = check_study(tree(train={"epochs": 3}), "here")
     assert spec_hash(old.tree) == spec_hash(more.tree)
     assert spec_hash(old.tree) != spec_hash(other.tree)
