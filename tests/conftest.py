@@ -1,5 +1,6 @@
 """One small study that was really run, for whatever comes after a study: read it, copy it, never change it."""
 
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import pytest
 
 from harness.home import Home
 from harness.ledger import StudyRecord
+
+# A shell that starts the tests in the background makes them, and every program that they start, deaf to Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TREE = {
     "name": "small",

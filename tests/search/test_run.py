@@ -200,9 +200,9 @@ def test_two_workers_compute_what_one_computes_without_a_model_of_the_past(tmp_p
 
 def test_a_second_driver_of_the_same_study_is_refused(tmp_path):
     home = Home(tmp_path)
-    with lock(home.work("tiny") / "driver.lock", "held by the test"):
-        with pytest.raises(HarnessError, match="study tiny is in use by another process"):
-            run(home, tiny())
+    held = lock(home.work("tiny") / "driver.lock", "held by the test")
+    with held, pytest.raises(HarnessError, match="study tiny is in use by another process"):
+        run(home, tiny())
     assert not read_trials(home, "tiny")
 
 
