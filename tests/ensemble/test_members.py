@@ -86,7 +86,7 @@ def test_lower_is_better_for_a_loss(home: Home) -> None:
 def test_nothing_to_build_from(home: Home, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"--top 0.*Type --top 5"):
         choose_members(home, STUDY, "auroc", 0)
-    with pytest.raises(RequestError, match="harness study run s --set search.trials=N"):
+    with pytest.raises(RequestError, match=r"harness study run s --set search\.trials=N"):
         choose_members(Home(tmp_path / "empty"), STUDY, "auroc", 5)
     with pytest.raises(RequestError, match="out-of-fold brier"):
         choose_members(home, STUDY, "brier", 5)
