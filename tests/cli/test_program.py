@@ -159,11 +159,10 @@ def test_help_is_whole_in_a_narrow_window(place: Place) -> None:
     assert max(map(len, shown.splitlines())) <= 60
 
 
-def test_one_trial_was_not_selected(finished: Said) -> None:
-    place, _ = finished
-    done = place.harness("study", "run", "tiny", "--as", "single", "--set", "search.trials=1", "-q")
+def test_one_trial_was_not_selected(finished: Said, place: Place) -> None:
+    done = place.harness("study", "run", "tiny", "--set", "search.trials=1", "-q")
     assert "One trial: trial 0" in done.stdout and "selected" not in done.stdout
-    assert "\nBest of 2: trial " in place.harness("study", "show", "tiny").stdout
+    assert "\nBest of 2: trial " in finished[0].harness("study", "show", "tiny").stdout
 
 
 def test_a_damaged_bundle_does_not_hide_the_others(finished: Said) -> None:
