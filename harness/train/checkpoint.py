@@ -23,6 +23,8 @@ from harness.study.spec import Model
 
 WRITE_SHARE = 0.02
 """largest share of training time that goes into writing resume states"""
+BYTES_PER_SECOND = 5e8
+"""what a disk is taken to write until the first state was written and timed"""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def digest(network: Network) -> str:
     state = hashlib.blake2b(digest_size=8)
     for name, tensor in sorted(network.state_dict().items()):
         state.update(name.encode())
-        state.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        state.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return state.hexdigest()
 
 
@@ -98,7 +100,8 @@ class ResumeState:
         self._state: dict[str, Any] = {}
         self._tensors: list[Tensor] = []
         self._on_disk = -1
-        self._due = 0.0
+        self._start = time.monotonic()
+        self._due: float | None = None
 
     def load(self, device: str) -> dict[str, Any] | None:
         """The state on disk, or None where there is none."""
@@ -116,6 +119,9 @@ class ResumeState:
         for kept, tensor in zip(self._tensors, tensors, strict=True):
             kept.copy_(tensor)
         self._state = _replace(state, iter(self._tensors))
+        if self._due is None:
+            size = sum(tensor.nbytes for tensor in self._tensors)
+            self._due = self._start + size / BYTES_PER_SECOND / WRITE_SHARE
         if time.monotonic() >= self._due:
             self.write()
 
