@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness.data.answers import join_answers, require_both
 from harness.errors import RequestError, nearest
 from harness.study.spec import Data
 
@@ -59,19 +60,19 @@ def read_labels(data: Data, root: Path) -> Labels:
         raise RequestError(f"data.labels: there is no file {path}.{there} Type: --set data.labels=FILE")
     header, records, lines = read_table(path)
     table = pd.DataFrame(records, columns=header, dtype=str)
-    wanted = {"data.label": data.label}
+    wanted = [("data.label", column) for column in ((data.label,) if isinstance(data.label, str) else data.label)]
     if data.group != NO_GROUP:
-        wanted["data.group"] = data.group
+        wanted.append(("data.group", data.group))
     if data.split is not None:
-        wanted["data.split"] = data.split
-    for key, column in wanted.items():
+        wanted.append(("data.split", data.split))
+    for key, column in wanted:
         _require_column(key, column, header, path)
     for column in template_columns(data.image):
         _require_column("data.image", column, header, path)
     if table.empty:
         raise RequestError(f"{path}: the table has a header and no rows.")
 
-    rows = pd.DataFrame({"id": image_ids(table, data.image, path, lines), "label": table[data.label]})
+    rows = pd.DataFrame({"id": image_ids(table, data.image, path, lines), "label": _label(table, data, path, lines)})
     rows["group"] = rows["id"] if data.group == NO_GROUP else table[data.group]
     rows["split"] = "" if data.split is None else table[data.split]
     rows["line"] = lines
@@ -200,7 +201,18 @@ def _check_rows(rows: pd.DataFrame, data: Data, path: Path) -> None:
         )
 
 
+def _label(table: pd.DataFrame, data: Data, path: Path, lines: list[int]) -> "pd.Series[str] | list[str]":
+    if isinstance(data.label, str):
+        return table[data.label]
+    return join_answers(table, data.label, data.missing, path, lines)
+
+
 def _classes(rows: pd.DataFrame, data: Data, path: Path) -> tuple[str, ...]:
+    if not isinstance(data.label, str):
+        if data.classes is not None and data.classes != data.label:
+            raise RequestError("data.classes: with several label columns the classes are those columns. Leave it out.")
+        require_both(list(rows["label"]), data.label, path)
+        return data.label
     found = sorted(set(rows["label"]) - {""}, key=_natural)
     if data.classes is not None:
         strange = rows[~rows["label"].isin([*data.classes, ""])]

@@ -53,6 +53,7 @@ def _checked_meta(member: Member, fold: int, study: str, dataset: Dataset, folds
         "trial": member.number,
         "fold": fold,
         "classes": dataset.classes,
+        "multilabel": dataset.multilabel,
         "data_hash": dataset.data_hash,
         "folds_hash": folds.folds_hash,
     }

@@ -47,8 +47,10 @@ class Data(Part):
     """the table of labels (CSV), from `root`"""
     image: str = "{file}"
     """the image's path from `root`, built from columns: `images/{file}`, or `images/{id:0>3}.png` to pad ids"""
-    label: str = "label"
-    """the column with the class"""
+    label: str | Annotated[tuple[str, ...], Field(min_length=1)] = "label"
+    """the column with the class; or a list of columns with 1 and 0, for several labels an image (multi-label)"""
+    missing: Literal["refuse", "ignore", "negative"] = "refuse"
+    """what an empty cell (or -1) among several labels means: an error; not known (left out of loss, scores); or no"""
     classes: tuple[str, ...] | None = None
     """class names in order (the last is the positive class of a binary task); null: the sorted values"""
     group: str
@@ -63,7 +65,7 @@ class Data(Part):
     """what to do about unreadable images and rows without a partner: stop, or list, count and leave out"""
     decode: Decode = Decode()
 
-    @field_validator("classes", mode="before")
+    @field_validator("classes", "label", mode="before")
     @classmethod
     def _classes_from_list(cls, value: object) -> object:
         return tuple(str(v) for v in value) if isinstance(value, list) else value

@@ -46,6 +46,8 @@ class FoldMeta:
     """digest of the weights: embeddings with different ids live in different spaces"""
     data_hash: str
     folds_hash: str
+    multilabel: bool = False
+    """whether each class is a question of its own: sigmoid instead of softmax"""
 
 
 def digest(network: Network) -> str:

@@ -24,6 +24,7 @@ from harness.seeds import derive_seed
 from harness.study.spec import Spec
 from harness.train.checkpoint import ResumeState
 from harness.train.infer import normalize, to_batch
+from harness.train.loss import build_loss
 from harness.train.optim import build_optimizer, learning_rate
 from harness.train.precision import Precision
 
@@ -43,6 +44,7 @@ class FoldData:
     x_train: NDArray[np.uint8]
     """(n, S, S, channels)"""
     y_train: NDArray[np.int64]
+    """(n,) class numbers, or (n, classes) answers of a multi-label task"""
     x_val: NDArray[np.uint8]
     """(v, S, S, channels)"""
     y_val: NDArray[np.int64]
@@ -79,15 +81,6 @@ def batches(n: int, batch_size: int, seed: int) -> list[Tensor]:
     return parts
 
 
-def class_weights(y: NDArray[np.int64], classes: int) -> Tensor:
-    """(C,) inverse class frequency with mean 1 over rows; 0 for a class that the fold's training rows lack."""
-    counts = np.bincount(y, minlength=classes).astype(np.float64)
-    present = counts > 0
-    weights = np.zeros(classes)
-    weights[present] = len(y) / present.sum() / counts[present]
-    return torch.tensor(weights, dtype=torch.float32)
-
-
 def fit_fold(
     spec: Spec, data: FoldData, device: str, precision: Precision, resume: ResumeState, on_epoch: OnEpoch
 ) -> Fitted:
@@ -105,10 +98,7 @@ def fit_fold(
     network.to(device).to(memory_format=precision.layout)
     optimizer = build_optimizer(network, spec.optim)
     scaler = torch.amp.GradScaler(kind, enabled=precision.name == "fp16")
-    loss_of = nn.CrossEntropyLoss(
-        weight=class_weights(data.y_train, data.classes).to(device) if spec.train.class_weights else None,
-        label_smoothing=spec.train.label_smoothing,
-    )
+    loss_of = build_loss(data.y_train, data.classes, spec.train.class_weights, spec.train.label_smoothing, device)
     mean, std = statistics(data.x_train)
     x_train, y_train = to_batch(data.x_train, device), torch.from_numpy(data.y_train.copy()).to(device)
     x_val, y_val = to_batch(data.x_val, device), torch.from_numpy(data.y_val.copy()).to(device)
@@ -196,7 +186,8 @@ def evaluate(
                 parts.append(network(inputs).float())
         logits = torch.cat(parts)
         loss = float(loss_of(logits, y))
-    return loss, metrics.score(y.cpu().numpy(), metrics.softmax(logits.cpu().numpy()))
+    p = metrics.probabilities(logits.cpu().numpy(), multilabel=y.ndim == 2)
+    return loss, metrics.score(y.cpu().numpy(), p)
 
 
 def _mean_loss(losses: list[Tensor], sizes: list[int], fold: int, epoch: int, lr: float) -> float:
