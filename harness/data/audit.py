@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from harness.data.copies import MOST_COMPARED, almost_equal, clusters, equal_to
 from harness.data.shortcuts import find_shortcuts
 from harness.metrics import UNKNOWN
+from harness.ragged import Pixels
 from harness.records import TEST, Dataset, Folds
 
 Ints = NDArray[np.int64]
@@ -60,11 +61,11 @@ def findings_from_json(data: list[dict[str, Any]]) -> list[Finding]:
     return [Finding(**{**one, "images": tuple(one["images"])}) for one in data]
 
 
-def audit(manifest: pd.DataFrame, dataset: Dataset, folds: Folds, pixels: NDArray[np.uint8]) -> list[Finding]:
+def audit(manifest: pd.DataFrame, dataset: Dataset, folds: Folds, pixels: Pixels) -> list[Finding]:
     """Everything found, what blocks first.
 
     manifest: one row per row of `dataset`, in its order; the columns split, format, mode, width and height are looked
-    at where they are there. pixels: (N, S, S, channels) as the network is shown them; only read.
+    at where they are there. pixels: (N, S, S, channels), or images of their own sizes, as the network is shown them.
     """
     group = np.unique(dataset.groups, return_inverse=True)[1].astype(np.int64)
     first = equal_to(pixels)

@@ -20,6 +20,7 @@ from harness.data.pixels import Store, open_store, store_folder
 from harness.data.scan import EMPTY_LABEL, NO_FILE, NO_LABEL, Scan, scan_data
 from harness.errors import RequestError
 from harness.home import Home, is_done, lock, read_json, write_bytes, write_json
+from harness.ragged import Pixels
 from harness.records import TEST, Dataset, Folds, Progress
 from harness.study.spec import Data
 
@@ -36,8 +37,8 @@ class Prepared:
 
     dataset: Dataset
     folds: Folds
-    pixels: NDArray[np.uint8]
-    """(N, S, S, channels) read-only memory map"""
+    pixels: Pixels
+    """(N, S, S, channels), or N images of their own sizes; a read-only memory map"""
     findings: list[Finding]
 
 

@@ -26,6 +26,7 @@ from harness.ensemble.methods import METHODS
 from harness.ensemble.oof import Embed, Model, check_probabilities, silent
 from harness.errors import HarnessError, RequestError
 from harness.home import is_done, read_json
+from harness.ragged import Pixels, Ragged
 from harness.records import Progress
 from harness.study.spec import Decode
 
@@ -50,9 +51,7 @@ class Bundle:
     about: dict[str, Any]
     """bundle.json, whole"""
 
-    def predict(
-        self, pixels: NDArray[np.uint8], device: str = "cpu", progress: Progress | None = None
-    ) -> NDArray[np.float64]:
+    def predict(self, pixels: Pixels, device: str = "cpu", progress: Progress | None = None) -> NDArray[np.float64]:
         return predict_bundle(self, pixels, device, progress)
 
 
@@ -147,19 +146,27 @@ def _check_encoders(model: Model, path: Path, members: int, folds: int) -> None:
                 raise RequestError(f"{path}: its {part} do not fit its {members} members of {folds} folds.")
 
 
+def _check_pixels(bundle: Bundle, pixels: Pixels) -> None:
+    size, channels = bundle.decode.size, bundle.decode.channels
+    if isinstance(pixels, Ragged):
+        fits, given = size == "native" and pixels.channels == channels, f"images of {pixels.channels} channels"
+    else:
+        fits = pixels.dtype == np.uint8 and pixels.shape[1:] == (size, size, channels)
+        given = f"{pixels.dtype} {pixels.shape}"
+    if not fits:
+        wanted = "their own sizes" if size == "native" else f"{size} x {size}"
+        raise RequestError(f"{bundle.path} takes uint8 images of {wanted} x {channels}, not {given}.")
+
+
 def predict_bundle(
-    bundle: Bundle, pixels: NDArray[np.uint8], device: str = "cpu", progress: Progress | None = None
+    bundle: Bundle, pixels: Pixels, device: str = "cpu", progress: Progress | None = None
 ) -> NDArray[np.float64]:
-    """(n, C) probabilities of images pixels (n, S, S, channels), decoded as bundle.decode says.
+    """(n, C) probabilities of n images, decoded as bundle.decode says: (n, S, S, channels), or of their own sizes.
 
     The same numbers as the build gave for the same images, to 1e-5. Raises RequestError when the pixels have another
     shape than the bundle was built for, or a checkpoint is another one's.
     """
-    side, channels = bundle.decode.size, bundle.decode.channels
-    if pixels.ndim != 4 or pixels.shape[1:] != (side, side, channels) or pixels.dtype != np.uint8:
-        raise RequestError(
-            f"{bundle.path} takes uint8 images of {side} x {side} x {channels}, not {pixels.dtype} {pixels.shape}."
-        )
+    _check_pixels(bundle, pixels)
     report = progress or silent
     keep = METHODS[bundle.method].needs_embeddings
     members, folds = len(bundle.weights), len(bundle.weights[0])

@@ -23,8 +23,10 @@ class Part(BaseModel):
 class Decode(Part):
     """How a file becomes pixels. Part of the pixel store's key and of every bundle."""
 
-    size: Annotated[int, Field(ge=8, le=2048)] = 128
-    """side of the square that every image is resized to, in pixels"""
+    size: Annotated[int, Field(ge=8, le=2048)] | Literal["native"] = 128
+    """side of the square that every image is resized to, in pixels; `native`: every image keeps its own size"""
+    longest: Annotated[int, Field(ge=32, le=4096)] = 1024
+    """native sizes only: images with a longer side are shrunk to this one, in pixels"""
     fit: Literal["pad", "stretch", "crop"] = "pad"
     """pad: keep the aspect ratio and fill with the border colour black; stretch: ignore it; crop: fill and cut"""
     channels: Literal[1, 3] = 1
@@ -36,6 +38,11 @@ class Decode(Part):
     @classmethod
     def _from_list(cls, value: object) -> object:
         return tuple(float(v) if isinstance(v, int) else v for v in value) if isinstance(value, list) else value
+
+    @property
+    def side(self) -> int:
+        """The side of the square, or a typical one where images keep their sizes."""
+        return min(224, self.longest) if self.size == "native" else self.size
 
 
 class Data(Part):
