@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from harness.data.audit import Finding, audit, findings_from_json, findings_to_json
 from harness.data.folds import check_folds, make_folds
-from harness.data.pixels import Store, open_store, store_folder
+from harness.data.pixels import Store, open_store, remove_store, store_folder
 from harness.data.scan import EMPTY_LABEL, NO_FILE, NO_LABEL, Scan, scan_data
 from harness.errors import RequestError
 from harness.home import Home, is_done, lock, read_json, write_bytes, write_json
@@ -38,6 +38,8 @@ class Prepared:
     pixels: NDArray[np.uint8]
     """(N, S, S, channels) read-only memory map"""
     findings: list[Finding]
+    filtered: dict[str, int]
+    """rows that data.where left out, by condition"""
 
 
 def prepare(data: Data, seed: int, home: Home, progress: Progress) -> Prepared:
@@ -56,7 +58,7 @@ def prepare(data: Data, seed: int, home: Home, progress: Progress) -> Prepared:
             f"the data cannot be trusted as it is ({len(blocking)} findings that block):\n  {said}\n"
             "Correct the labels file. `harness data audit` lists every finding with its images."
         )
-    return Prepared(found.dataset, folds, found.store.pixels, findings)
+    return Prepared(found.dataset, folds, found.store.pixels, findings, found.scan.filtered)
 
 
 def scan(data: Data, home: Home, progress: Progress) -> pd.DataFrame:
@@ -65,13 +67,15 @@ def scan(data: Data, home: Home, progress: Progress) -> pd.DataFrame:
     return scan_data(data, home, progress).manifest
 
 
-def findings(data: Data, seed: int, home: Home, progress: Progress) -> list[Finding]:
+def findings(data: Data, seed: int, home: Home, progress: Progress, force: bool = False) -> list[Finding]:
     """Everything that is wrong with a data set, for `harness data audit`: what blocks is listed instead of raised.
 
     Images that cannot be used block where data.on_error says refuse. Where a given split cuts a group, the split is
-    audited as it stands. Raises RequestError where there is no data set to look at.
+    audited as it stands. With `force` every header is read and every image decoded again.
+
+    Raises RequestError where there is no data set to look at.
     """
-    found = _gather(data, seed, home, progress, drop=True)
+    found = _gather(data, seed, home, progress, drop=True, force=force)
     unusable = _unusable(found.problems, "block" if data.on_error == "refuse" else "warn")
     try:
         folds = _stored_folds(found.dataset, found.rows, data, seed, home)
@@ -96,9 +100,9 @@ class _Gathered:
     """reason by id, of those that cannot"""
 
 
-def _gather(data: Data, seed: int, home: Home, progress: Progress, drop: bool) -> _Gathered:
+def _gather(data: Data, seed: int, home: Home, progress: Progress, drop: bool, force: bool = False) -> _Gathered:
     """The usable rows with their pixels. Unless `drop`, raises at the first step that finds unusable ones."""
-    found = scan_data(data, home, progress)
+    found = scan_data(data, home, progress, force)
     usable = found.manifest["problem"] == ""
     bad = found.manifest[~usable]
     problems: dict[str, str] = dict(zip(bad["id"], bad["problem"], strict=True))
@@ -108,6 +112,8 @@ def _gather(data: Data, seed: int, home: Home, progress: Progress, drop: bool) -
     _require_classes(rows, found.classes, len(problems))
     if not drop and not is_done(store_folder(found.root, rows, data.decode, home)):
         _divide(rows, found.classes, data, seed)  # too few of a class is known before anything is decoded
+    if force:
+        remove_store(found.root, rows, data.decode, home)
     store = open_store(found.root, rows, data.decode, home, progress, keep_going=drop)
     if store.problems and not drop:
         raise _refusal(store.problems, found)
@@ -134,8 +140,9 @@ def _require_classes(rows: pd.DataFrame, classes: tuple[str, ...], left_out: int
     missing = [name for name in classes if name not in there]
     if missing:
         raise RequestError(
-            f"no usable image is left of class {', '.join(missing)}: {left_out} images were left out "
-            "(data.on_error: drop). Fix their files; `harness data scan` lists them."
+            f"no usable image is left of class {', '.join(missing)}: {left_out} images were left out for their faults "
+            "(data.on_error: drop; `harness data scan` lists them), others by data.where. "
+            "Fix the files or the condition."
         )
 
 
