@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from harness.data import raster
 from harness.data.dicom import is_dicom, read_dicom
+from harness.data.npz import archive_of, as_file, is_array, read_array
 from harness.data.retries import patiently
 from harness.data.unreadable import Unreadable as Unreadable
 from harness.data.unreadable import cannot_open
@@ -42,14 +43,16 @@ def decode_with_digest(path: Path, how: Decode) -> tuple[NDArray[np.uint8], str]
 
 def decode_bytes(data: bytes, suffix: str, how: Decode) -> NDArray[np.uint8]:
     """`decode` for a file already in memory; `suffix` breaks the tie for DICOM without a preamble."""
+    if is_array(data):
+        return to_square(read_array(data), how)
     picture = read_dicom(data, how.window) if looks_like_dicom(data, suffix) else raster.read_raster(data)
     return to_square(picture, how)
 
 
 def read_file(path: Path) -> bytes:
-    """The file's bytes; failures of the storage are tried again. Raises Unreadable."""
+    """The file's bytes, or an image's of an archive (see `npz`); failing storage is tried again. Raises Unreadable."""
     try:
-        data = patiently(path.read_bytes)
+        data = patiently(path.read_bytes if archive_of(path) is None else lambda: as_file(path))
     except OSError as error:
         raise cannot_open(error) from None
     if not data:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from harness.data.decode import looks_like_dicom
 from harness.data.dicom import IDENTIFYING, TECHNICAL, dicom_header
+from harness.data.npz import archive_of, is_archive, shape_of
 from harness.data.raster import raster_header
 from harness.data.retries import patiently
 from harness.data.unreadable import Unreadable, cannot_open
@@ -63,6 +64,9 @@ def read_header(path: Path, hashed: Hash) -> Header:
 
 
 def _read(path: Path, hashed: Hash) -> Header:
+    if archive_of(path) is not None:
+        height, width, *colours = shape_of(path)
+        return Header(width, height, "RGB" if colours else "L", "NPZ")
     with path.open("rb") as file:
         start = file.read(132)
         if not start:
@@ -103,6 +107,9 @@ def headers_of(root: Path, names: list[str], home: Home, progress: Progress, for
 
 
 def _look(root: Path, names: list[str]) -> tuple[list[int], list[int]]:
+    if is_archive(root):  # its size and time are those of every image inside
+        facts = root.stat()
+        return [facts.st_size] * len(names), [facts.st_mtime_ns] * len(names)
     sizes, times = [], []
     for name in names:
         try:

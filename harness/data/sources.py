@@ -13,6 +13,7 @@ import pandas as pd
 
 from harness.data.decode import IMAGE_SUFFIXES
 from harness.data.names import fixed_folder, image_ids, pattern_columns, pattern_folder, take_apart, template_columns
+from harness.data.npz import is_archive, read_rows
 from harness.data.tables import SUFFIXES, read_table
 from harness.errors import RequestError, nearest
 from harness.home import Home
@@ -45,8 +46,10 @@ class Source:
 def read_source(data: Data, root: Path, home: Home) -> Source:
     """Raises RequestError for a missing root or table, text that is no table, a template or pattern that fits
     nothing, columns that are named twice, paths out of the root."""
+    if is_archive(root):
+        return _archive(data, root)
     if not root.is_dir():
-        raise RequestError(f"data.root: there is no folder {root}. Type: --set data.root=FOLDER")
+        raise RequestError(f"data.root: there is no folder (and no .npz file) {root}. Type: --set data.root=FOLDER")
     if data.labels == FOLDERS:
         return _class_folders(data, root, home)
     path = _labels_file(data, root)
@@ -179,6 +182,15 @@ def _joined(table: pd.DataFrame, lines: list[int], path: Path, data: Data, root:
         [lines[row] if row >= 0 else 0 for row in rows] + [lines[row] for row in alone],
         problems + [NO_FILE] * len(alone),
     )
+
+
+def _archive(data: Data, root: Path) -> Source:
+    """The images, labels and official split of one .npz file."""
+    needless = [key for key in ("labels", "pattern", "join") if getattr(data, key) != Data.model_fields[key].default]
+    if needless:
+        raise RequestError(f"data.{needless[0]}: {root} holds its own labels and split. Leave this key out.")
+    rows = read_rows(root)
+    return Source(root, rows.columns, rows.ids, [0] * len(rows.ids), [""] * len(rows.ids))
 
 
 def _class_folders(data: Data, root: Path, home: Home) -> Source:
