@@ -69,8 +69,8 @@ def read_rows(archive: Path) -> Rows:
         y = labels[name].reshape(len(labels[name]), -1) if labels[name].ndim in (1, 2) else labels[name]
         if y.ndim != 2 or len(y) != shapes[name][0] or y.dtype.kind not in "iub":
             raise RequestError(
-                f"data.root: {archive}: {name}_labels is {y.dtype} {labels[name].shape}; {name}_images asks for whole numbers "
-                f"({shapes[name][0]},) or ({shapes[name][0]}, labels)."
+                f"data.root: {archive}: {name}_labels is {y.dtype} {labels[name].shape}; {name}_images asks for "
+                f"whole numbers ({shapes[name][0]},) or ({shapes[name][0]}, labels)."
             )
         several = [f"label_{number}" for number in range(y.shape[1])]
         columns = pd.DataFrame(y.astype(np.int64).astype(str), columns=several if y.shape[1] > 1 else ["label"])

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.data.acknowledge import acknowledge, way_out
 from harness.data.audit import Finding, audit, findings_from_json, findings_to_json
 from harness.data.folds import check_folds, make_folds
 from harness.data.pixels import Store, open_store, remove_store, store_folder
@@ -51,12 +52,13 @@ def prepare(data: Data, seed: int, home: Home, progress: Progress) -> Prepared:
     found = _gather(data, seed, home, progress, drop=data.on_error == "drop")
     folds = _stored_folds(found.dataset, found.rows, data, seed, home)
     findings = _unusable(found.problems, "warn") + _stored_findings(found, folds, data, home)
+    findings = acknowledge(findings, data.acknowledge)
     blocking = [finding for finding in findings if finding.severity == "block"]
     if blocking:
         said = "\n  ".join(f"{finding.kind}: {finding.message}" for finding in blocking[:SHOWN])
         raise RequestError(
             f"the data cannot be trusted as it is ({len(blocking)} findings that block):\n  {said}\n"
-            "Correct the labels file. `harness data audit` lists every finding with its images."
+            f"Correct the labels file.{way_out(blocking)} `harness data audit` lists every finding with its images."
         )
     return Prepared(found.dataset, folds, found.store.pixels, findings, found.scan.filtered)
 
@@ -85,8 +87,10 @@ def findings(data: Data, seed: int, home: Home, progress: Progress, force: bool 
         held_out = found.rows["split"].str.lower() == "test"
         dealt = np.unique(found.dataset.groups, return_inverse=True)[1] % data.folds  # never trained on
         folds = Folds(fold=np.where(held_out, TEST, dealt).astype(np.int64), k=data.folds, folds_hash="")
-        return unusable + audit(found.rows, found.dataset, folds, found.store.pixels)
-    return unusable + _stored_findings(found, folds, data, home)
+        looked_at = audit(found.rows, found.dataset, folds, found.store.pixels)
+    else:
+        looked_at = _stored_findings(found, folds, data, home)
+    return unusable + acknowledge(looked_at, data.acknowledge)
 
 
 @dataclass(frozen=True)

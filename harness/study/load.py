@@ -19,8 +19,8 @@ from harness.study.spec import Part, Spec
 SHIPPED = (Path(__file__).parents[1] / "studies", Path(__file__).parents[2] / "studies")
 FREE_KEYS = ("search.trials", "search.timeout_minutes", "description", "data.root")
 """may differ between two runs of one study; that moved data are the same is checked by their content"""
-FREE_BLOCKS = ("data.where",)
-"""keys whose value is a block of names that only the data know"""
+FREE_BLOCKS = ("data.where", "data.acknowledge")
+"""keys whose value is a block of names of its own"""
 
 
 @dataclass(frozen=True)

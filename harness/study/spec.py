@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Acknowledgeable = Literal["exact_duplicate", "near_duplicate", "conflicting_labels", "prevalence_shift", "shortcut"]
+"""kinds of findings that a study may accept with a reason; a group in two parts is none of them"""
 Cell = str | int | float
 """what a condition holds a cell of a table against"""
 
@@ -75,6 +77,9 @@ class Data(Part):
     """K, the parts of the development data"""
     on_error: Literal["refuse", "drop"] = "refuse"
     """what to do about unreadable images and rows without a partner: stop, or list, count and leave out"""
+    acknowledge: dict[Acknowledgeable, str] | None = None
+    """findings of `harness data audit` that may stay, each with the reason in words, which every run then carries:
+    `{conflicting_labels: "two readers disagreed, both labels are kept"}`"""
     decode: Decode = Decode()
 
     @field_validator("pattern")
@@ -91,6 +96,14 @@ class Data(Part):
     @classmethod
     def _conditions(cls, value: object) -> object:
         return {name: _condition(name, one) for name, one in _dotted(value)} if isinstance(value, dict) else value
+
+    @field_validator("acknowledge")
+    @classmethod
+    def _in_words(cls, value: dict[Acknowledgeable, str] | None) -> dict[Acknowledgeable, str] | None:
+        for kind, reason in (value or {}).items():
+            if len(reason.split()) < 3:
+                raise ValueError(f"{kind}: say in words why it may stay (three words or more)")
+        return value
 
     @model_validator(mode="after")
     def _joined_by_pattern(self) -> "Data":
