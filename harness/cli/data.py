@@ -131,7 +131,7 @@ def _document(study: "Study", prepared: "Prepared") -> dict[str, Any]:
                 "part": part,
                 "rows": len(rows),
                 "groups": len(set(dataset.groups[rows].tolist())),
-                "counts": {label: int((dataset.y[rows] == c).sum()) for c, label in enumerate(dataset.classes)},
+                "counts": dict(zip(dataset.classes, dataset.counts(rows), strict=True)),
             }
             for part, rows in parts
         ],

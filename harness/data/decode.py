@@ -25,7 +25,7 @@ IMAGE_SUFFIXES = frozenset((*raster.SUFFIXES, *DICOM_SUFFIXES))
 
 
 def decode(path: Path, how: Decode) -> NDArray[np.uint8]:
-    """The file as (S, S, channels) uint8, S = how.size.
+    """The file as (S, S, channels) uint8, S = how.size; or (H, W, channels), its own size, where that is `native`.
 
     The picture is read at full size (see `raster` and `dicom` for the rules), made grey by Rec. 601 luma or repeated
     to RGB, and resized with antialiasing (triangle filter over the area that one pixel covers): `pad` keeps the
@@ -44,9 +44,9 @@ def decode_with_digest(path: Path, how: Decode) -> tuple[NDArray[np.uint8], str]
 def decode_bytes(data: bytes, suffix: str, how: Decode) -> NDArray[np.uint8]:
     """`decode` for a file already in memory; `suffix` breaks the tie for DICOM without a preamble."""
     if is_array(data):
-        return to_square(read_array(data), how)
+        return to_size(read_array(data), how)
     picture = read_dicom(data, how.window) if looks_like_dicom(data, suffix) else raster.read_raster(data)
-    return to_square(picture, how)
+    return to_size(picture, how)
 
 
 def read_file(path: Path) -> bytes:
@@ -60,18 +60,33 @@ def read_file(path: Path) -> bytes:
     return data
 
 
-def to_square(picture: NDArray[np.uint8], how: Decode) -> NDArray[np.uint8]:
-    """(H, W) or (H, W, 3) uint8 to (S, S, channels)."""
+def to_size(picture: NDArray[np.uint8], how: Decode) -> NDArray[np.uint8]:
+    """(H, W) or (H, W, 3) uint8 to (S, S, channels), or to (H, W, channels) where images keep their size."""
     image = PIL.Image.fromarray(picture)
     if how.channels == 1 and image.mode != "L":
         image = image.convert("L")
-    side, (width, height) = how.size, image.size
+    image = _shrunk(image, how.longest) if how.size == "native" else _squared(image, how.size, how.fit)
+    if how.channels == 3 and image.mode != "RGB":
+        image = image.convert("RGB")
+    return np.array(image, dtype=np.uint8).reshape(image.height, image.width, how.channels)
+
+
+def _shrunk(image: PIL.Image.Image, longest: int) -> PIL.Image.Image:
+    longer = max(image.size)
+    if longer <= longest:
+        return image
+    width, height = (max(1, round(side * longest / longer)) for side in image.size)
+    return image.resize((width, height), PIL.Image.Resampling.BILINEAR)
+
+
+def _squared(image: PIL.Image.Image, side: int, fit: str) -> PIL.Image.Image:
+    width, height = image.size
     box = None
     target = (side, side)
-    if how.fit == "crop":
+    if fit == "crop":
         edge = min(width, height)
         box = ((width - edge) / 2, (height - edge) / 2, (width + edge) / 2, (height + edge) / 2)
-    elif how.fit == "pad":
+    elif fit == "pad":
         longer = max(width, height)
         target = (max(1, round(width * side / longer)), max(1, round(height * side / longer)))
     if box is not None or target != image.size:
@@ -80,9 +95,7 @@ def to_square(picture: NDArray[np.uint8], how: Decode) -> NDArray[np.uint8]:
         square = PIL.Image.new(image.mode, (side, side))
         square.paste(image, ((side - target[0]) // 2, (side - target[1]) // 2))
         image = square
-    if how.channels == 3 and image.mode != "RGB":
-        image = image.convert("RGB")
-    return np.array(image, dtype=np.uint8).reshape(side, side, how.channels)
+    return image
 
 
 def looks_like_dicom(data: bytes, suffix: str) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from harness.data.answers import join_answers, require_both
 from harness.data.sources import NO_FOLDER, NO_LABEL, NO_MATCH, Source
 from harness.errors import RequestError, nearest
 from harness.study.spec import Data
@@ -44,7 +45,7 @@ class Labels:
 
 def needed_columns(data: Data) -> list[tuple[str, str]]:
     """(key, column) of every column that a study names besides its filters."""
-    wanted = [("data.label", data.label)]
+    wanted = [("data.label", column) for column in ((data.label,) if isinstance(data.label, str) else data.label)]
     if data.group != NO_GROUP:
         wanted.append(("data.group", data.group))
     if data.split is not None:
@@ -91,7 +92,9 @@ def _check_rows(rows: pd.DataFrame, data: Data, path: Path) -> None:
 
 
 def _label(table: pd.DataFrame, data: Data, path: Path, lines: list[int]) -> "pd.Series[str] | list[str]":
-    return table[data.label]
+    if isinstance(data.label, str):
+        return table[data.label]
+    return join_answers(table, data.label, data.missing, path, lines)
 
 
 def _place(path: Path, row: "pd.Series[str]") -> str:
@@ -100,6 +103,11 @@ def _place(path: Path, row: "pd.Series[str]") -> str:
 
 
 def _classes(rows: pd.DataFrame, data: Data, path: Path) -> tuple[str, ...]:
+    if not isinstance(data.label, str):
+        if data.classes is not None and data.classes != data.label:
+            raise RequestError("data.classes: with several label columns the classes are those columns. Leave it out.")
+        require_both(list(rows["label"]), data.label, path)
+        return data.label
     found = sorted(set(rows["label"]) - {""}, key=_natural)
     if data.classes is not None:
         strange = rows[~rows["label"].isin([*data.classes, ""])]

@@ -14,12 +14,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.data.acknowledge import acknowledge, way_out
+from harness.data.answers import split_answers
 from harness.data.audit import Finding, audit, findings_from_json, findings_to_json
 from harness.data.folds import check_folds, make_folds
 from harness.data.pixels import Store, open_store, remove_store, store_folder
 from harness.data.scan import EMPTY_LABEL, NO_FILE, NO_LABEL, Scan, scan_data
 from harness.errors import RequestError
 from harness.home import Home, is_done, lock, read_json, write_bytes, write_json
+from harness.ragged import Pixels
 from harness.records import TEST, Dataset, Folds, Progress
 from harness.study.spec import Data
 
@@ -36,8 +38,8 @@ class Prepared:
 
     dataset: Dataset
     folds: Folds
-    pixels: NDArray[np.uint8]
-    """(N, S, S, channels) read-only memory map"""
+    pixels: Pixels
+    """(N, S, S, channels), or N images of their own sizes; a read-only memory map"""
     findings: list[Finding]
     filtered: dict[str, int]
     """rows that data.where left out, by condition"""
@@ -113,7 +115,7 @@ def _gather(data: Data, seed: int, home: Home, progress: Progress, drop: bool, f
     if problems and not drop:
         raise _refusal(problems, found)
     rows = found.manifest[usable].reset_index(drop=True)
-    _require_classes(rows, found.classes, len(problems))
+    _require_classes(rows, found.classes, len(problems), data)
     if not drop and not is_done(store_folder(found.root, rows, data.decode, home)):
         _divide(rows, found.classes, data, seed)  # too few of a class is known before anything is decoded
     if force:
@@ -124,8 +126,8 @@ def _gather(data: Data, seed: int, home: Home, progress: Progress, drop: bool, f
     if store.problems:
         rows = rows[~rows["id"].isin(list(store.problems))].reset_index(drop=True)
         problems |= store.problems
-        _require_classes(rows, found.classes, len(problems))
-    return _Gathered(found, rows, store, _dataset(found, rows, store), problems)
+        _require_classes(rows, found.classes, len(problems), data)
+    return _Gathered(found, rows, store, _dataset(found, rows, store, data), problems)
 
 
 def _refusal(problems: dict[str, str], found: Scan) -> RequestError:
@@ -139,9 +141,10 @@ def _refusal(problems: dict[str, str], found: Scan) -> RequestError:
     )
 
 
-def _require_classes(rows: pd.DataFrame, classes: tuple[str, ...], left_out: int) -> None:
-    there = set(rows["label"])
-    missing = [name for name in classes if name not in there]
+def _require_classes(rows: pd.DataFrame, classes: tuple[str, ...], left_out: int, data: Data) -> None:
+    y = _labels(rows, classes, data)
+    there = (y == 1).any(axis=0) if y.ndim == 2 else np.isin(np.arange(len(classes)), y)
+    missing = [name for name, found in zip(classes, there.tolist(), strict=True) if not found]
     if missing:
         raise RequestError(
             f"no usable image is left of class {', '.join(missing)}: {left_out} images were left out for their faults "
@@ -150,19 +153,22 @@ def _require_classes(rows: pd.DataFrame, classes: tuple[str, ...], left_out: int
         )
 
 
-def _dataset(found: Scan, rows: pd.DataFrame, store: Store) -> Dataset:
+def _dataset(found: Scan, rows: pd.DataFrame, store: Store, data: Data) -> Dataset:
     groups = rows["group"].to_numpy(dtype=np.str_)
     return Dataset(
         ids=store.ids,
         files=tuple(str(found.root / name) for name in store.ids.tolist()),
-        y=_class_numbers(rows, found.classes),
+        y=_labels(rows, found.classes, data),
         groups=groups,
         classes=found.classes,
         data_hash=_data_hash(store, list(rows["label"]), groups),
     )
 
 
-def _class_numbers(rows: pd.DataFrame, classes: tuple[str, ...]) -> NDArray[np.int64]:
+def _labels(rows: pd.DataFrame, classes: tuple[str, ...], data: Data) -> NDArray[np.int64]:
+    """(N,) class numbers, or (N, C) answers where the study names several label columns."""
+    if not isinstance(data.label, str):
+        return split_answers(list(rows["label"]))
     index = {name: number for number, name in enumerate(classes)}
     return np.array([index[label] for label in rows["label"]], dtype=np.int64)
 
@@ -179,7 +185,7 @@ def _data_hash(store: Store, labels: list[str], groups: NDArray[np.str_]) -> str
 
 def _divide(rows: pd.DataFrame, classes: tuple[str, ...], data: Data, seed: int) -> Folds:
     return make_folds(
-        _class_numbers(rows, classes),
+        _labels(rows, classes, data),
         rows["group"].to_numpy(dtype=np.str_),
         data.folds,
         seed,

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness.columns import to_column
 from harness.data.prepare import Prepared, prepare
 from harness.ensemble.bundle import FORMAT, link_or_copy, sha256
 from harness.ensemble.embed import EncoderCache, StudyOutputs, read_encoders
@@ -86,12 +87,14 @@ def build(
         }
         fitted = chosen.fit(table, embed[chosen.embeddings], seed, report)
         test_p = fitted.model.predict(test_logits, outputs.test_embeddings if chosen.needs_embeddings else None)
-        ensemble = Predictions(method, "ensemble", fitted.oof, check_probabilities(test_p, f"{method}, test split"))
+        test_p = check_probabilities(test_p, f"{method}, test split", table.multilabel)
+        ensemble = Predictions(method, "ensemble", fitted.oof, test_p)
+        titles = [_title(member, metas[m]) for m, member in enumerate(members)]
         singles = [
-            Predictions(_title(member, metas[m]), "single", single_oof(table, m), single_predict(test_logits, m))
-            for m, member in enumerate(members)
+            Predictions(title, "single", single_oof(table, m), single_predict(test_logits, m, table.multilabel))
+            for m, title in enumerate(titles)
         ]
-        mean = Predictions("mean", "mean", mean_oof(table), mean_predict(test_logits))
+        mean = Predictions("mean", "mean", mean_oof(table), mean_predict(test_logits, table.multilabel))
         result = _score(home, study.name, [*singles, mean, ensemble], members, table, data, top, metric, seed, report)
         for left_over in result.bundle.parent.glob(f".{result.bundle.name}.*"):
             shutil.rmtree(left_over, ignore_errors=True)  # of a build that was killed: this study's lock is ours
@@ -183,9 +186,9 @@ def _write_files(
         {
             "id": pa.array(data.dataset.ids[rows].tolist(), pa.string()),
             "group": pa.array(data.dataset.groups[rows].tolist(), pa.string()),
-            "y": pa.array(data.dataset.y[rows], pa.int64()),
+            "y": to_column(data.dataset.y[rows]),
             "split": pa.array(["oof"] * len(development) + ["test"] * len(test), pa.string()),
-            "probabilities": pa.array(list(np.concatenate([ensemble.oof, ensemble.test])), pa.list_(pa.float64())),
+            "probabilities": to_column(np.concatenate([ensemble.oof, ensemble.test])),
         }
     )
     pq.write_table(table, folder / "predictions.parquet")
@@ -218,6 +221,7 @@ def _about(
         "top": top,
         "seed": seed,
         "classes": list(data.dataset.classes),
+        "multilabel": data.dataset.multilabel,
         "decode": metas[0][0].decode,
         "members": [
             {

@@ -28,8 +28,10 @@ class Part(BaseModel):
 class Decode(Part):
     """How a file becomes pixels. Part of the pixel store's key and of every bundle."""
 
-    size: Annotated[int, Field(ge=8, le=2048)] = 128
-    """side of the square that every image is resized to, in pixels"""
+    size: Annotated[int, Field(ge=8, le=2048)] | Literal["native"] = 128
+    """side of the square that every image is resized to, in pixels; `native`: every image keeps its own size"""
+    longest: Annotated[int, Field(ge=32, le=4096)] = 1024
+    """native sizes only: images with a longer side are shrunk to this one, in pixels"""
     fit: Literal["pad", "stretch", "crop"] = "pad"
     """pad: keep the aspect ratio and fill with the border colour black; stretch: ignore it; crop: fill and cut"""
     channels: Literal[1, 3] = 1
@@ -41,6 +43,11 @@ class Decode(Part):
     @classmethod
     def _from_list(cls, value: object) -> object:
         return tuple(float(v) if isinstance(v, int) else v for v in value) if isinstance(value, list) else value
+
+    @property
+    def side(self) -> int:
+        """The side of the square, or a typical one where images keep their sizes."""
+        return min(224, self.longest) if self.size == "native" else self.size
 
 
 class Data(Part):
@@ -54,8 +61,10 @@ class Data(Part):
     the first folder under `root` is the class"""
     image: str = "{file}"
     """the image's path from `root`, built from columns: `images/{file}`, or `images/{id:0>3}.png` to pad ids"""
-    label: str = "label"
-    """the column with the class"""
+    label: str | Annotated[tuple[str, ...], Field(min_length=1)] = "label"
+    """the column with the class; or a list of columns with 1 and 0, for several labels an image (multi-label)"""
+    missing: Literal["refuse", "ignore", "negative"] = "refuse"
+    """what an empty cell (or -1) among several labels means: an error; not known (left out of loss, scores); or no"""
     pattern: str | None = None
     """a regular expression for the image's whole path from `root`; its named groups become columns:
     `images/(?P<case>[^_]+)_(?P<stain>[^_]+)_.*`. Columns are what label, group, split, join and where can name"""
@@ -111,7 +120,7 @@ class Data(Part):
             raise ValueError(f"join: {self.join} is no group of data.pattern. Write (?P<{self.join}>...) there")
         return self
 
-    @field_validator("classes", mode="before")
+    @field_validator("classes", "label", mode="before")
     @classmethod
     def _classes_from_list(cls, value: object) -> object:
         return tuple(str(v) for v in value) if isinstance(value, list) else value
