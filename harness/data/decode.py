@@ -11,8 +11,11 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from harness.data import raster
-from harness.data.dicom import dicom_header, is_dicom, read_dicom
+from harness.data.dicom import is_dicom, read_dicom
+from harness.data.npz import archive_of, as_file, is_array, read_array
+from harness.data.retries import patiently
 from harness.data.unreadable import Unreadable as Unreadable
+from harness.data.unreadable import cannot_open
 from harness.study.spec import Decode
 
 VERSION = 1
@@ -40,24 +43,18 @@ def decode_with_digest(path: Path, how: Decode) -> tuple[NDArray[np.uint8], str]
 
 def decode_bytes(data: bytes, suffix: str, how: Decode) -> NDArray[np.uint8]:
     """`decode` for a file already in memory; `suffix` breaks the tie for DICOM without a preamble."""
-    picture = read_dicom(data, how.window) if _is_dicom(data, suffix) else raster.read_raster(data)
+    if is_array(data):
+        return to_size(read_array(data), how)
+    picture = read_dicom(data, how.window) if looks_like_dicom(data, suffix) else raster.read_raster(data)
     return to_size(picture, how)
 
 
-def header(path: Path) -> tuple[int, int, str, str]:
-    """(width, height, mode, format) from the file's header alone. Raises Unreadable."""
-    data = read_file(path)
-    if _is_dicom(data, path.suffix):
-        return *dicom_header(data), "DICOM"
-    return raster.raster_header(data)
-
-
 def read_file(path: Path) -> bytes:
-    """The file's bytes. Raises Unreadable."""
+    """The file's bytes, or an image's of an archive (see `npz`); failing storage is tried again. Raises Unreadable."""
     try:
-        data = path.read_bytes()
+        data = patiently(path.read_bytes if archive_of(path) is None else lambda: as_file(path))
     except OSError as error:
-        raise Unreadable(f"cannot be opened: {error.strerror or type(error).__name__}") from None
+        raise cannot_open(error) from None
     if not data:
         raise Unreadable("an empty file")
     return data
@@ -101,5 +98,6 @@ def _squared(image: PIL.Image.Image, side: int, fit: str) -> PIL.Image.Image:
     return image
 
 
-def _is_dicom(data: bytes, suffix: str) -> bool:
+def looks_like_dicom(data: bytes, suffix: str) -> bool:
+    """By the first bytes of a file (132 of them are enough), or else by its name."""
     return is_dicom(data) or suffix.lower() in DICOM_SUFFIXES

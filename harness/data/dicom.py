@@ -10,7 +10,7 @@ import logging
 import warnings
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,29 @@ from harness.data.unreadable import Unreadable
 
 MAX_PIXELS = 89_478_485
 """of one frame; the same limit as for other images"""
+TECHNICAL = (
+    "Modality",
+    "BodyPartExamined",
+    "ViewPosition",
+    "Laterality",
+    "ImageLaterality",
+    "PatientPosition",
+    "Manufacturer",
+    "ManufacturerModelName",
+    "KVP",
+    "SliceThickness",
+    "PixelSpacing",
+    "NumberOfFrames",
+    "BitsAllocated",
+    "BitsStored",
+    "SamplesPerPixel",
+    "Rows",
+    "Columns",
+    "PhotometricInterpretation",
+)
+"""attributes that say how an image was made and not of whom: the only ones that are ever kept as they are"""
+IDENTIFYING = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "AccessionNumber")
+"""attributes that tell who belongs together: kept as salted hashes alone"""
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -50,13 +73,39 @@ def read_dicom(data: bytes, window: tuple[float, float] | None = None) -> NDArra
         raise Unreadable(f"cannot decode the {syntax} pixel data ({type(error).__name__}){hint}") from None
 
 
-def dicom_header(data: bytes) -> tuple[int, int, str]:
-    """(width, height, photometric interpretation). Raises Unreadable."""
-    dataset = _open(data, stop_before_pixels=True)
+def dicom_header(file: BinaryIO) -> tuple[int, int, str, dict[str, str]]:
+    """(width, height, photometric interpretation, attributes of TECHNICAL and IDENTIFYING by keyword) of an open file,
+    of which no more is read than its header. An attribute that is not there is ''.
+
+    The identifying ones are as written: whoever calls this hashes them. Raises Unreadable, and OSError where the
+    storage fails.
+    """
+    pydicom = _pydicom()
+    names = [*TECHNICAL, *IDENTIFYING]
     try:
-        return int(dataset.Columns), int(dataset.Rows), str(dataset.PhotometricInterpretation)
-    except Exception:
-        raise Unreadable("a DICOM file without an image") from None
+        dataset = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=names)
+        if "Rows" not in dataset or "Columns" not in dataset:
+            raise Unreadable("a DICOM file without an image")
+        if dataset.Rows * dataset.Columns > MAX_PIXELS:
+            raise Unreadable(f"more than {MAX_PIXELS} pixels: refused as a decompression bomb")
+        attributes = {name: _as_text(dataset.get(name)) for name in names}
+        facts = int(dataset.Columns), int(dataset.Rows)
+    except Unreadable:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise Unreadable(f"damaged DICOM header ({type(error).__name__})") from None
+    if not attributes["PhotometricInterpretation"]:
+        raise Unreadable("a DICOM file without an image")
+    return *facts, attributes["PhotometricInterpretation"], attributes
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    several = not isinstance(value, str) and hasattr(value, "__iter__")
+    return " ".join(str(one).strip() for one in value) if several else str(value).strip()
 
 
 def write_dicom(
@@ -116,10 +165,10 @@ def _pydicom() -> ModuleType:
     return module
 
 
-def _open(data: bytes, stop_before_pixels: bool = False) -> Any:
+def _open(data: bytes) -> Any:
     pydicom = _pydicom()
     try:
-        dataset = pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=stop_before_pixels)
+        dataset = pydicom.dcmread(io.BytesIO(data), force=True)
         if "Rows" not in dataset or "Columns" not in dataset:
             raise Unreadable("a DICOM file without an image")
         if dataset.Rows * dataset.Columns > MAX_PIXELS:

@@ -73,6 +73,16 @@ def open_store(
     return _read(folder, how)
 
 
+def remove_store(root: Path, rows: pd.DataFrame, how: Decode, home: Home) -> None:
+    """Take the store of these rows away, so that it is built anew. Who has it open keeps what it has."""
+    folder = store_folder(root, rows, how, home)
+    with lock(home.pixels / f"{folder.name}.lock", "the pixel store of this data set", wait_seconds=6 * 3600):
+        if folder.exists():
+            away = folder.with_name(f".{folder.name}.removed")  # whole or not at all; _build clears what is left
+            folder.rename(away)
+            shutil.rmtree(away, ignore_errors=True)
+
+
 def _is_current(folder: Path, root: Path, how: Decode) -> bool:
     """Whether a store is there whose undecodable files still are: a decoder may have been installed since."""
     if not is_done(folder):

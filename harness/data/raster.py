@@ -9,6 +9,7 @@ the first is read. Pillow itself reads 16-bit RGB as 8-bit. Knows nothing of siz
 
 import io
 import warnings
+from typing import BinaryIO
 
 import numpy as np
 import PIL.Image
@@ -46,15 +47,16 @@ def read_raster(data: bytes) -> NDArray[np.uint8]:
         raise Unreadable(_reason(error)) from None
 
 
-def raster_header(data: bytes) -> tuple[int, int, str, str]:
-    """(width, height, mode, format) without decoding. Raises Unreadable."""
-    image = _open(data)
+def raster_header(file: BinaryIO) -> tuple[int, int, str, str]:
+    """(width, height, mode, format) of an open file, of which no more is read than that takes. Raises Unreadable, and
+    OSError where the storage fails."""
+    image = _open(file)
     return image.width, image.height, image.mode, str(image.format)
 
 
-def _open(data: bytes) -> PIL.Image.Image:
+def _open(data: bytes | BinaryIO) -> PIL.Image.Image:
     try:
-        image = PIL.Image.open(io.BytesIO(data))
+        image = PIL.Image.open(io.BytesIO(data) if isinstance(data, bytes) else data)
         if image.width * image.height > MAX_PIXELS:
             raise Unreadable(f"more than {MAX_PIXELS} pixels: refused as a decompression bomb")
         if image.width < 1 or image.height < 1:
@@ -63,6 +65,8 @@ def _open(data: bytes) -> PIL.Image.Image:
     except Unreadable:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise Unreadable(_reason(error)) from None
 
 

@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 from test_scan import data, make, quiet
 
-from harness.data.manifest import read_labels
 from harness.data.prepare import findings, prepare
 from harness.data.scan import EMPTY_LABEL, scan_data
 from harness.errors import RequestError
@@ -20,8 +19,9 @@ IMAGES = ["a.png", "b.png", "c.png", "d.png", "e.png"]
 def test_answers_are_read_with_their_gaps(tmp_path: Path) -> None:
     root = make(tmp_path / "root", TABLE, IMAGES)
     for missing, third in (("ignore", "1?"), ("negative", "10")):
-        labels = read_labels(data(root, label=["fluid", "air"], missing=missing), root)
-        assert list(labels.rows["label"]) == ["10", "01", third, "", "10"] and labels.classes == ("fluid", "air")
+        asked = data(root, label=["fluid", "air"], missing=missing)
+        scan = scan_data(asked, Home(tmp_path / "home"), quiet)
+        assert list(scan.manifest["label"]) == ["10", "01", third, "", "10"] and scan.classes == ("fluid", "air")
 
 
 def test_a_row_without_any_answer_is_an_image_without_label(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_a_row_without_any_answer_is_an_image_without_label(tmp_path: Path) -> N
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, changes: dict[str, object], said: list[str]) -> None:
     root = make(tmp_path / "root", text, IMAGES)
     with pytest.raises(RequestError) as refused:
-        read_labels(data(root, **({"label": ["fluid", "air"]} | changes)), root)
+        scan_data(data(root, **({"label": ["fluid", "air"]} | changes)), Home(tmp_path / "home"), quiet)
     assert all(word in str(refused.value) for word in said), refused.value
 
 
