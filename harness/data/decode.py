@@ -15,7 +15,7 @@ from harness.data.dicom import dicom_header, is_dicom, read_dicom
 from harness.data.unreadable import Unreadable as Unreadable
 from harness.study.spec import Decode
 
-VERSION = 1
+VERSION = 2
 """part of every pixel store's key: raise it whenever a decoded pixel changes"""
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 IMAGE_SUFFIXES = frozenset((*raster.SUFFIXES, *DICOM_SUFFIXES))
@@ -40,7 +40,7 @@ def decode_with_digest(path: Path, how: Decode) -> tuple[NDArray[np.uint8], str]
 
 def decode_bytes(data: bytes, suffix: str, how: Decode) -> NDArray[np.uint8]:
     """`decode` for a file already in memory; `suffix` breaks the tie for DICOM without a preamble."""
-    picture = read_dicom(data, how.window) if _is_dicom(data, suffix) else raster.read_raster(data)
+    picture = read_dicom(data, how.window, how.frame) if _is_dicom(data, suffix) else raster.read_raster(data)
     return to_square(picture, how)
 
 
