@@ -40,6 +40,8 @@ def decode_frame(source: bytes, runner: Any) -> bytes:
         decoded = imagecodecs.jpeg2k_decode(source)
         if runner.photometric_interpretation in ("YBR_ICT", "YBR_RCT"):
             runner.set_option("photometric_interpretation", "RGB")
+    elif not source.rstrip(b"\0").endswith(b"\xff\xd9"):
+        raise ValueError("a JPEG frame that is cut off")  # libjpeg-turbo would fill what is missing with grey
     elif runner.samples_per_pixel == 3:  # the same space in and out: the header says which it is, not a JFIF marker
         decoded = imagecodecs.jpeg8_decode(source, colorspace="RGB", outcolorspace="RGB")
     else:
