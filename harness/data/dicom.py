@@ -125,7 +125,9 @@ def _pydicom() -> ModuleType:
     from pydicom.pixels import get_decoder
 
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-    logging.getLogger("pydicom").disabled = True
+    log = logging.getLogger("pydicom")
+    log.setLevel(logging.CRITICAL + 1)  # its own loggers below this one are bound by it, too
+    log.propagate = False
     warnings.filterwarnings("ignore", module=r"pydicom\b")
     with _plugin:
         for uid in dicom_codecs.DECODER_DEPENDENCIES:
@@ -159,10 +161,7 @@ def _inflated(data: bytes) -> bytes:
     start = 144 + int.from_bytes(data[140:144], "little")  # the length of the group that names the transfer syntax
     if DEFLATED not in data[:start]:
         return data
-    try:
-        plain = dicom_codecs.inflate(data[start:], MAX_INFLATED)
-    except ValueError as error:
-        raise Unreadable(str(error)) from None
+    plain = dicom_codecs.inflate(data[start:], MAX_INFLATED)
     named = data[:start].replace(DEFLATED, EXPLICIT_LITTLE.encode().ljust(len(DEFLATED), b"\0"))
     return named + plain
 

@@ -10,6 +10,8 @@ import struct
 import zlib
 from typing import Any
 
+from harness.data.unreadable import Unreadable
+
 JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 HTJ2K = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203")
@@ -40,8 +42,8 @@ def decode_frame(source: bytes, runner: Any) -> bytes:
         decoded = imagecodecs.jpeg2k_decode(source)
         if runner.photometric_interpretation in ("YBR_ICT", "YBR_RCT"):
             runner.set_option("photometric_interpretation", "RGB")
-    elif not source.rstrip(b"\0").endswith(b"\xff\xd9"):
-        raise ValueError("a JPEG frame that is cut off")  # libjpeg-turbo would fill what is missing with grey
+    elif not source.rstrip(b"\0\xff").endswith(b"\xff\xd9"):
+        raise Unreadable("a JPEG frame that is cut off")  # libjpeg-turbo would fill what is missing with grey
     elif runner.samples_per_pixel == 3:  # the same space in and out: the header says which it is, not a JFIF marker
         decoded = imagecodecs.jpeg8_decode(source, colorspace="RGB", outcolorspace="RGB")
     else:
@@ -54,12 +56,12 @@ def decode_frame(source: bytes, runner: Any) -> bytes:
 def claimed_size(frame: bytes, uid: str) -> tuple[int, int, int] | None:
     """(rows, columns, samples) as the compressed frame itself claims; None for a syntax whose frames do not say.
 
-    Decoders allocate what the frame claims, whatever the header says. Raises ValueError where no size can be found.
+    Decoders allocate what the frame claims, whatever the header says. Raises Unreadable where no size can be found.
     """
     if uid in JPEG_2000:
         at = frame.find(b"\xff\x4f\xff\x51")
         if at < 0 or len(frame) < at + 42:
-            raise ValueError("no JPEG 2000 size")
+            raise Unreadable("compressed pixel data that does not say its size")
         right, bottom, left, top = struct.unpack_from(">4I", frame, at + 8)
         return bottom - top, right - left, struct.unpack_from(">H", frame, at + 40)[0]
     if uid in JPEG_FAMILY or uid in JPEG_LS:
@@ -81,22 +83,22 @@ def _jpeg_size(frame: bytes) -> tuple[int, int, int]:
             rows, columns, samples = struct.unpack_from(">HHB", frame, at + 5)
             return rows, columns, samples
         at += 2 + int(struct.unpack_from(">H", frame, at + 2)[0])
-    raise ValueError("no JPEG size")
+    raise Unreadable("compressed pixel data that does not say its size")
 
 
 def inflate(data: bytes, most: int) -> bytes:
-    """A raw deflate stream's contents. Raises ValueError beyond `most` bytes and where the stream is cut off."""
+    """A raw deflate stream's contents. Raises Unreadable beyond `most` bytes and where the stream is cut off."""
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         plain = stream.decompress(data, most)
         if not stream.eof and not stream.unconsumed_tail:
             plain += stream.flush()
     except zlib.error:
-        raise ValueError("damaged deflated data") from None
+        raise Unreadable("damaged deflated data") from None
     if stream.unconsumed_tail:
-        raise ValueError("refused as a decompression bomb")
+        raise Unreadable("refused as a decompression bomb")
     if not stream.eof:
-        raise ValueError("deflated data that is cut off")
+        raise Unreadable("deflated data that is cut off")
     return plain
 
 
@@ -106,8 +108,8 @@ def run_lengths(frame: bytes, length: int) -> bytes:
 
     segments, start = struct.unpack_from("<II", frame)
     if segments != 1 or start < 64:
-        raise ValueError("an RLE frame of several segments")
+        raise Unreadable("packed bits in an RLE frame of several segments")
     plain = bytes(imagecodecs.packbits_decode(frame[start:]))
     if len(plain) < length:
-        raise ValueError("an RLE frame that is cut off")
+        raise Unreadable("an RLE frame that is cut off")
     return plain[:length]

@@ -203,7 +203,7 @@ def test_a_frame_of_another_size_than_the_header_says(uid: str) -> None:
     for wrong in (bytes(frame), encoded(SMALL[:4], uid), encoded(np.repeat(SMALL[..., None], 3, axis=2), uid)):
         with pytest.raises(Unreadable, match="another size than the header says"):
             read_dicom(dicom(SMALL, uid, compressed=[wrong]))
-    with pytest.raises(Unreadable, match="cannot decode"):
+    with pytest.raises(Unreadable, match="does not say its size"):
         read_dicom(dicom(SMALL, uid, compressed=[b"no frame at all."]))
 
 
@@ -250,3 +250,23 @@ def test_a_table_that_is_shorter_than_it_says() -> None:
     short[0].LUTDescriptor = [256, 0, 8]
     with pytest.raises(Unreadable, match="lookup table that is cut off"):
         read_dicom(dicom(SMALL, EXPLICIT, VOILUTSequence=short))
+
+
+def test_what_pydicom_would_say_of_a_file_is_not_said(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its logs and warnings quote headers, and with them patients."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    frame = encoded(noise, JPEG_LOSSLESS)
+    secret = {"PatientName": "Doe^Jane", "PatientBirthDate": "unreadable", "WindowCenter": 1, "WindowWidth": 2}
+    for data in (
+        dicom(noise, JPEG_LOSSLESS, compressed=[frame[: len(frame) // 2]], **secret),
+        dicom(noise, EXPLICIT, **secret)[:-100],
+        dicom(noise, JPEG_2000, compressed=[encoded(noise, JPEG_2000)[:99]], **secret),
+    ):
+        with pytest.raises(Unreadable) as caught:
+            read_dicom(data)
+        assert "Doe" not in caught.value.reason
+    assert not [record for record in caplog.records if record.name.startswith("pydicom")]
+    out, err = capfd.readouterr()
+    assert out == "" and err == ""
