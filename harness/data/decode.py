@@ -40,7 +40,7 @@ def decode_with_digest(path: Path, how: Decode) -> tuple[NDArray[np.uint8], str]
 
 def decode_bytes(data: bytes, suffix: str, how: Decode) -> NDArray[np.uint8]:
     """`decode` for a file already in memory; `suffix` breaks the tie for DICOM without a preamble."""
-    picture = read_dicom(data, how.window, how.frame) if _is_dicom(data, suffix) else raster.read_raster(data)
+    picture = read_dicom(data, how.window, how.frame) if _is_dicom(data, suffix) else raster.read_picture(data)
     return to_square(picture, how)
 
 
@@ -63,9 +63,9 @@ def read_file(path: Path) -> bytes:
     return data
 
 
-def to_square(picture: NDArray[np.uint8], how: Decode) -> NDArray[np.uint8]:
-    """(H, W) or (H, W, 3) uint8 to (S, S, channels)."""
-    image = PIL.Image.fromarray(picture)
+def to_square(picture: NDArray[np.uint8] | PIL.Image.Image, how: Decode) -> NDArray[np.uint8]:
+    """(H, W) or (H, W, 3) uint8, or an image of mode L or RGB, to (S, S, channels)."""
+    image = picture if isinstance(picture, PIL.Image.Image) else PIL.Image.fromarray(picture)
     if how.channels == 1 and image.mode != "L":
         image = image.convert("L")
     side, (width, height) = how.size, image.size

@@ -32,7 +32,12 @@ warnings.filterwarnings("error", category=PIL.Image.DecompressionBombWarning)
 
 
 def read_raster(data: bytes) -> NDArray[np.uint8]:
-    """A picture file's bytes as (H, W) or (H, W, 3) uint8.
+    """A picture file's bytes as (H, W) or (H, W, 3) uint8. Raises Unreadable for everything that is wrong with it."""
+    return np.asarray(read_picture(data))
+
+
+def read_picture(data: bytes) -> PIL.Image.Image:
+    """A picture file's bytes as Pillow's image of mode L or RGB: most files are that already, and nothing is copied.
 
     Raises Unreadable for everything that is wrong with it: unknown format, truncation, bad checksum, bomb.
     """
@@ -41,7 +46,11 @@ def read_raster(data: bytes) -> NDArray[np.uint8]:
         if image.format == "PNG":
             _open(data).verify()  # Pillow decodes without looking at checksums of image data
         image.load()
-        return _to_8_bits(_upright(image), _declared(image))
+        declared = _declared(image)
+        image = _upright(image)
+        if image.mode in ("L", "RGB") and "transparency" not in image.info:
+            return image
+        return PIL.Image.fromarray(_to_8_bits(image, declared))
     except (Unreadable, MemoryError):
         raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error...
@@ -101,8 +110,6 @@ def _declared(image: PIL.Image.Image) -> _Declared:
 def _to_8_bits(image: PIL.Image.Image, declared: _Declared) -> NDArray[np.uint8]:
     mode = image.mode
     if mode in ("L", "RGB"):
-        if "transparency" not in image.info:
-            return np.asarray(image)
         clear = image.info["transparency"]
         if isinstance(clear, tuple) and max(clear) > 255:  # of 16-bit RGB, which Pillow has cut to 8
             image.info["transparency"] = tuple(value >> 8 for value in clear)
