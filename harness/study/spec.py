@@ -27,7 +27,7 @@ class Part(BaseModel):
 
 
 class Decode(Part):
-    """How a file becomes pixels. Part of the pixel store's key and of every bundle."""
+    """How a file becomes pixels: see [decoding](decoding.md). Part of the pixel store's key and of every bundle."""
 
     size: Annotated[int, Field(ge=8, le=2048)] = 128
     """side of the square that every image is resized to, in pixels"""
