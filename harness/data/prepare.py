@@ -22,7 +22,7 @@ from harness.home import Home, is_done, lock, read_json, write_bytes, write_json
 from harness.records import TEST, Dataset, Folds, Progress
 from harness.study.spec import Data
 
-VERSION = 1
+VERSION = 2
 """part of the key of stored findings: raise it whenever the audit looks at something new"""
 UNREADABLE = "unreadable image"
 SHOWN = 5
