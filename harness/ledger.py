@@ -39,6 +39,8 @@ class StudyRecord:
     """of what the audit found when the study was last run (data.audit); '' before there was one"""
     findings: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     """those findings, as `data audit --json` gives them"""
+    caches: list[str] = dataclasses.field(default_factory=list)
+    """the folders under Home.pixels that it reads"""
 
 
 def write_study(home: Home, record: StudyRecord) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli import cache
 from harness.cli.output import claim_stdout, note, print_json, show
 from harness.cli.study import Json, Quiet, Sets
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from harness.study.load import Study
 
 app = typer.Typer(help="The images and labels of a study.", no_args_is_help=True)
+app.add_typer(cache.app, name="cache")
 
 StudyName = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A study's name, or the path of its YAML file.")]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from harness.data.decode import VERSION, Unreadable, decode_with_digest
 from harness.data.scan import threads
 from harness.errors import RequestError
-from harness.home import Home, is_done, lock, new_folder
+from harness.home import Home, is_done, lock, mark_used, new_folder
 from harness.records import Progress
 from harness.study.spec import Decode
 
@@ -84,6 +84,7 @@ def _fails(path: Path, how: Decode) -> bool:
 
 
 def _read(folder: Path) -> Store:
+    mark_used(folder)
     table = pd.read_parquet(folder / "rows.parquet")
     good = table[table["problem"] == ""]
     return Store(

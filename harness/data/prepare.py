@@ -38,6 +38,8 @@ class Prepared:
     pixels: NDArray[np.uint8]
     """(N, S, S, channels) read-only memory map"""
     findings: list[Finding]
+    caches: tuple[str, ...] = ()
+    """names of the folders under Home.pixels that this came from"""
 
 
 def prepare(data: Data, seed: int, home: Home, progress: Progress) -> Prepared:
@@ -56,7 +58,7 @@ def prepare(data: Data, seed: int, home: Home, progress: Progress) -> Prepared:
             f"the data cannot be trusted as it is ({len(blocking)} findings that block):\n  {said}\n"
             "Correct the labels file. `harness data audit` lists every finding with its images."
         )
-    return Prepared(found.dataset, folds, found.store.pixels, findings)
+    return Prepared(found.dataset, folds, found.store.pixels, findings, found.caches)
 
 
 def scan(data: Data, home: Home, progress: Progress) -> pd.DataFrame:
@@ -94,6 +96,7 @@ class _Gathered:
     dataset: Dataset
     problems: dict[str, str]
     """reason by id, of those that cannot"""
+    caches: tuple[str, ...]
 
 
 def _gather(data: Data, seed: int, home: Home, progress: Progress, drop: bool) -> _Gathered:
@@ -106,7 +109,8 @@ def _gather(data: Data, seed: int, home: Home, progress: Progress, drop: bool) -
         raise _refusal(problems, found)
     rows = found.manifest[usable].reset_index(drop=True)
     _require_classes(rows, found.classes, len(problems))
-    if not drop and not is_done(store_folder(found.root, rows, data.decode, home)):
+    kept = store_folder(found.root, rows, data.decode, home)
+    if not drop and not is_done(kept):
         _divide(rows, found.classes, data, seed)  # too few of a class is known before anything is decoded
     store = open_store(found.root, rows, data.decode, home, progress, keep_going=drop)
     if store.problems and not drop:
@@ -115,7 +119,7 @@ def _gather(data: Data, seed: int, home: Home, progress: Progress, drop: bool) -
         rows = rows[~rows["id"].isin(list(store.problems))].reset_index(drop=True)
         problems |= store.problems
         _require_classes(rows, found.classes, len(problems))
-    return _Gathered(found, rows, store, _dataset(found, rows, store), problems)
+    return _Gathered(found, rows, store, _dataset(found, rows, store), problems, (found.cache, kept.name))
 
 
 def _refusal(problems: dict[str, str], found: Scan) -> RequestError:

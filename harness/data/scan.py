@@ -18,7 +18,7 @@ from harness.data.decode import IMAGE_SUFFIXES, Unreadable, header
 from harness.data.manifest import COLUMNS, NO_GROUP, Labels, fixed_folder, hash_groups, read_labels
 from harness.data.phantom import ensure_phantom
 from harness.errors import RequestError
-from harness.home import Home, is_done, lock, new_folder
+from harness.home import Home, is_done, lock, mark_used, new_folder
 from harness.records import Progress
 from harness.study.spec import Data
 
@@ -39,6 +39,8 @@ class Scan:
     manifest: pd.DataFrame
     """columns as in manifest.COLUMNS; all rows, those with a problem too"""
     classes: tuple[str, ...]
+    cache: str = ""
+    """name of the folder that it is kept in"""
 
 
 def scan_data(data: Data, home: Home, progress: Progress) -> Scan:
@@ -57,7 +59,8 @@ def scan_data(data: Data, home: Home, progress: Progress) -> Scan:
                 manifest = _read_headers(root, labels, seen, data, home, progress)
                 with new_folder(folder) as new:
                     manifest.to_parquet(new / "manifest.parquet")
-    return Scan(root, pd.read_parquet(folder / "manifest.parquet"), labels.classes)
+    mark_used(folder)
+    return Scan(root, pd.read_parquet(folder / "manifest.parquet"), labels.classes, folder.name)
 
 
 def _is_current(folder: Path, root: Path) -> bool:

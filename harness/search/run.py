@@ -64,7 +64,7 @@ def run_study(study: Study, home: Home, jobs: int, device: str, listener: Listen
         listener(_data_ready(data))
         done = sum(record.state in ENDED for record in read_trials(home, study.name))
         if past and past.state == "complete" and done >= total_trials(study.spec.search, study.space):
-            past = replace(past, tree=study.tree)  # the same data may lie elsewhere now
+            past = replace(past, tree=study.tree, caches=list(data.caches))  # the same data may lie elsewhere now
             write_study(home, past)
             listener(StudyEnded(study.name, "complete", 0))
             return past
@@ -125,7 +125,8 @@ class Driver:
         self.deadline = time.monotonic() + 60 * (self.search.timeout_minutes or float("inf"))
         self.commit = commit()
         record = replace(past, state="running", tree=study.tree) if past else self._new_record()
-        self.record = replace(record, audit_hash=audit_hash(data.findings), findings=findings_to_json(data.findings))
+        findings, caches = findings_to_json(data.findings), list(data.caches)
+        self.record = replace(record, audit_hash=audit_hash(data.findings), findings=findings, caches=caches)
 
     def _new_record(self) -> StudyRecord:
         dataset, folds = self.data.dataset, self.data.folds
