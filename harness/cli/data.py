@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli import cache
+from harness.cli import cache, fetch
 from harness.cli.output import claim_stdout, note, print_json, show
 from harness.cli.study import Json, Quiet, Sets
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="The images and labels of a study.", no_args_is_help=True)
 app.add_typer(cache.app, name="cache")
+app.command("fetch", short_help="Download a public data set.")(fetch.fetch)
 
 StudyName = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A study's name, or the path of its YAML file.")]
 
