@@ -19,7 +19,7 @@ from harness.data.npz import archive_of, is_archive, shape_of
 from harness.data.raster import raster_header
 from harness.data.retries import patiently
 from harness.data.unreadable import Unreadable, cannot_open
-from harness.home import Home, is_done, lock, new_folder
+from harness.home import Home, is_done, lock, mark_used, new_folder
 from harness.records import Progress
 
 VERSION = 1
@@ -80,6 +80,11 @@ def _read(path: Path, hashed: Hash) -> Header:
     return Header(width, height, mode, "DICOM", attributes=technical + identifying)
 
 
+def headers_folder(root: Path, home: Home) -> Path:
+    """Where what the files under `root` say of themselves is kept."""
+    return home.pixels / f"scan-{salted(home.salt())(f'{VERSION} {root}')}"
+
+
 def headers_of(root: Path, names: list[str], home: Home, progress: Progress, force: bool = False) -> pd.DataFrame:
     """(N,) size_bytes (-1 where there is no file), mtime_ns, FACTS, problem and the DICOM columns of N files.
 
@@ -88,13 +93,14 @@ def headers_of(root: Path, names: list[str], home: Home, progress: Progress, for
     """
     sizes, times = _look(root, names)
     hashed = salted(home.salt())
-    folder = home.pixels / f"scan-{hashed(f'{VERSION} {root}')}"
+    folder = headers_folder(root, home)
     known = None if force else _kept(folder)
     found = pd.DataFrame({"id": names, "size_bytes": sizes, "mtime_ns": times})
     fresh = _same(found, known)
     there = (found["size_bytes"] >= 0).to_numpy()
     missing = np.flatnonzero(there & ~fresh)
     if known is not None and not len(missing):
+        mark_used(folder)
         return _table(found, known)
     with lock(folder.with_suffix(".lock"), "the scan of this data set", wait_seconds=6 * 3600):
         known = None if force else _kept(folder)  # another process may have read them meanwhile
