@@ -19,7 +19,7 @@ from harness.models.network import build_network
 from harness.study.load import build_spec
 from harness.study.spec import Spec
 from harness.train.checkpoint import ResumeState
-from harness.train.infer import to_batch
+from harness.train.images import to_batch
 from harness.train.loop import FoldData, fit_fold
 from harness.train.precision import Precision, choose_precision
 

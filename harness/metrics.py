@@ -3,6 +3,10 @@
 A weighting is what a bootstrap replicate is, so intervals cost one sort, not one sort per replicate. Knows numpy and
 nothing else: no folds, no groups, no files. A metric that is not defined is NaN, never 0.
 
+Labels y are (N,) class numbers, or in a multi-label task (N, C) with 1, 0, and UNKNOWN where nobody said. Then every
+class is a question of its own, p[:, c] is the probability of yes, and a metric is the plain mean over the classes of
+its two-class form on the rows whose answer is known.
+
 N: rows, C: classes, R: weightings.
 """
 
@@ -15,6 +19,8 @@ from numpy.typing import NDArray
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+UNKNOWN = -1
+"""the label of a row that has none for this class (multi-label only)"""
 SMALLEST_PROBABILITY = float(np.finfo(np.float64).eps)
 """log_loss counts a smaller probability as this one, as scikit-learn does"""
 
@@ -24,7 +30,7 @@ class Metric:
     name: str
     higher_is_better: bool
     of: Callable[[Labels, Floats, Floats | None], Floats]
-    """of(y (N,), p (N, C) probabilities, w (R, N) row weights >= 0, or None: each row once) -> (R,) values"""
+    """of(y (N,) or (N, C), p (N, C) probabilities, w (R, N) row weights >= 0, or None: each row once) -> (R,) values"""
 
 
 def softmax(logits: NDArray[np.floating]) -> Floats:
@@ -33,6 +39,18 @@ def softmax(logits: NDArray[np.floating]) -> Floats:
     shifted = shifted - shifted.max(axis=-1, keepdims=True)
     exp = np.exp(shifted)
     return np.asarray(exp / exp.sum(axis=-1, keepdims=True))
+
+
+def sigmoid(logits: NDArray[np.floating]) -> Floats:
+    """1 / (1 + exp(-logits)), float64, without overflow."""
+    wide = np.asarray(logits, dtype=np.float64)
+    small = np.exp(-np.abs(wide))
+    return np.asarray(np.where(wide >= 0, 1.0, small) / (1.0 + small))
+
+
+def probabilities(logits: NDArray[np.floating], multilabel: bool) -> Floats:
+    """(..., C) float64: a distribution over the classes, or in a multi-label task each class's own probability."""
+    return sigmoid(logits) if multilabel else softmax(logits)
 
 
 def score(y: Labels, p: Floats) -> dict[str, float]:
@@ -50,9 +68,21 @@ def _whole(of: Callable[[Labels, Floats, Floats], Floats]) -> Callable[[Labels, 
             raise ValueError(f"shapes do not fit: y {y.shape}, p {p.shape}, w {weights.shape}")
         if len(y) == 0 or not np.isfinite(p).all():
             return np.full(len(weights), np.nan)
-        return of(y, p, weights)
+        return of(y, p, weights) if y.ndim == 1 else _mean_over_labels(of, y, p, weights)
 
     return checked
+
+
+def _mean_over_labels(of: Callable[[Labels, Floats, Floats], Floats], y: Labels, p: Floats, w: Floats) -> Floats:
+    """(R,) plain mean over the classes of a multi-label task; NaN where one of them is not defined."""
+    if y.shape != p.shape:
+        raise ValueError(f"shapes do not fit: y {y.shape}, p {p.shape}")
+    values = []
+    for c in range(y.shape[1]):
+        known = y[:, c] != UNKNOWN
+        yes = p[known, c]
+        values.append(of(y[known, c], np.column_stack([1 - yes, yes]), w[:, known]))
+    return np.asarray(np.mean(values, axis=0))
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:

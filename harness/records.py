@@ -26,13 +26,24 @@ class Dataset:
     files: tuple[str, ...]
     """(N,) absolute paths"""
     y: NDArray[np.int64]
-    """(N,) index into `classes`"""
+    """(N,) index into `classes`; in a multi-label task (N, C): 1 yes, 0 no, -1 not known"""
     groups: NDArray[np.str_]
     """(N,) salted hash of the patient (lesion, case); the row's own id where the study says `group: none`"""
     classes: tuple[str, ...]
     """C class names; in a binary task the last one is the positive class"""
     data_hash: str
     """over ids, contents, labels and groups"""
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether every class is a question of its own, answered by yes or no."""
+        return self.y.ndim == 2
+
+    def counts(self, rows: NDArray[np.int64] | slice = slice(None)) -> list[int]:
+        """(C,) how many of the given rows are of each class."""
+        y = self.y[rows]
+        found = (y == 1).sum(axis=0) if self.multilabel else np.bincount(y, minlength=len(self.classes))
+        return [int(count) for count in found]
 
 
 @dataclass(frozen=True)

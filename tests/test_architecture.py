@@ -32,6 +32,8 @@ FLOORS = {
     "home": 1,
     "ledger": 1,
     "records": 0,
+    "ragged": 0,
+    "columns": 0,
     "events": 0,
     "metrics": 0,
     "seeds": 0,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from harness.metrics import METRICS, score, softmax
+from harness.metrics import METRICS, UNKNOWN, score, sigmoid, softmax
 
 
 def draw_case(seed: int, classes: int, tied: bool, n: int = 60):
@@ -119,3 +119,31 @@ def test_softmax_is_stable_and_sums_to_one():
 def test_shapes_that_do_not_fit_raise():
     with pytest.raises(ValueError, match="shapes do not fit"):
         METRICS["brier"].of(np.zeros(3, np.int64), np.ones((4, 2)), None)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000), name=st.sampled_from(sorted(METRICS)))
+def test_several_labels_are_the_mean_of_single_ones_where_known(seed: int, name: str) -> None:
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 2, (40, 3))
+    y[:2] = [[0, 0, 0], [1, 1, 1]]
+    y[2:][rng.random((38, 3)) < 0.3] = UNKNOWN
+    p = rng.random((40, 3))
+    w = rng.integers(1, 4, (5, 40)).astype(float)
+    single = []
+    for c in range(3):
+        known = y[:, c] != UNKNOWN
+        two = np.column_stack([1 - p[known, c], p[known, c]])
+        single.append([expected(name, y[known, c], two, weights[known]) for weights in w])
+    np.testing.assert_allclose(METRICS[name].of(y, p, w), np.mean(single, axis=0), atol=1e-12)
+
+
+def test_a_label_with_one_answer_leaves_ranking_undefined() -> None:
+    y, p = np.array([[0, 1], [1, 1], [0, UNKNOWN]]), np.full((3, 2), 0.5)
+    assert np.isnan(score(y, p)["auroc"]) and score(y, p)["brier"] == pytest.approx(0.25)
+
+
+def test_sigmoid_is_the_softmax_of_two() -> None:
+    z = np.array([-800.0, -3.0, 0.0, 2.5, 800.0])
+    both = softmax(np.stack([np.zeros_like(z), z], axis=1))[:, 1]
+    np.testing.assert_allclose(sigmoid(z), both, rtol=1e-12, atol=1e-300)

@@ -24,14 +24,20 @@ StudyName = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A study's n
 
 
 @app.command("scan", short_help="Read, check, divide and decode everything once.")
-def scan(name: StudyName, set_: Sets = None, json: Json = False, quiet: Quiet = False) -> None:
+def scan(
+    name: StudyName,
+    set_: Sets = None,
+    force: Annotated[bool, typer.Option("--force", help="Read and decode unchanged files again, too.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
     """Read every image and label of a study, divide them into folds, and keep the decoded pixels.
 
     Files that cannot be used are listed with their reasons. Exit code 2 when data.on_error says to refuse them.
     """
     claim_stdout()
     study = _load(name, set_)
-    found = [finding for finding in _findings(study, quiet) if finding["kind"] == "unreadable"]
+    found = [finding for finding in _findings(study, quiet, force) if finding["kind"] == "unreadable"]
     document = {**_document(study, _usable(study, quiet)), "findings": found}
     if json:
         print_json(document)
@@ -127,7 +133,7 @@ def _manifest(study: "Study", quiet: bool) -> "DataFrame":
         return scan(study.spec.data, open_home(), progress)
 
 
-def _findings(study: "Study", quiet: bool) -> list[dict[str, Any]]:
+def _findings(study: "Study", quiet: bool, force: bool = False) -> list[dict[str, Any]]:
     """Every finding as plain data; files that cannot be used block a study that refuses them."""
     from harness.cli.progress import step_progress
     from harness.home import open_home
@@ -136,7 +142,7 @@ def _findings(study: "Study", quiet: bool) -> list[dict[str, Any]]:
         from harness.data.audit import findings_to_json
         from harness.data.prepare import findings
 
-        return findings_to_json(findings(study.spec.data, study.spec.seed, open_home(), progress))
+        return findings_to_json(findings(study.spec.data, study.spec.seed, open_home(), progress, force))
 
 
 def _refuse_blocking(findings: list[dict[str, Any]], study: "Study") -> None:
@@ -162,12 +168,13 @@ def _document(study: "Study", prepared: "Prepared") -> dict[str, Any]:
         "rows": len(dataset.y),
         "groups": len(set(dataset.groups.tolist())),
         "classes": list(dataset.classes),
+        "filtered": prepared.filtered,
         "parts": [
             {
                 "part": part,
                 "rows": len(rows),
                 "groups": len(set(dataset.groups[rows].tolist())),
-                "counts": {label: int((dataset.y[rows] == c).sum()) for c, label in enumerate(dataset.classes)},
+                "counts": dict(zip(dataset.classes, dataset.counts(rows), strict=True)),
             }
             for part, rows in parts
         ],
@@ -180,7 +187,10 @@ def _show_folds(document: dict[str, Any]) -> None:
     from harness.cli.tables import table
     from harness.cli.words import plural
 
-    show(f"{plural(document['rows'], 'image')} of {plural(document['groups'], 'group')} in {document['root']}\n")
+    show(f"{plural(document['rows'], 'image')} of {plural(document['groups'], 'group')} in {document['root']}")
+    for condition, rows in document["filtered"].items():
+        show(f"{plural(rows, 'row')} left out by data.where, {condition}")
+    show("")
     classes = document["classes"]
     rows = [
         [part["part"], str(part["rows"]), str(part["groups"]), *(str(part["counts"][label]) for label in classes)]

@@ -75,6 +75,8 @@ def _kind(annotation: Any) -> str:
         return "one of " + ", ".join(f"`{json.dumps(option).strip(chr(34))}`" for option in arguments)
     if origin in (Union, types.UnionType):
         return " or ".join(_kind(argument) for argument in arguments)
+    if origin is dict:
+        return f"block of names, each with {_kind(arguments[1])}"
     if origin is tuple:
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             return f"list of {_kind(arguments[0])}s"

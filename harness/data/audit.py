@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 
 from harness.data.copies import MOST_COMPARED, almost_equal, clusters, equal_to
 from harness.data.shortcuts import find_shortcuts
+from harness.metrics import UNKNOWN
+from harness.ragged import Pixels
 from harness.records import TEST, Dataset, Folds
 
 Ints = NDArray[np.int64]
@@ -68,11 +70,12 @@ def audit_hash(findings: list[Finding]) -> str:
     return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
 
 
-def audit(manifest: pd.DataFrame, dataset: Dataset, folds: Folds, pixels: NDArray[np.uint8]) -> list[Finding]:
+def audit(manifest: pd.DataFrame, dataset: Dataset, folds: Folds, pixels: Pixels) -> list[Finding]:
     """Everything found, what blocks first.
 
     manifest: one row per row of `dataset`, in its order; the columns split, format, mode, width, height and dicom.* are
-    looked at where they are there. pixels: (N, S, S, channels) as the network is shown them; only read.
+    looked at where they are there. pixels: (N, S, S, channels), or images of their own sizes, as the network is shown
+    them.
     """
     group = np.unique(dataset.groups, return_inverse=True)[1].astype(np.int64)
     first = equal_to(pixels)
@@ -85,16 +88,40 @@ def audit(manifest: pd.DataFrame, dataset: Dataset, folds: Folds, pixels: NDArra
         *_copies("exact_duplicate", "equal pixel for pixel", equal, dataset, folds),
         *_copies("near_duplicate", "almost equal", near, dataset, folds),
         *_conflicting_labels(equal, dataset),
-        *_prevalence_shift(manifest, dataset, folds),
-        *(
-            Finding("shortcut", "warn", _ids(dataset, shortcut.rows), shortcut.message)
-            for shortcut in find_shortcuts(manifest, dataset, folds)
-        ),
     ]
+    for rows, one in _questions(dataset):
+        own = Folds(folds.fold[rows], folds.k, folds.folds_hash)
+        found += _prevalence_shift(manifest.iloc[rows], one, own)
+        found += [
+            Finding("shortcut", "warn", _ids(one, shortcut.rows), shortcut.message)
+            for shortcut in find_shortcuts(manifest.iloc[rows], one, own)
+        ]
     if len(pixels) > MOST_COMPARED:
         message = f"only the first {MOST_COMPARED} of {len(pixels)} images were compared for near duplicates."
         found.append(Finding("near_duplicate", "warn", (), message))
     return sorted(found, key=lambda finding: finding.severity != "block")
+
+
+def _questions(dataset: Dataset) -> list[tuple[Ints, Dataset]]:
+    """What is to be predicted, as tasks of classes with their rows: the data set itself, or in a multi-label task each
+    label as a task of two classes, on the rows whose answer is known."""
+    if not dataset.multilabel:
+        return [(np.arange(len(dataset.ids)), dataset)]
+    questions = []
+    for c, name in enumerate(dataset.classes):
+        rows = np.flatnonzero(dataset.y[:, c] != UNKNOWN)
+        files = tuple(dataset.files[row] for row in rows.tolist())
+        classes = (f"no {name}", name)
+        one = Dataset(dataset.ids[rows], files, dataset.y[rows, c], dataset.groups[rows], classes, dataset.data_hash)
+        questions.append((rows, one))
+    return questions
+
+
+def _differ(y: Ints) -> bool:
+    """Whether labels (n,), or answers (n, C) where both are known, contradict each other."""
+    if y.ndim == 1:
+        return len(set(y.tolist())) > 1
+    return bool(((y == 1).any(axis=0) & (y == 0).any(axis=0)).any())
 
 
 def _ids(dataset: Dataset, rows: Ints) -> tuple[str, ...]:
@@ -151,7 +178,7 @@ def _copies(kind: Kind, how: str, sets: list[Ints], dataset: Dataset, folds: Fol
 
 
 def _conflicting_labels(equal: list[Ints], dataset: Dataset) -> list[Finding]:
-    sets = [rows for rows in equal if len(set(dataset.y[rows].tolist())) > 1]
+    sets = [rows for rows in equal if _differ(dataset.y[rows])]
     if not sets:
         return []
     images = _ids(dataset, np.concatenate(sets))

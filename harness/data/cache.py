@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
+import pandas as pd
 
 from harness.errors import HarnessError, RequestError
 from harness.home import Home, is_done, lock
@@ -104,13 +104,18 @@ def _kind(folder: Path) -> Kind | None:
 
 
 def _holds(folder: Path, kind: Kind) -> str:
+    if kind == "leftover":
+        return "an unfinished part"
     try:
-        if kind == "store":
-            n, height, width, channels = np.load(folder / "pixels.npy", mmap_mode="r").shape
-            return f"{n} images, {width} x {height} x {channels}"
+        if kind == "scan":
+            return f"headers of {len(pd.read_parquet(folder / 'headers.parquet', columns=['id']))} files"
+        rows = pd.read_parquet(folder / "rows.parquet", columns=["height", "width", "problem"])
     except (OSError, ValueError):  # another layout, or damaged: still something to list and to throw away
-        return "pixels"
-    return "headers of files" if kind == "scan" else "an unfinished part"
+        return "pixels" if kind == "store" else "headers"
+    good = rows[rows["problem"] == ""]
+    sizes = set(zip(good["width"].tolist(), good["height"].tolist(), strict=True))
+    each = " x ".join(map(str, sizes.pop())) if len(sizes) == 1 else "their own sizes"
+    return f"{len(good)} images, {each}"
 
 
 def _lock_of(folder: Path) -> Path:

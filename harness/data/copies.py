@@ -14,6 +14,8 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.ragged import Pixels, Ragged
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
@@ -28,23 +30,24 @@ MOST_COMPARED = 20_000
 BLOCK = 512
 
 
-def equal_to(pixels: NDArray[np.uint8]) -> Ints:
+def equal_to(pixels: Pixels) -> Ints:
     """(N,) the first row with the same pixels as this one: the row itself where there is no earlier."""
     first: dict[bytes, int] = {}
     found = np.empty(len(pixels), dtype=np.int64)
     for row in range(len(pixels)):
-        digest = hashlib.blake2b(np.ascontiguousarray(pixels[row]).data, digest_size=16).digest()
+        image = np.ascontiguousarray(pixels[row])
+        digest = hashlib.blake2b(image.data, digest_size=16, salt=str(image.shape[:2]).encode()).digest()
         found[row] = first.setdefault(digest, row)
     return found
 
 
-def almost_equal(pixels: NDArray[np.uint8], apart: Ints) -> Ints:
+def almost_equal(pixels: Pixels, apart: Ints) -> Ints:
     """(n, 2) pairs of rows that are almost equal and not in the same set of `apart` (N,).
 
     Only the first MOST_COMPARED rows are compared. An image of one flat grey is like no other.
     """
     compared = min(len(pixels), MOST_COMPARED)
-    small = _thumbnails(pixels[:compared], THUMBNAIL)
+    small = _thumbnails(pixels[slice(compared)], THUMBNAIL)
     pairs = []
     for start in range(0, compared, BLOCK):
         like = small[start : start + BLOCK] @ small[start:].T
@@ -81,7 +84,7 @@ def clusters(pairs: Ints) -> list[Ints]:
     return [np.array(rows, dtype=np.int64) for rows in joined.values()]
 
 
-def _thumbnails(pixels: NDArray[np.uint8], side: int) -> Floats:
+def _thumbnails(pixels: Pixels, side: int) -> Floats:
     """(N, side * side) small pictures with mean 0 and length 1; zeros for a flat image."""
     small = _shrunk(pixels, side).reshape(len(pixels), -1)
     small -= small.mean(axis=1, keepdims=True)
@@ -89,7 +92,7 @@ def _thumbnails(pixels: NDArray[np.uint8], side: int) -> Floats:
     return _of_length_one(small, np.sqrt(small.shape[1]))
 
 
-def _edges(pixels: NDArray[np.uint8]) -> Floats:
+def _edges(pixels: Pixels) -> Floats:
     """(N, D) clipped steps from pixel to pixel at CLOSE_LOOK, down and across, with length 1."""
     small = _shrunk(pixels, CLOSE_LOOK)
     down, across = np.diff(small, axis=1), np.diff(small, axis=2)
@@ -102,8 +105,15 @@ def _of_length_one(x: Floats, least: float) -> Floats:
     return np.asarray(np.where(length > least, x / np.maximum(length, 1e-9), 0.0), dtype=np.float32)
 
 
-def _shrunk(pixels: NDArray[np.uint8], side: int) -> Floats:
-    """(N, side, side) area means in grey levels; smaller images keep their size."""
+def _shrunk(pixels: Pixels, side: int) -> Floats:
+    """(N, side, side) area means in grey levels; small images of one size keep it, those of their own are stretched."""
+    if isinstance(pixels, Ragged):
+        stretched = np.empty((len(pixels), side, side), dtype=np.float32)
+        for row in range(len(pixels)):
+            picture = pixels[row].astype(np.float32).mean(axis=2)
+            height, width = picture.shape
+            stretched[row] = _area_means(height, side) @ picture @ _area_means(width, side).T
+        return stretched
     n, size = pixels.shape[:2]
     shrink = _area_means(size, min(side, size))
     found = np.empty((n, len(shrink), len(shrink)), dtype=np.float32)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.ragged import Pixels
 from harness.records import Dataset
 
 Ints = NDArray[np.int64]
@@ -91,7 +92,7 @@ def size_spread(name: str, values: "pd.Series", dataset: Dataset) -> Spread:
     return Spread(name, low, high, np.array(shares), np.array(quantiles))
 
 
-def grey_spread(pixels: NDArray[np.uint8], dataset: Dataset) -> Spread:
+def grey_spread(pixels: Pixels, dataset: Dataset) -> Spread:
     """Of the grey levels that the network is shown, over at most MOST_READ images of each class, evenly chosen."""
     shares, quantiles = [], []
     for c in range(len(dataset.classes)):

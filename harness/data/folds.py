@@ -45,30 +45,52 @@ def make_folds(
 ) -> Folds:
     """The test split and K folds of a data set.
 
-    y: (N,) index into `classes`; groups: (N,); test_fraction: the test split's share of the rows, where it is drawn.
+    y: (N,) index into `classes`, or multi-label (N, C) with 1, 0 and -1 (not known); groups: (N,).
+    test_fraction: the test split's share of the rows, where it is drawn.
     split: (N,) or None to draw the test split. Rows that say `test` (in any case) are held out; every other value is
     development. ids: (N,) what to call a row in messages.
-    The same arguments give the same folds. Every part holds every class; a given test split is taken as it is.
+    The same arguments give the same folds. Every part holds every class (of a multi-label task: a yes and a no to
+    each); a given test split is taken as it is.
     Raises RequestError when a class has too few groups, when a given split cuts a group or has no test rows.
     """
     ids = ids if ids is not None else np.array([f"row {row}" for row in range(len(y))], dtype=np.str_)
     of_row = _by_appearance(groups)
-    counts = np.zeros((int(of_row.max(initial=-1)) + 1, len(classes)), dtype=np.int64)
-    np.add.at(counts, (of_row, y), 1)
+    columns, names, required = _columns(y, classes)
+    counts = np.zeros((int(of_row.max(initial=-1)) + 1, len(names)), dtype=np.int64)
+    np.add.at(counts, of_row, columns)
     if split is None:
-        _require_enough(counts, k, classes, drawn=True)
-        in_test = _draw_test(counts, k, seed, test_fraction, classes)
+        _require_enough(counts, k, names, required, drawn=True)
+        in_test = _draw_test(counts, k, seed, test_fraction, names, required)
     else:
         in_test = _given_test(split, groups, of_row, ids)
-        _require_enough(counts[~in_test], k, classes, drawn=False)
+        _require_enough(counts[~in_test], k, names, required, drawn=False)
     part = np.full(len(counts), TEST, dtype=np.int64)
     part[~in_test] = _deal(
-        counts[~in_test], np.full(k, 1 / k), np.ones(k, np.int64), derive_seed(seed, "folds"), True, classes
+        counts[~in_test], np.full(k, 1 / k), np.tile(required, (k, 1)), derive_seed(seed, "folds"), True, names
     )
     fold = part[of_row]
     folds = Folds(fold=fold, k=k, folds_hash=_hash(fold, k))
     check_folds(folds, groups, ids)
     return folds
+
+
+def _columns(y: Ints, classes: tuple[str, ...]) -> tuple[Ints, tuple[str, ...], Ints]:
+    """(N, F) what is balanced, 0 or 1 for each row; its names (F,); (F,) 1 where every part needs one, else 0.
+
+    One column for each class; in a multi-label task the yes, no and not known of each, so that every label is balanced
+    for itself (the aim of iterative stratification, Sechidis, Tsoumakas and Vlahavas 2011) and so is what is missing.
+    """
+    if y.ndim == 1:
+        return np.eye(len(classes), dtype=np.int64)[y], classes, np.ones(len(classes), dtype=np.int64)
+    parts, names, required = [], [], []
+    for c, name in enumerate(classes):
+        for value, said in ((1, "1"), (0, "0"), (-1, "unknown")):
+            column = (y[:, c] == value).astype(np.int64)
+            if value >= 0 or column.any():
+                parts.append(column)
+                names.append(f"{name}={said}")
+                required.append(int(value >= 0))
+    return np.column_stack(parts), tuple(names), np.array(required, dtype=np.int64)
 
 
 def check_folds(folds: Folds, groups: NDArray[np.str_], ids: NDArray[np.str_] | None = None) -> None:
@@ -112,14 +134,14 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _require_enough(counts: Ints, k: int, classes: tuple[str, ...], drawn: bool) -> None:
+def _require_enough(counts: Ints, k: int, classes: tuple[str, ...], required: Ints, drawn: bool) -> None:
     """Each class needs one group for every part that must hold it."""
     rows, groups = counts.sum(axis=0), (counts > 0).sum(axis=0)
     need = k + int(drawn)
-    short = [c for c in range(len(classes)) if groups[c] < need]
+    short = [c for c in range(len(classes)) if groups[c] < need * required[c]]
     if not short:
         return
-    most = int(groups.min()) - int(drawn)
+    most = int(groups[required > 0].min()) - int(drawn)
     way_out = f"Type --set data.folds={most}" if most >= 2 else "No number of folds fits: add images of it"
     what = "; ".join(f"class {classes[c]!r} has {rows[c]} rows in {groups[c]} groups" for c in short[:5])
     where = f"{k} folds and a test split" if drawn else f"{k} folds of the development rows"
@@ -147,9 +169,11 @@ def _given_test(
     return in_test
 
 
-def _draw_test(counts: Ints, k: int, seed: int, fraction: float, classes: tuple[str, ...]) -> NDArray[np.bool_]:
+def _draw_test(
+    counts: Ints, k: int, seed: int, fraction: float, classes: tuple[str, ...], required: Ints
+) -> NDArray[np.bool_]:
     """(G,) the held-out groups. Groups are dealt in random order: large ones are as likely to be tested as small."""
-    shares, need = np.array([fraction, 1 - fraction]), np.array([1, k])
+    shares, need = np.array([fraction, 1 - fraction]), np.outer([1, k], required)
     return np.asarray(_deal(counts, shares, need, derive_seed(seed, "test"), False, classes) == 0)
 
 
@@ -172,7 +196,7 @@ class _Table:
 
 
 def _deal(counts: Ints, shares: Floats, need: Ints, seed: int, large_first: bool, classes: tuple[str, ...]) -> Ints:
-    """(G,) the part of each group. counts: (G, C); shares: (J,) of everything; need: (J,) groups of each class."""
+    """(G,) the part of each group. counts: (G, C); shares: (J,) of everything; need: (J, C) groups of each class."""
     rng = np.random.default_rng(seed)
     kinds, kind = np.unique(counts, axis=0, return_inverse=True)
     kind = kind.ravel()
@@ -191,7 +215,7 @@ def _deal(counts: Ints, shares: Floats, need: Ints, seed: int, large_first: bool
         table.excess[part] += features[one]
         table.holds[part] += present[one]
     _refine(table, features, present, need)
-    lacking = np.argwhere(table.holds < need[:, None])
+    lacking = np.argwhere(table.holds < need)
     if len(lacking):
         fewer = max(len(shares), int(need.max())) - 1
         way_out = f"Type --set data.folds={fewer}, or" if fewer >= 2 else "Add images of it, or"
@@ -238,8 +262,8 @@ def _best_move(table: _Table, features: Floats, present: Ints, need: Ints) -> tu
     """(kind, from, to) of the move that lowers the squared excess most."""
     along = features @ table.excess.T
     size = (features**2).sum(axis=1)
-    loses = present @ (table.holds <= need[:, None]).T.astype(np.int64)
-    gains = present @ (table.holds < need[:, None]).T.astype(np.int64)
+    loses = present @ (table.holds <= need).T.astype(np.int64)
+    gains = present @ (table.holds < need).T.astype(np.int64)
     change = 2 * (along[:, None, :] - along[:, :, None] + size[:, None, None])
     change = change + MISSING * (loses[:, :, None] - gains[:, None, :])
     change[~(table.has.T > 0)] = np.inf

@@ -1,4 +1,6 @@
-"""The pixel store: each image decoded and resized once, all of them one memory-mapped array, shared by every study.
+"""The pixel store: each image decoded and resized once, all of them one memory-mapped file, shared by every study.
+
+pixels.bin holds the images one after another, rows.parquet their names, digests, sizes, and what could not be decoded.
 
 Keyed by what the files were when read (names, sizes, times) and by how they are decoded, not by labels: another label
 column or fold count uses the same store. Appears whole or not at all. Knows nothing of labels, groups or folds.
@@ -6,9 +8,10 @@ column or fold count uses the same store. Appears whole or not at all. Knows not
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,9 +21,12 @@ from harness.data.decode import VERSION, Unreadable, decode_with_digest
 from harness.data.scan import threads
 from harness.errors import RequestError
 from harness.home import Home, is_done, lock, mark_used, new_folder
+from harness.ragged import Pixels, Ragged, lay_out
 from harness.records import Progress
 from harness.study.spec import Decode
 
+FORMAT = 2
+"""part of every store's key: raise it whenever the files are laid out in another way"""
 CHUNK = 16
 SPARE_BYTES = 64 * 2**20
 """left free on the disk besides the store itself"""
@@ -30,8 +36,8 @@ SPARE_BYTES = 64 * 2**20
 class Store:
     """n: the rows that could be decoded, in the order asked for."""
 
-    pixels: NDArray[np.uint8]
-    """(n, S, S, channels) read-only memory map"""
+    pixels: Pixels
+    """(n, S, S, channels), or n images of their own sizes; a read-only memory map"""
     ids: NDArray[np.str_]
     """(n,)"""
     digests: tuple[str, ...]
@@ -43,7 +49,7 @@ class Store:
 def store_folder(root: Path, rows: pd.DataFrame, how: Decode, home: Home) -> Path:
     """Where the store of these manifest rows is, or would be."""
     digest = hashlib.blake2b(digest_size=12)
-    digest.update(f"{VERSION}\n{root}\n{how.model_dump_json()}\n".encode())
+    digest.update(f"{FORMAT}\n{VERSION}\n{root}\n{how.model_dump_json()}\n".encode())
     digest.update("\x1f".join(rows["id"]).encode())
     digest.update(rows[["size_bytes", "mtime_ns"]].to_numpy(np.int64).tobytes())
     return home.pixels / f"store-{digest.hexdigest()}"
@@ -64,7 +70,17 @@ def open_store(
                 problems = _build(folder, root, rows, how, progress, keep_going)
                 if problems and not keep_going:
                     return _empty(how, problems)
-    return _read(folder)
+    return _read(folder, how)
+
+
+def remove_store(root: Path, rows: pd.DataFrame, how: Decode, home: Home) -> None:
+    """Take the store of these rows away, so that it is built anew. Who has it open keeps what it has."""
+    folder = store_folder(root, rows, how, home)
+    with lock(home.pixels / f"{folder.name}.lock", "the pixel store of this data set", wait_seconds=6 * 3600):
+        if folder.exists():
+            away = folder.with_name(f".{folder.name}.removed")  # whole or not at all; _build clears what is left
+            folder.rename(away)
+            shutil.rmtree(away, ignore_errors=True)
 
 
 def _is_current(folder: Path, root: Path, how: Decode) -> bool:
@@ -83,12 +99,17 @@ def _fails(path: Path, how: Decode) -> bool:
     return False
 
 
-def _read(folder: Path) -> Store:
+def _read(folder: Path, how: Decode) -> Store:
     mark_used(folder)
     table = pd.read_parquet(folder / "rows.parquet")
     good = table[table["problem"] == ""]
+    flat: NDArray[np.uint8] = np.zeros(0, np.uint8)
+    if len(good):
+        flat = np.memmap(folder / "pixels.bin", np.uint8, mode="r")
+    sizes = good[["height", "width"]].to_numpy(np.int64, copy=True)
+    varied = Ragged(flat, lay_out(sizes, how.channels), sizes, how.channels)
     return Store(
-        pixels=np.load(folder / "pixels.npy", mmap_mode="r"),
+        pixels=varied if how.size == "native" else flat.reshape(len(good), how.size, how.size, how.channels),
         ids=good["id"].to_numpy(dtype=np.str_),
         digests=tuple(good["digest"]),
         problems={str(row.id): str(row.problem) for row in table[table["problem"] != ""].itertuples()},
@@ -96,8 +117,7 @@ def _read(folder: Path) -> Store:
 
 
 def _empty(how: Decode, problems: dict[str, str]) -> Store:
-    nothing = np.zeros((0, how.size, how.size, how.channels), np.uint8)
-    return Store(nothing, np.zeros(0, np.str_), (), problems)
+    return Store(np.zeros((0, how.side, how.side, how.channels), np.uint8), np.zeros(0, np.str_), (), problems)
 
 
 class _NotKept(Exception):
@@ -111,50 +131,62 @@ def _build(
     for left in folder.parent.glob(f".{folder.name}.*"):  # of a build that was killed: we hold its lock now
         shutil.rmtree(left, ignore_errors=True)
     names = [str(name) for name in rows["id"]]
-    shape = (len(names), how.size, how.size, how.channels)
-    _require_space(folder.parent, int(np.prod(shape)))
-    digests, problems = [""] * len(names), [""] * len(names)
+    _require_space(folder.parent, _needed(rows, how))
+    table: dict[str, list[Any]] = {"id": names, "digest": [], "problem": [], "height": [], "width": []}
     found: dict[str, str] = {}
     try:
         with new_folder(folder) as new:
-            pixels = np.lib.format.open_memmap(new / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape)
-
-            def read(start: int) -> int:
-                chunk = range(start, min(start + CHUNK, len(names)))
-                for row in chunk:
-                    try:
-                        pixels[row], digests[row] = decode_with_digest(root / names[row], how)
-                    except Unreadable as error:
-                        problems[row] = error.reason
-                return len(chunk)
-
-            done = 0
-            for count in _in_parallel(read, len(names)):
-                done += count
-                progress("decode", done, len(names))
-            good = np.array([problem == "" for problem in problems], dtype=bool)
-            found = {name: problem for name, problem in zip(names, problems, strict=True) if problem}
+            with (new / "pixels.bin").open("wb") as file:
+                for chunk in _in_parallel([root / name for name in names], how):
+                    for image, digest, problem in chunk:
+                        if image is not None:
+                            file.write(image.data)
+                        height, width = (0, 0) if image is None else image.shape[:2]
+                        for column, value in zip(list(table)[1:], (digest, problem, height, width), strict=True):
+                            table[column].append(value)
+                    progress("decode", len(table["digest"]), len(names))
+            found = {name: problem for name, problem in zip(names, table["problem"], strict=True) if problem}
             if found and not keep_going:
                 raise _NotKept
-            pixels.flush()
-            if found:
-                np.save(new / "good.npy", pixels[good])
-                (new / "good.npy").replace(new / "pixels.npy")
-            table = pd.DataFrame({"id": names, "digest": digests, "problem": problems}, dtype=str)
-            table.to_parquet(new / "rows.parquet")
+            pd.DataFrame(table).to_parquet(new / "rows.parquet")
     except _NotKept:
         pass
     return found
 
 
-def _in_parallel(read: Callable[[int], int], total: int) -> Iterable[int]:
+Decoded = tuple[NDArray[np.uint8] | None, str, str]
+"""(image, digest of its file, problem): an image, or else the reason why there is none"""
+
+
+def _in_parallel(files: list[Path], how: Decode) -> Iterable[list[Decoded]]:
+    """The files' images in order, in lists of up to CHUNK."""
     from joblib import Parallel, delayed
 
+    def read(chunk: list[Path]) -> list[Decoded]:
+        return [_decoded(file, how) for file in chunk]
+
     # Threads, not processes: Pillow decodes and resizes without holding the interpreter's lock.
-    counts: Iterable[int] = Parallel(n_jobs=threads(), backend="threading", return_as="generator")(
-        delayed(read)(start) for start in range(0, total, CHUNK)
+    chunks: Iterable[list[Decoded]] = Parallel(n_jobs=threads(), backend="threading", return_as="generator")(
+        delayed(read)(files[start : start + CHUNK]) for start in range(0, len(files), CHUNK)
     )
-    return counts
+    return chunks
+
+
+def _decoded(file: Path, how: Decode) -> Decoded:
+    try:
+        image, digest = decode_with_digest(file, how)
+    except Unreadable as error:
+        return None, "", error.reason
+    return np.ascontiguousarray(image), digest, ""
+
+
+def _needed(rows: pd.DataFrame, how: Decode) -> int:
+    """Bytes of the images; where they keep their sizes, as their headers give them."""
+    if how.size != "native":
+        return len(rows) * how.size**2 * how.channels
+    sizes = rows[["width", "height"]].to_numpy(np.float64)
+    shrink = np.minimum(1.0, how.longest / np.maximum(sizes.max(axis=1, initial=1.0), 1.0))
+    return int((sizes.prod(axis=1) * shrink**2).sum() * how.channels)
 
 
 def _require_space(folder: Path, needed: int) -> None:

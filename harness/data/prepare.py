@@ -13,12 +13,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.data.acknowledge import acknowledge, way_out
+from harness.data.answers import split_answers
 from harness.data.audit import Finding, audit, findings_from_json, findings_to_json
 from harness.data.folds import check_folds, make_folds
-from harness.data.pixels import Store, open_store, store_folder
+from harness.data.pixels import Store, open_store, remove_store, store_folder
 from harness.data.scan import EMPTY_LABEL, NO_FILE, NO_LABEL, Scan, scan_data
 from harness.errors import RequestError
 from harness.home import Home, is_done, lock, read_json, write_bytes, write_json
+from harness.ragged import Pixels
 from harness.records import TEST, Dataset, Folds, Progress
 from harness.study.spec import Data
 
@@ -35,9 +38,11 @@ class Prepared:
 
     dataset: Dataset
     folds: Folds
-    pixels: NDArray[np.uint8]
-    """(N, S, S, channels) read-only memory map"""
+    pixels: Pixels
+    """(N, S, S, channels), or N images of their own sizes; a read-only memory map"""
     findings: list[Finding]
+    filtered: dict[str, int]
+    """rows that data.where left out, by condition"""
     caches: tuple[str, ...] = ()
     """names of the folders under Home.pixels that this came from"""
 
@@ -51,14 +56,15 @@ def prepare(data: Data, seed: int, home: Home, progress: Progress) -> Prepared:
     found = _gather(data, seed, home, progress, drop=data.on_error == "drop")
     folds = _stored_folds(found.dataset, found.rows, data, seed, home)
     findings = _unusable(found.problems, "warn") + _stored_findings(found, folds, data, home)
+    findings = acknowledge(findings, data.acknowledge)
     blocking = [finding for finding in findings if finding.severity == "block"]
     if blocking:
         said = "\n  ".join(f"{finding.kind}: {finding.message}" for finding in blocking[:SHOWN])
         raise RequestError(
             f"the data cannot be trusted as it is ({len(blocking)} findings that block):\n  {said}\n"
-            "Correct the labels file. `harness data audit` lists every finding with its images."
+            f"Correct the labels file.{way_out(blocking)} `harness data audit` lists every finding with its images."
         )
-    return Prepared(found.dataset, folds, found.store.pixels, findings, found.caches)
+    return Prepared(found.dataset, folds, found.store.pixels, findings, found.scan.filtered, found.caches)
 
 
 def scan(data: Data, home: Home, progress: Progress) -> pd.DataFrame:
@@ -67,13 +73,15 @@ def scan(data: Data, home: Home, progress: Progress) -> pd.DataFrame:
     return scan_data(data, home, progress).manifest
 
 
-def findings(data: Data, seed: int, home: Home, progress: Progress) -> list[Finding]:
+def findings(data: Data, seed: int, home: Home, progress: Progress, force: bool = False) -> list[Finding]:
     """Everything that is wrong with a data set, for `harness data audit`: what blocks is listed instead of raised.
 
     Images that cannot be used block where data.on_error says refuse. Where a given split cuts a group, the split is
-    audited as it stands. Raises RequestError where there is no data set to look at.
+    audited as it stands. With `force` every header is read and every image decoded again.
+
+    Raises RequestError where there is no data set to look at.
     """
-    found = _gather(data, seed, home, progress, drop=True)
+    found = _gather(data, seed, home, progress, drop=True, force=force)
     unusable = _unusable(found.problems, "block" if data.on_error == "refuse" else "warn")
     try:
         folds = _stored_folds(found.dataset, found.rows, data, seed, home)
@@ -83,8 +91,10 @@ def findings(data: Data, seed: int, home: Home, progress: Progress) -> list[Find
         held_out = found.rows["split"].str.lower() == "test"
         dealt = np.unique(found.dataset.groups, return_inverse=True)[1] % data.folds  # never trained on
         folds = Folds(fold=np.where(held_out, TEST, dealt).astype(np.int64), k=data.folds, folds_hash="")
-        return unusable + audit(found.rows, found.dataset, folds, found.store.pixels)
-    return unusable + _stored_findings(found, folds, data, home)
+        looked_at = audit(found.rows, found.dataset, folds, found.store.pixels)
+    else:
+        looked_at = _stored_findings(found, folds, data, home)
+    return unusable + acknowledge(looked_at, data.acknowledge)
 
 
 @dataclass(frozen=True)
@@ -99,27 +109,29 @@ class _Gathered:
     caches: tuple[str, ...]
 
 
-def _gather(data: Data, seed: int, home: Home, progress: Progress, drop: bool) -> _Gathered:
+def _gather(data: Data, seed: int, home: Home, progress: Progress, drop: bool, force: bool = False) -> _Gathered:
     """The usable rows with their pixels. Unless `drop`, raises at the first step that finds unusable ones."""
-    found = scan_data(data, home, progress)
+    found = scan_data(data, home, progress, force)
     usable = found.manifest["problem"] == ""
     bad = found.manifest[~usable]
     problems: dict[str, str] = dict(zip(bad["id"], bad["problem"], strict=True))
     if problems and not drop:
         raise _refusal(problems, found)
     rows = found.manifest[usable].reset_index(drop=True)
-    _require_classes(rows, found.classes, len(problems))
+    _require_classes(rows, found.classes, len(problems), data)
     kept = store_folder(found.root, rows, data.decode, home)
     if not drop and not is_done(kept):
         _divide(rows, found.classes, data, seed)  # too few of a class is known before anything is decoded
+    if force:
+        remove_store(found.root, rows, data.decode, home)
     store = open_store(found.root, rows, data.decode, home, progress, keep_going=drop)
     if store.problems and not drop:
         raise _refusal(store.problems, found)
     if store.problems:
         rows = rows[~rows["id"].isin(list(store.problems))].reset_index(drop=True)
         problems |= store.problems
-        _require_classes(rows, found.classes, len(problems))
-    return _Gathered(found, rows, store, _dataset(found, rows, store), problems, (found.cache, kept.name))
+        _require_classes(rows, found.classes, len(problems), data)
+    return _Gathered(found, rows, store, _dataset(found, rows, store, data), problems, (found.cache, kept.name))
 
 
 def _refusal(problems: dict[str, str], found: Scan) -> RequestError:
@@ -133,29 +145,34 @@ def _refusal(problems: dict[str, str], found: Scan) -> RequestError:
     )
 
 
-def _require_classes(rows: pd.DataFrame, classes: tuple[str, ...], left_out: int) -> None:
-    there = set(rows["label"])
-    missing = [name for name in classes if name not in there]
+def _require_classes(rows: pd.DataFrame, classes: tuple[str, ...], left_out: int, data: Data) -> None:
+    y = _labels(rows, classes, data)
+    there = (y == 1).any(axis=0) if y.ndim == 2 else np.isin(np.arange(len(classes)), y)
+    missing = [name for name, found in zip(classes, there.tolist(), strict=True) if not found]
     if missing:
         raise RequestError(
-            f"no usable image is left of class {', '.join(missing)}: {left_out} images were left out "
-            "(data.on_error: drop). Fix their files; `harness data scan` lists them."
+            f"no usable image is left of class {', '.join(missing)}: {left_out} images were left out for their faults "
+            "(data.on_error: drop; `harness data scan` lists them), others by data.where. "
+            "Fix the files or the condition."
         )
 
 
-def _dataset(found: Scan, rows: pd.DataFrame, store: Store) -> Dataset:
+def _dataset(found: Scan, rows: pd.DataFrame, store: Store, data: Data) -> Dataset:
     groups = rows["group"].to_numpy(dtype=np.str_)
     return Dataset(
         ids=store.ids,
         files=tuple(str(found.root / name) for name in store.ids.tolist()),
-        y=_class_numbers(rows, found.classes),
+        y=_labels(rows, found.classes, data),
         groups=groups,
         classes=found.classes,
         data_hash=_data_hash(store, list(rows["label"]), groups),
     )
 
 
-def _class_numbers(rows: pd.DataFrame, classes: tuple[str, ...]) -> NDArray[np.int64]:
+def _labels(rows: pd.DataFrame, classes: tuple[str, ...], data: Data) -> NDArray[np.int64]:
+    """(N,) class numbers, or (N, C) answers where the study names several label columns."""
+    if not isinstance(data.label, str):
+        return split_answers(list(rows["label"]))
     index = {name: number for number, name in enumerate(classes)}
     return np.array([index[label] for label in rows["label"]], dtype=np.int64)
 
@@ -172,7 +189,7 @@ def _data_hash(store: Store, labels: list[str], groups: NDArray[np.str_]) -> str
 
 def _divide(rows: pd.DataFrame, classes: tuple[str, ...], data: Data, seed: int) -> Folds:
     return make_folds(
-        _class_numbers(rows, classes),
+        _labels(rows, classes, data),
         rows["group"].to_numpy(dtype=np.str_),
         data.folds,
         seed,

@@ -12,3 +12,8 @@ class Unreadable(RequestError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def cannot_open(error: OSError) -> Unreadable:
+    """What the operating system said."""
+    return Unreadable(f"cannot be opened: {error.strerror or type(error).__name__}")

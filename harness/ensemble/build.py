@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness.columns import to_column
 from harness.data.prepare import Prepared, prepare
 from harness.ensemble.bundle import FORMAT, link_or_copy, sha256
 from harness.ensemble.embed import EncoderCache, StudyOutputs, read_encoders
@@ -42,6 +43,7 @@ from harness.errors import RequestError
 from harness.home import Home, lock, new_folder, write_bytes, write_json
 from harness.ledger import StudyRecord, audit_tags
 from harness.records import Progress
+from harness.stats.grouped import How
 from harness.study.load import check_study
 from harness.track.mlflow_runs import commit, log_run
 from harness.train.checkpoint import FoldMeta
@@ -86,13 +88,16 @@ def build(
         }
         fitted = chosen.fit(table, embed[chosen.embeddings], seed, report)
         test_p = fitted.model.predict(test_logits, outputs.test_embeddings if chosen.needs_embeddings else None)
-        ensemble = Predictions(method, "ensemble", fitted.oof, check_probabilities(test_p, f"{method}, test split"))
+        test_p = check_probabilities(test_p, f"{method}, test split", table.multilabel)
+        ensemble = Predictions(method, "ensemble", fitted.oof, test_p)
+        titles = [_title(member, metas[m]) for m, member in enumerate(members)]
         singles = [
-            Predictions(_title(member, metas[m]), "single", single_oof(table, m), single_predict(test_logits, m))
-            for m, member in enumerate(members)
+            Predictions(title, "single", single_oof(table, m), single_predict(test_logits, m, table.multilabel))
+            for m, title in enumerate(titles)
         ]
-        mean = Predictions("mean", "mean", mean_oof(table), mean_predict(test_logits))
-        result = _score(home, study.name, [*singles, mean, ensemble], members, table, data, top, metric, seed, report)
+        mean = Predictions("mean", "mean", mean_oof(table), mean_predict(test_logits, table.multilabel))
+        candidates, per_group = [*singles, mean, ensemble], spec.data.per_group
+        result = _score(home, study.name, candidates, members, table, data, top, metric, per_group, seed, report)
         for left_over in result.bundle.parent.glob(f".{result.bundle.name}.*"):
             shutil.rmtree(left_over, ignore_errors=True)  # of a build that was killed: this study's lock is ours
         with new_folder(result.bundle) as folder:
@@ -134,14 +139,15 @@ def _score(
     data: Prepared,
     top: int,
     metric: str,
+    per_group: How,
     seed: int,
     report: Progress,
 ) -> EnsembleResult:
     """`candidates`: the single members, in order, then the mean, then the ensemble."""
     mean, ensemble = candidates[-2:]
     rows = data.folds.test_rows()
-    development = Rows(table.y, table.groups)
-    test = Rows(data.dataset.y[rows], data.dataset.groups[rows])
+    development = Rows(table.y, table.groups, per_group)
+    test = Rows(data.dataset.y[rows], data.dataset.groups[rows], per_group)
     scored = []
     for done, candidate in enumerate(candidates, start=1):
         # stage 1 has scored these very out-of-fold predictions of the single members
@@ -183,9 +189,9 @@ def _write_files(
         {
             "id": pa.array(data.dataset.ids[rows].tolist(), pa.string()),
             "group": pa.array(data.dataset.groups[rows].tolist(), pa.string()),
-            "y": pa.array(data.dataset.y[rows], pa.int64()),
+            "y": to_column(data.dataset.y[rows]),
             "split": pa.array(["oof"] * len(development) + ["test"] * len(test), pa.string()),
-            "probabilities": pa.array(list(np.concatenate([ensemble.oof, ensemble.test])), pa.list_(pa.float64())),
+            "probabilities": to_column(np.concatenate([ensemble.oof, ensemble.test])),
         }
     )
     pq.write_table(table, folder / "predictions.parquet")
@@ -218,6 +224,7 @@ def _about(
         "top": top,
         "seed": seed,
         "classes": list(data.dataset.classes),
+        "multilabel": data.dataset.multilabel,
         "decode": metas[0][0].decode,
         "members": [
             {

@@ -21,14 +21,16 @@ import pydantic
 from numpy.typing import NDArray
 
 from harness.ensemble.embed import run_encoder
+from harness.ensemble.labels import LabelModels
 from harness.ensemble.methods import METHODS
 from harness.ensemble.oof import Embed, Model, check_probabilities, silent
 from harness.errors import HarnessError, RequestError
 from harness.home import is_done, read_json
+from harness.ragged import Pixels, Ragged
 from harness.records import Progress
 from harness.study.spec import Decode
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Bundle:
     study: str
     method: str
     classes: tuple[str, ...]
+    multilabel: bool
+    """each class a question of its own: the probabilities of a row need not add up to 1"""
     decode: Decode
     metric: str
     members: tuple[int, ...]
@@ -47,9 +51,7 @@ class Bundle:
     about: dict[str, Any]
     """bundle.json, whole"""
 
-    def predict(
-        self, pixels: NDArray[np.uint8], device: str = "cpu", progress: Progress | None = None
-    ) -> NDArray[np.float64]:
+    def predict(self, pixels: Pixels, device: str = "cpu", progress: Progress | None = None) -> NDArray[np.float64]:
         return predict_bundle(self, pixels, device, progress)
 
 
@@ -92,13 +94,16 @@ def load_bundle(path: Path) -> Bundle:
         files = {str(name): _checked(root, str(name), digest).read_bytes() for name, digest in about["model"].items()}
         for name, digest in about["files"].items():
             _checked(root, name, digest)
-        model = method.load(files)
+        classes = tuple(str(name) for name in about["classes"])
+        multilabel = bool(about["multilabel"])
+        model = method.load(files, len(classes), multilabel)
         _check_encoders(model, path, len(folds), len(folds[0]))
         return Bundle(
             path=root,
             study=str(about["study"]),
             method=str(about["method"]),
-            classes=tuple(str(name) for name in about["classes"]),
+            classes=classes,
+            multilabel=multilabel,
             decode=Decode.model_validate(about["decode"]),
             metric=str(about["metric"]),
             members=tuple(int(member["trial"]) for member in about["members"]),
@@ -132,27 +137,36 @@ def _checked(root: Path, name: object, digest: object) -> Path:
 
 def _check_encoders(model: Model, path: Path, members: int, folds: int) -> None:
     """A model per encoder must be one of the encoders that the bundle has."""
-    for part in ("heads", "boosters"):
-        per_encoder = getattr(model, part, None)
-        if per_encoder is None:
-            continue
-        if not per_encoder or any(m >= members or k >= folds for m, k in per_encoder):
-            raise RequestError(f"{path}: its {part} do not fit its {members} members of {folds} folds.")
+    for one in model.models if isinstance(model, LabelModels) else (model,):
+        for part in ("heads", "boosters"):
+            per_encoder = getattr(one, part, None)
+            if per_encoder is None:
+                continue
+            if not per_encoder or any(m >= members or k >= folds for m, k in per_encoder):
+                raise RequestError(f"{path}: its {part} do not fit its {members} members of {folds} folds.")
+
+
+def _check_pixels(bundle: Bundle, pixels: Pixels) -> None:
+    size, channels = bundle.decode.size, bundle.decode.channels
+    if isinstance(pixels, Ragged):
+        fits, given = size == "native" and pixels.channels == channels, f"images of {pixels.channels} channels"
+    else:
+        fits = pixels.dtype == np.uint8 and pixels.shape[1:] == (size, size, channels)
+        given = f"{pixels.dtype} {pixels.shape}"
+    if not fits:
+        wanted = "their own sizes" if size == "native" else f"{size} x {size}"
+        raise RequestError(f"{bundle.path} takes uint8 images of {wanted} x {channels}, not {given}.")
 
 
 def predict_bundle(
-    bundle: Bundle, pixels: NDArray[np.uint8], device: str = "cpu", progress: Progress | None = None
+    bundle: Bundle, pixels: Pixels, device: str = "cpu", progress: Progress | None = None
 ) -> NDArray[np.float64]:
-    """(n, C) probabilities of images pixels (n, S, S, channels), decoded as bundle.decode says.
+    """(n, C) probabilities of n images, decoded as bundle.decode says: (n, S, S, channels), or of their own sizes.
 
     The same numbers as the build gave for the same images, to 1e-5. Raises RequestError when the pixels have another
     shape than the bundle was built for, or a checkpoint is another one's.
     """
-    side, channels = bundle.decode.size, bundle.decode.channels
-    if pixels.ndim != 4 or pixels.shape[1:] != (side, side, channels) or pixels.dtype != np.uint8:
-        raise RequestError(
-            f"{bundle.path} takes uint8 images of {side} x {side} x {channels}, not {pixels.dtype} {pixels.shape}."
-        )
+    _check_pixels(bundle, pixels)
     report = progress or silent
     keep = METHODS[bundle.method].needs_embeddings
     members, folds = len(bundle.weights), len(bundle.weights[0])
@@ -163,7 +177,8 @@ def predict_bundle(
     for m in range(members):
         for k in range(folds):
             (out,), meta = run_encoder(bundle.weights[m][k], pixels, [slice(None)], device)
-            if meta.classes != bundle.classes or Decode.model_validate(meta.decode) != bundle.decode:
+            same_task = (meta.classes, meta.multilabel) == (bundle.classes, bundle.multilabel)
+            if not same_task or Decode.model_validate(meta.decode) != bundle.decode:
                 raise RequestError(f"{bundle.weights[m][k]} was trained for other classes or pixels than its bundle.")
             logits[m, k] = out.logits
             if keep:
@@ -178,4 +193,4 @@ def predict_bundle(
         p = bundle.model.predict(logits, lookup)
     except (KeyError, ValueError, IndexError) as error:
         raise HarnessError(f"{bundle.path}: its fitted method does not fit its networks ({error}).") from error
-    return check_probabilities(p, f"{bundle.path}, new images")
+    return check_probabilities(p, f"{bundle.path}, new images", bundle.multilabel)

@@ -17,6 +17,7 @@ from harness.ensemble.arrays import pack, unpack
 from harness.ensemble.members import Member
 from harness.errors import HarnessError, RequestError
 from harness.home import Home, write_bytes
+from harness.ragged import Pixels
 from harness.records import Dataset, Folds, Progress
 from harness.train.checkpoint import FoldMeta, load_fold, read_meta
 from harness.train.infer import infer
@@ -53,6 +54,7 @@ def _checked_meta(member: Member, fold: int, study: str, dataset: Dataset, folds
         "trial": member.number,
         "fold": fold,
         "classes": dataset.classes,
+        "multilabel": dataset.multilabel,
         "data_hash": dataset.data_hash,
         "folds_hash": folds.folds_hash,
     }
@@ -74,7 +76,7 @@ def rows_key(dataset: Dataset, rows: NDArray[np.int64]) -> str:
 
 
 def run_encoder(
-    weights: Path, pixels: NDArray[np.uint8], row_sets: Sequence[NDArray[np.int64] | slice], device: str
+    weights: Path, pixels: Pixels, row_sets: Sequence[NDArray[np.int64] | slice], device: str
 ) -> tuple[list[Outputs], FoldMeta]:
     """One fold model on images pixels[rows] for each of `row_sets`: loaded once, used and let go.
 
@@ -99,7 +101,7 @@ def run_encoder(
 class EncoderCache:
     """Outputs per encoder and named set of rows, on disk under work/STUDY/embeddings/, written whole or not at all."""
 
-    def __init__(self, home: Home, study: str, dataset: Dataset, pixels: NDArray[np.uint8], device: str) -> None:
+    def __init__(self, home: Home, study: str, dataset: Dataset, pixels: Pixels, device: str) -> None:
         self._folder = home.work(study) / "embeddings"
         self._dataset, self._pixels, self._device = dataset, pixels, device
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from harness.columns import from_column
 from harness.errors import HarnessError, RequestError
 from harness.home import Home, is_done
 from harness.ledger import StudyRecord, read_trials
@@ -125,18 +126,20 @@ def _read_fold(
             f"{place}: {len(missing)} held-out rows have no prediction and {len(rows) + len(missing) - len(held_out)} "
             f"have several; first {dataset.ids[first]!r}. {_again(member)}"
         )
-    y = table["y"].to_numpy()
+    y, wanted = from_column(table["y"]), dataset.y[rows]
+    if y is None or y.shape != wanted.shape:
+        raise HarnessError(f"{place}: its labels are not those of the study's task. {_again(member)}")
+    other_label = (y != wanted).reshape(len(rows), -1).any(axis=1)
     groups = np.asarray(table["group"].to_numpy(), dtype=np.str_)
-    for what, differs in (("label", y != dataset.y[rows]), ("group", groups != dataset.groups[rows])):
+    for what, differs in (("label", other_label), ("group", groups != dataset.groups[rows])):
         if differs.any():
             raise HarnessError(
                 f"{place}: {int(differs.sum())} rows carry another {what} than the study's data, first "
                 f"{ids[differs][0]!r}. {_again(member)}"
             )
-    lists = table["logits"].combine_chunks()
-    if lists.null_count or set(np.diff(lists.offsets.to_numpy()).tolist()) - {len(dataset.classes)}:
+    values = from_column(table["logits"])
+    if values is None or values.shape != (len(rows), len(dataset.classes)):
         raise HarnessError(f"{place}: its logits are not {len(dataset.classes)} numbers a row. {_again(member)}")
-    values = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), len(dataset.classes))
     return rows, values.astype(np.float32)
 
 

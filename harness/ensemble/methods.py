@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.ensemble import bagging, boosting, mean, stacking
+from harness.ensemble.labels import fit_labels, load_labels
 from harness.ensemble.oof import Embed, Fitted, Model, OofTable
 from harness.errors import RequestError, nearest
 from harness.records import Progress
@@ -12,11 +13,20 @@ from harness.records import Progress
 
 @dataclass(frozen=True)
 class Method:
-    fit: Callable[[OofTable, Embed | None, int, Progress | None], Fitted]
-    load: Callable[[Mapping[str, bytes]], Model]
+    fit_classes: Callable[[OofTable, Embed | None, int, Progress | None], Fitted]
+    load_classes: Callable[[Mapping[str, bytes]], Model]
     embeddings: Literal["none", "held_out", "all"]
     """what an encoder's embeddings are needed of: nothing, the development rows that it held out, or all of them"""
     says: str
+
+    def fit(self, table: OofTable, embed: Embed | None, seed: int, progress: Progress | None) -> Fitted:
+        """Over classes, or in a multi-label task once for each label."""
+        if table.multilabel:
+            return fit_labels(self.fit_classes, table, embed, seed, progress)
+        return self.fit_classes(table, embed, seed, progress)
+
+    def load(self, files: Mapping[str, bytes], classes: int, multilabel: bool) -> Model:
+        return load_labels(self.load_classes, files, classes) if multilabel else self.load_classes(files)
 
     @property
     def needs_embeddings(self) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import HarnessError
-from harness.metrics import softmax
+from harness.metrics import probabilities
 
 Embed = Callable[[int, int], NDArray[np.float32]]
 """embed(m, k) -> (n, D) embeddings of the rows in question by encoder (m, k): fold model k of member m.
@@ -26,7 +26,7 @@ class OofTable:
     """The development rows as the members' fold models saw them."""
 
     y: NDArray[np.int64]
-    """(N,) class index"""
+    """(N,) class index; in a multi-label task (N, C): 1 yes, 0 no, -1 not known"""
     groups: NDArray[np.str_]
     """(N,) what never straddles two folds"""
     fold: NDArray[np.int64]
@@ -43,6 +43,10 @@ class OofTable:
     @property
     def classes(self) -> int:
         return int(self.logits.shape[2])
+
+    @property
+    def multilabel(self) -> bool:
+        return self.y.ndim == 2
 
     @property
     def k(self) -> int:
@@ -86,9 +90,11 @@ def check_table(table: OofTable) -> None:
         )
 
 
-def check_probabilities(p: NDArray[np.float64], what: str) -> NDArray[np.float64]:
-    """`p` (n, C), when every row is a distribution. Raises HarnessError that counts the rows that are not."""
-    bad = ~(np.isfinite(p).all(axis=1) & (np.abs(p.sum(axis=1) - 1.0) < 1e-6) & (p >= 0).all(axis=1))
+def check_probabilities(p: NDArray[np.float64], what: str, multilabel: bool = False) -> NDArray[np.float64]:
+    """`p` (n, C), when every row is a distribution, or of a multi-label task C probabilities. Raises HarnessError that
+    counts the rows that are not."""
+    fits = (p <= 1).all(axis=1) if multilabel else np.abs(p.sum(axis=1) - 1.0) < 1e-6
+    bad = ~(np.isfinite(p).all(axis=1) & fits & (p >= 0).all(axis=1))
     if bad.any():
         raise HarnessError(
             f"{what}: {int(bad.sum())} of {len(p)} rows have no prediction, first row {int(np.flatnonzero(bad)[0])}. "
@@ -98,13 +104,14 @@ def check_probabilities(p: NDArray[np.float64], what: str) -> NDArray[np.float64
 
 
 def single_oof(table: OofTable, member: int) -> NDArray[np.float64]:
-    """(N, C) what one member says of the development rows: the softmax of its one held-out fold model's logits."""
-    return softmax(table.logits[:, member])
+    """(N, C) what one member says of the development rows: the probabilities of its one held-out fold model."""
+    return probabilities(table.logits[:, member], table.multilabel)
 
 
-def single_predict(logits: NDArray[np.float32], member: int) -> NDArray[np.float64]:
-    """(n, C) what one member says of new rows: the mean over its K fold models of softmax(logits (M, K, n, C))."""
-    return np.asarray(softmax(logits[member]).mean(axis=0))
+def single_predict(logits: NDArray[np.float32], member: int, multilabel: bool = False) -> NDArray[np.float64]:
+    """(n, C) what one member says of new rows: its probabilities from logits (M, K, n, C), averaged over its K fold
+    models."""
+    return np.asarray(probabilities(logits[member], multilabel).mean(axis=0))
 
 
 def mean_oof(table: OofTable) -> NDArray[np.float64]:
@@ -115,11 +122,11 @@ def mean_oof(table: OofTable) -> NDArray[np.float64]:
     return total / table.members
 
 
-def mean_predict(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+def mean_predict(logits: NDArray[np.float32], multilabel: bool = False) -> NDArray[np.float64]:
     """(n, C) mean over members of their probabilities, from logits (M, K, n, C)."""
     total = np.zeros(logits.shape[2:])
     for member in range(len(logits)):
-        total += single_predict(logits, member)
+        total += single_predict(logits, member, multilabel)
     return total / len(logits)
 
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from harness.errors import RequestError
 from harness.models.backbones import build_backbone
 from harness.study.spec import Model
 
@@ -25,6 +26,23 @@ class Network(nn.Module):
         """(logits (B, C), embedding (B, D)) from one pass."""
         embedding = self.backbone(x_BCHW).flatten(1)
         return self.head(self.dropout(embedding)), embedding
+
+
+def require_any_size(network: Network, backbone: str, channels: int) -> None:
+    """Raises RequestError when the network takes images of one size only."""
+    training = network.training
+    network.eval()
+    try:
+        with torch.inference_mode():
+            for height, width in ((96, 160), (224, 64)):
+                network(torch.zeros(1, channels, height, width))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise RequestError(
+            f"model.backbone: {backbone} takes images of one size only. With data.decode.size: native choose a "
+            "convolutional network, such as resnet10t or convnext_atto, or set a size in pixels."
+        ) from error
+    finally:
+        network.train(training)
 
 
 def build_network(model: Model, classes: int, channels: int, size: int, seed: int) -> Network:

@@ -14,6 +14,7 @@ from harness.data.decode import IMAGE_SUFFIXES, Unreadable, decode
 from harness.ensemble.bundle import Bundle, load_bundle, predict_bundle
 from harness.errors import RequestError, nearest
 from harness.home import Home, is_done, open_home
+from harness.ragged import gather
 from harness.records import Progress
 from harness.train.devices import parse_devices
 
@@ -47,8 +48,7 @@ def predict(
     bundle = load_bundle(find_bundle(bundle_path, home))
     use_device = parse_devices(device)[0]
     found = find_images(paths)
-    side, channels = bundle.decode.size, bundle.decode.channels
-    step = max(1, BATCH_BYTES // (side * side * channels))
+    step = max(1, BATCH_BYTES // (bundle.decode.side**2 * bundle.decode.channels))
     files: list[Path] = []
     problems: list[tuple[Path, str]] = []
     parts = [np.empty((0, len(bundle.classes)))]
@@ -71,7 +71,9 @@ def _probabilities(
 ) -> NDArray[np.float64]:
     if not images:
         return np.empty((0, len(bundle.classes)))
-    return predict_bundle(bundle, np.stack(images), device, progress)
+    varied = bundle.decode.size == "native"
+    pixels = gather(images, bundle.decode.channels) if varied else np.stack(images)
+    return predict_bundle(bundle, pixels, device, progress)
 
 
 def find_bundle(name: Path | str, home: Home | None = None) -> Path:

@@ -8,7 +8,7 @@ from harness.errors import RequestError
 from harness.home import Home
 from harness.ledger import StudyRecord
 from harness.models.backbones import check_weights_file, resolve
-from harness.models.network import Network, build_network
+from harness.models.network import Network, build_network, require_any_size
 from harness.records import Dataset
 from harness.study.load import Study, differences, spec_hash
 from harness.study.space import Choice, extremes
@@ -26,7 +26,10 @@ def check_networks(study: Study, dataset: Dataset) -> None:
 def _build(study: Study, values: dict[str, Any], dataset: Dataset) -> Network:
     spec = study.draw(values)
     decode = spec.data.decode
-    return build_network(spec.model, len(dataset.classes), decode.channels, decode.size, spec.seed)
+    network = build_network(spec.model, len(dataset.classes), decode.channels, decode.side, spec.seed)
+    if decode.size == "native":
+        require_any_size(network, spec.model.backbone, decode.channels)
+    return network
 
 
 def check_backbones(study: Study) -> None:

@@ -82,7 +82,7 @@ def _data_ready(data: Prepared) -> DataReady:
         test=len(data.folds.test_rows()),
         groups=len(set(dataset.groups.tolist())),
         classes=dataset.classes,
-        counts=tuple(int((dataset.y == c).sum()) for c in range(len(dataset.classes))),
+        counts=tuple(dataset.counts()),
         k=data.folds.k,
         warnings=tuple(finding.message for finding in data.findings),
     )

@@ -19,6 +19,8 @@ from harness.study.spec import Part, Spec
 SHIPPED = (Path(__file__).parents[1] / "studies", Path(__file__).parents[2] / "studies")
 FREE_KEYS = ("search.trials", "search.timeout_minutes", "description", "data.root")
 """may differ between two runs of one study; that moved data are the same is checked by their content"""
+FREE_BLOCKS = ("data.where", "data.acknowledge")
+"""keys whose value is a block of names of its own"""
 
 
 @dataclass(frozen=True)
@@ -257,7 +259,7 @@ def _purpose(key: str) -> str:
 
 def _known_key(key: str, prefix: str = "") -> None:
     known = all_keys()
-    if key in known:
+    if key in known or key.startswith(tuple(f"{name}." for name in FREE_BLOCKS)):
         return
     inside = [name for name in known if name.startswith(f"{key}.")]
     if inside:

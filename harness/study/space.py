@@ -124,7 +124,9 @@ def fill(tree: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
         *path, last = name.split(".")
         node = copy
         for key in path:
-            node = node.setdefault(key, {})
+            if not isinstance(node.get(key), dict):
+                node[key] = {}
+            node = node[key]
         node[last] = value
     return copy
 

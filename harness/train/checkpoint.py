@@ -19,7 +19,7 @@ from torch import Tensor
 from harness.errors import HarnessError
 from harness.home import write_bytes
 from harness.models.network import Network, build_network
-from harness.study.spec import Model
+from harness.study.spec import Decode, Model
 
 WRITE_SHARE = 0.02
 """largest share of training time that goes into writing resume states"""
@@ -46,6 +46,8 @@ class FoldMeta:
     """digest of the weights: embeddings with different ids live in different spaces"""
     data_hash: str
     folds_hash: str
+    multilabel: bool = False
+    """whether each class is a question of its own: sigmoid instead of softmax"""
 
 
 def digest(network: Network) -> str:
@@ -82,7 +84,8 @@ def load_fold(path: Path, device: str = "cpu") -> tuple[Network, FoldMeta]:
     """The network of a fold in evaluation mode, and what it says about itself."""
     meta = read_meta(path)
     model = Model.model_validate({**meta.model, "weights": "none"})
-    network = build_network(model, len(meta.classes), meta.decode["channels"], meta.decode["size"], seed=0)
+    decode = Decode.model_validate(meta.decode)
+    network = build_network(model, len(meta.classes), decode.channels, decode.side, seed=0)
     with safetensors.safe_open(str(path), framework="pt") as file:
         network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     return network.to(device).eval(), meta

@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from harness import metrics
+from harness.columns import to_column
 from harness.data.prepare import Prepared
 from harness.home import is_done, new_folder, read_json, write_json
 from harness.records import FoldResult, TrialResult
-from harness.stats.intervals import intervals
+from harness.stats.grouped import How, all_intervals
 from harness.study.spec import Spec
 from harness.train.checkpoint import FoldMeta, ResumeState, digest, save_weights
 from harness.train.infer import infer
@@ -61,10 +62,10 @@ def cross_validate(
         on_fold(result)
         results.append(result)
     shutil.rmtree(place.running, ignore_errors=True)
-    return summarize(results, data, spec.seed)
+    return summarize(results, data, spec.seed, spec.data.per_group)
 
 
-def summarize(results: list[FoldResult], data: Prepared, seed: int) -> TrialResult:
+def summarize(results: list[FoldResult], data: Prepared, seed: int, per_group: How) -> TrialResult:
     """Fold means with standard errors, and pooled out-of-fold intervals. Undefined values are left out."""
     names = list(metrics.METRICS)
     table = np.array([[result.metrics[name] for name in names] for result in results])
@@ -73,13 +74,13 @@ def summarize(results: list[FoldResult], data: Prepared, seed: int) -> TrialResu
     spread = np.sqrt(np.nansum((table - mean) ** 2, 0) / np.maximum(defined - 1, 1))
     error = np.where(defined > 1, spread / np.sqrt(np.maximum(defined, 1)), np.nan)
     rows = np.concatenate([result.rows for result in results])
-    p = metrics.softmax(np.concatenate([result.logits for result in results]))
+    p = metrics.probabilities(np.concatenate([result.logits for result in results]), data.dataset.multilabel)
     seconds = sum(result.seconds for result in results)
     return TrialResult(
         folds=results,
         cv=dict(zip(names, mean.tolist(), strict=True)),
         cv_se=dict(zip(names, error.tolist(), strict=True)),
-        oof=intervals(data.dataset.y[rows], p, data.dataset.groups[rows], seed),
+        oof=all_intervals(data.dataset.y[rows], p, data.dataset.groups[rows], seed, per_group),
         seconds=seconds,
         images_per_second=sum(result.images for result in results) / max(seconds, 1e-9),
     )
@@ -107,9 +108,10 @@ def _run_fold(
         encoder_id=digest(fitted.network),
         data_hash=dataset.data_hash,
         folds_hash=data.folds.folds_hash,
+        multilabel=dataset.multilabel,
     )
     logits, _ = infer(fitted.network, meta, fold_data.x_val, device)
-    scores = metrics.score(fold_data.y_val, metrics.softmax(logits))
+    scores = metrics.score(fold_data.y_val, metrics.probabilities(logits, data.dataset.multilabel))
     summary = {"fold": fold, "seconds": fitted.seconds, "images": fitted.images}
     with new_folder(place.artifacts / f"fold_{fold}") as folder:
         save_weights(folder / "weights.safetensors", fitted.network, meta)
@@ -124,8 +126,8 @@ def _write_predictions(path: Path, data: Prepared, rows: np.ndarray, logits: np.
         {
             "id": pa.array(data.dataset.ids[rows].tolist(), pa.string()),
             "group": pa.array(data.dataset.groups[rows].tolist(), pa.string()),
-            "y": pa.array(data.dataset.y[rows], pa.int64()),
-            "logits": pa.array(list(logits), pa.list_(pa.float32())),
+            "y": to_column(data.dataset.y[rows]),
+            "logits": to_column(logits),
         }
     )
     pq.write_table(table, path)
@@ -138,7 +140,7 @@ def read_fold(folder: Path, fold: int, data: Prepared) -> FoldResult:
     rows = np.array([position[name] for name in table["id"].to_pylist()], np.int64)
     logits = np.array(table["logits"].to_pylist(), np.float32).reshape(len(rows), -1)
     history = read_json(folder / "history.json")
-    scores = metrics.score(data.dataset.y[rows], metrics.softmax(logits))
+    scores = metrics.score(data.dataset.y[rows], metrics.probabilities(logits, data.dataset.multilabel))
     return FoldResult(fold, rows, logits, scores, history["epochs"], history["seconds"], history["images"])
 
 
@@ -149,5 +151,5 @@ def pooled_predictions(trials: list[Path], data: Prepared) -> tuple[NDArray[np.i
     for trial, folder in enumerate(trials):
         for fold in range(data.folds.k):
             result = read_fold(folder / f"fold_{fold}", fold, data)
-            p[trial, result.rows] = metrics.softmax(result.logits)
+            p[trial, result.rows] = metrics.probabilities(result.logits, data.dataset.multilabel)
     return rows, p[:, rows]

@@ -19,11 +19,14 @@ from harness import metrics
 from harness.data.augment import augment
 from harness.errors import HarnessError
 from harness.models.network import Network, build_network
+from harness.ragged import Pixels
 from harness.records import EpochReport
 from harness.seeds import derive_seed
 from harness.study.spec import Spec
 from harness.train.checkpoint import ResumeState
-from harness.train.infer import normalize, to_batch
+from harness.train.images import Images, load_images, statistics
+from harness.train.infer import normalize
+from harness.train.loss import build_loss
 from harness.train.optim import build_optimizer, learning_rate
 from harness.train.precision import Precision
 
@@ -40,11 +43,12 @@ class FoldData:
     """One fold's rows as arrays."""
 
     fold: int
-    x_train: NDArray[np.uint8]
-    """(n, S, S, channels)"""
+    x_train: Pixels
+    """n images: (n, S, S, channels), or of their own sizes"""
     y_train: NDArray[np.int64]
-    x_val: NDArray[np.uint8]
-    """(v, S, S, channels)"""
+    """(n,) class numbers, or (n, classes) answers of a multi-label task"""
+    x_val: Pixels
+    """v images"""
     y_val: NDArray[np.int64]
     classes: int
 
@@ -60,34 +64,6 @@ class Fitted:
     images: int
 
 
-def statistics(x: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of pixel / 255, over training rows (n, S, S, channels) only."""
-    counts = np.stack([np.bincount(x[..., c].ravel(), minlength=256) for c in range(x.shape[-1])])
-    levels = np.arange(256) / 255
-    share = counts / counts.sum(1, keepdims=True)
-    mean = share @ levels
-    std = np.sqrt(np.maximum(share @ levels**2 - mean**2, 1e-6))
-    return tuple(mean.tolist()), tuple(std.tolist())
-
-
-def batches(n: int, batch_size: int, seed: int) -> list[Tensor]:
-    """The rows of one epoch in random order; a last batch of a single row joins the one before (batch norm)."""
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    parts = list(torch.split(order, batch_size))
-    if len(parts) > 1 and len(parts[-1]) == 1:
-        parts[-2:] = [torch.cat(parts[-2:])]
-    return parts
-
-
-def class_weights(y: NDArray[np.int64], classes: int) -> Tensor:
-    """(C,) inverse class frequency with mean 1 over rows; 0 for a class that the fold's training rows lack."""
-    counts = np.bincount(y, minlength=classes).astype(np.float64)
-    present = counts > 0
-    weights = np.zeros(classes)
-    weights[present] = len(y) / present.sum() / counts[present]
-    return torch.tensor(weights, dtype=torch.float32)
-
-
 def fit_fold(
     spec: Spec, data: FoldData, device: str, precision: Precision, resume: ResumeState, on_epoch: OnEpoch
 ) -> Fitted:
@@ -100,18 +76,15 @@ def fit_fold(
     kind = device.split(":")[0]
     decode = spec.data.decode
     network = build_network(
-        spec.model, data.classes, decode.channels, decode.size, derive_seed(spec.seed, "fold", data.fold, "weights")
+        spec.model, data.classes, decode.channels, decode.side, derive_seed(spec.seed, "fold", data.fold, "weights")
     )
     network.to(device).to(memory_format=precision.layout)
     optimizer = build_optimizer(network, spec.optim)
     scaler = torch.amp.GradScaler(kind, enabled=precision.name == "fp16")
-    loss_of = nn.CrossEntropyLoss(
-        weight=class_weights(data.y_train, data.classes).to(device) if spec.train.class_weights else None,
-        label_smoothing=spec.train.label_smoothing,
-    )
+    loss_of = build_loss(data.y_train, data.classes, spec.train.class_weights, spec.train.label_smoothing, device)
     mean, std = statistics(data.x_train)
-    x_train, y_train = to_batch(data.x_train, device), torch.from_numpy(data.y_train.copy()).to(device)
-    x_val, y_val = to_batch(data.x_val, device), torch.from_numpy(data.y_val.copy()).to(device)
+    x_train, y_train = load_images(data.x_train, mean, device), torch.from_numpy(data.y_train.copy()).to(device)
+    x_val, y_val = load_images(data.x_val, mean, device), torch.from_numpy(data.y_val.copy()).to(device)
 
     history: list[dict[str, Any]] = []
     before = 0.0
@@ -123,7 +96,7 @@ def fit_fold(
         history, before = state["history"], state["seconds"]
 
     epochs, n = spec.train.epochs, len(y_train)
-    steps = epochs * len(batches(n, spec.train.batch_size, 0))
+    steps = epochs * len(x_train.epoch(spec.train.batch_size, 0))
     try:
         for epoch in range(len(history), epochs):
             began = time.perf_counter()
@@ -132,16 +105,15 @@ def fit_fold(
             draws = torch.Generator().manual_seed(derive_seed(seed, "augment"))
             network.train()
             losses, sizes = [], []
-            order = batches(n, spec.train.batch_size, derive_seed(seed, "order"))
+            order = x_train.epoch(spec.train.batch_size, derive_seed(seed, "order"))
             for number, rows in enumerate(order):
                 rate = learning_rate(spec.optim, epoch * len(order) + number, steps)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                rows = rows.to(device)
-                x = augment(x_train[rows].float().div_(255), spec.augment, draws)
+                x = augment(x_train.batch(rows).float().div_(255), spec.augment, draws)
                 x = normalize(x, mean, std).contiguous(memory_format=precision.layout)
                 with torch.autocast(kind, precision.dtype, enabled=precision.name != "fp32"):
-                    loss = loss_of(network(x).float(), y_train[rows])
+                    loss = loss_of(network(x).float(), y_train[rows.to(device)])
                 optimizer.zero_grad(set_to_none=True)
                 scaler.scale(loss).backward()
                 if spec.optim.clip > 0:
@@ -178,7 +150,7 @@ def fit_fold(
 
 def evaluate(
     network: Network,
-    x: Tensor,
+    images: Images,
     y: Tensor,
     mean: tuple[float, ...],
     std: tuple[float, ...],
@@ -188,15 +160,16 @@ def evaluate(
 ) -> tuple[float, dict[str, float]]:
     """Loss and metrics on held-out rows for the learning curve, in the training's own precision."""
     network.eval()
-    parts = []
+    logits = torch.empty(len(y), network.head.out_features, device=y.device)
     with torch.inference_mode():
-        for part in torch.split(x, batch_size):
-            inputs = normalize(part.float().div_(255), mean, std).contiguous(memory_format=precision.layout)
-            with torch.autocast(x.device.type, precision.dtype, enabled=precision.name != "fp32"):
-                parts.append(network(inputs).float())
-        logits = torch.cat(parts)
+        for rows in images.in_order(batch_size):
+            inputs = normalize(images.batch(rows).float().div_(255), mean, std)
+            inputs = inputs.contiguous(memory_format=precision.layout)
+            with torch.autocast(y.device.type, precision.dtype, enabled=precision.name != "fp32"):
+                logits[rows.to(y.device)] = network(inputs).float()
         loss = float(loss_of(logits, y))
-    return loss, metrics.score(y.cpu().numpy(), metrics.softmax(logits.cpu().numpy()))
+    p = metrics.probabilities(logits.cpu().numpy(), multilabel=y.ndim == 2)
+    return loss, metrics.score(y.cpu().numpy(), p)
 
 
 def _mean_loss(losses: list[Tensor], sizes: list[int], fold: int, epoch: int, lr: float) -> float:

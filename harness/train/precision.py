@@ -55,7 +55,7 @@ def choose_precision(spec: Spec, device: str) -> Precision:
     machine = (
         torch.cuda.get_device_name(device) if device.startswith("cuda") else f"cpu-{_cpu()}-{torch.get_num_threads()}"
     )
-    key = f"{spec.model.backbone} {decode.size} {decode.channels} {spec.train.batch_size} {machine} {torch.__version__}"
+    key = f"{spec.model.backbone} {decode.side} {decode.channels} {spec.train.batch_size} {machine} {torch.__version__}"
     path = machine_cache() / "precision.json"
     with lock(path.with_suffix(".lock"), "the measured precisions"):
         known: dict[str, str] = read_json(path) if path.exists() else {}
@@ -89,9 +89,9 @@ def _measure(spec: Spec, device: str) -> Precision:
     plain, other = Precision("fp32", channels_last=True), Precision(half, channels_last=True)
     best = {plain: float("inf"), other: float("inf")}
     decode = spec.data.decode
-    network = build_network(spec.model.model_copy(update={"weights": "none"}), 2, decode.channels, decode.size, 0)
+    network = build_network(spec.model.model_copy(update={"weights": "none"}), 2, decode.channels, decode.side, 0)
     network.to(device).train()
-    x = torch.rand(spec.train.batch_size, decode.channels, decode.size, decode.size, device=device)
+    x = torch.rand(spec.train.batch_size, decode.channels, decode.side, decode.side, device=device)
     y = torch.arange(len(x), device=device) % 2
     for _ in range(6):
         for candidate in best:

@@ -271,7 +271,7 @@ def test_version_and_help(place: Place) -> None:
     assert place.harness("--version").stdout.startswith("harness ")
     help_ = place.harness("--help")
     assert help_.returncode == 0
-    for command in ("study", "ensemble", "predict", "data", "models", "ui", "doctor"):
+    for command in ("init", "study", "ensemble", "predict", "data", "models", "ui", "doctor"):
         assert f"\n  {command} " in help_.stdout
     assert not place.home.exists()
 

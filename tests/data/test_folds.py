@@ -189,3 +189,54 @@ def test_ten_thousand_groups_are_dealt_evenly():
 def test_it_imports_neither_scikit_learn_nor_torch():
     code = "import sys, harness.data.folds; print([m for m in ('sklearn', 'torch', 'scipy') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def many_labels(seed: int, n: int = 400, labels: int = 5):
+    """Rare and common labels, groups of one to four rows that share most of them, some answers not known."""
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(n), rng.integers(1, 5, n))[:n]
+    rate = np.linspace(0.08, 0.6, labels)
+    y = (rng.random((n, labels)) < rate).astype(np.int64)
+    y = np.where(rng.random((n, 1)) < 0.7, y[np.searchsorted(groups, groups)], y)
+    y[rng.random((n, labels)) < 0.1] = -1
+    return y, groups.astype(np.str_)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_several_labels_are_each_balanced_and_groups_whole(seed):
+    y, groups = many_labels(seed)
+    names = tuple("abcde")
+    folds = make_folds(y, groups, 5, seed, 0.2, None, names)
+    assert sorted(set(folds.fold.tolist())) == [-1, 0, 1, 2, 3, 4]
+    check_folds(folds, groups)
+    again = make_folds(y, groups, 5, seed, 0.2, None, names)
+    np.testing.assert_array_equal(folds.fold, again.fold)
+
+    def spread(fold):
+        parts = [y[fold == part] for part in range(5)]
+        share = np.array(
+            [[(part[:, c] == 1).sum() / max((part[:, c] >= 0).sum(), 1) for c in range(5)] for part in parts]
+        )
+        return share.std(axis=0).mean()
+
+    # against groups dealt at random over the same development rows: an independent and common way
+    rng = np.random.default_rng(seed)
+    at_random = []
+    for _ in range(20):
+        of_group = dict(
+            zip(np.unique(groups).tolist(), rng.integers(0, 5, len(np.unique(groups))).tolist(), strict=True)
+        )
+        dealt = np.array([of_group[group] for group in groups.tolist()])
+        at_random.append(spread(np.where(folds.fold == -1, -1, dealt)))
+    assert spread(folds.fold) < 0.5 * min(at_random)
+    for part in range(-1, 5):
+        rows = y[folds.fold == part]
+        assert ((rows == 1).any(axis=0) & (rows == 0).any(axis=0)).all()
+
+
+def test_a_rare_label_is_refused_by_its_name():
+    y = np.zeros((40, 2), dtype=np.int64)
+    y[::2, 0] = 1
+    y[:3, 1] = 1
+    with pytest.raises(RequestError, match="'scar=1' has 3 rows"):
+        make_folds(y, np.arange(40).astype(np.str_), 5, 0, 0.2, None, ("fluid", "scar"))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from harness.data import phantom
-from harness.data.decode import decode, header
+from harness.data.decode import decode
+from harness.data.headers import read_header
 from harness.home import Home
 from harness.study.spec import Decode
 
@@ -34,11 +35,11 @@ def test_has_what_is_promised(folder: Path, rows: list[dict[str, str]]) -> None:
     assert len(slices) >= 120 and set(slices.values()) == {1, 2, 3}
     share = np.mean([row["label"] == "bleed" for row in rows])
     assert 0.4 < share < 0.6
-    facts = [header(folder / row["file"]) for row in rows]
-    assert {kind for *_, kind in facts} == {"PNG", "DICOM"}
-    assert {mode for _, _, mode, _ in facts} == {"L", "RGB", "RGBA", "I;16", "MONOCHROME1", "MONOCHROME2"}
-    assert len({(width, height) for width, height, _, _ in facts}) > 100
-    assert all(85 <= side <= 205 for width, height, _, _ in facts for side in (width, height))
+    facts = [read_header(folder / row["file"], str) for row in rows]
+    assert {fact.format for fact in facts} == {"PNG", "DICOM"}
+    assert {fact.mode for fact in facts} == {"L", "RGB", "RGBA", "I;16", "MONOCHROME1", "MONOCHROME2"}
+    assert len({(fact.width, fact.height) for fact in facts}) > 100
+    assert all(85 <= side <= 205 for fact in facts for side in (fact.width, fact.height))
     assert sorted(str(path.relative_to(folder)) for path in (folder / "images").iterdir()) == sorted(
         row["file"] for row in rows
     )
@@ -55,12 +56,12 @@ def test_labels_of_one_patient_hang_together(rows: list[dict[str, str]]) -> None
 
 def test_the_kind_of_file_does_not_tell_the_label(folder: Path, rows: list[dict[str, str]]) -> None:
     bleed = np.array([row["label"] == "bleed" for row in rows])
-    facts = [header(folder / row["file"]) for row in rows]
+    facts = [read_header(folder / row["file"], str) for row in rows]
     for mode in phantom.KINDS:
-        of_mode = np.array([fact[2] == mode for fact in facts])
+        of_mode = np.array([fact.mode == mode for fact in facts])
         error = np.sqrt(0.25 / of_mode.sum())
         assert abs(bleed[of_mode].mean() - bleed.mean()) < 3 * error
-    sizes = np.array([fact[0] * fact[1] for fact in facts], float)
+    sizes = np.array([fact.width * fact.height for fact in facts], float)
     assert abs(np.corrcoef(sizes, bleed)[0, 1]) < 0.2
 
 

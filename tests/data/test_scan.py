@@ -7,8 +7,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from harness.data.manifest import COLUMNS, read_labels, read_table
+from harness.data.manifest import COLUMNS
 from harness.data.scan import EMPTY_LABEL, NO_FILE, NO_LABEL, scan_data
+from harness.data.tables import read_table
 from harness.errors import RequestError
 from harness.home import Home
 from harness.study.spec import Data
@@ -108,7 +109,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, changes: dict[str, ob
 
 def test_a_missing_root_is_named(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"data\.root.*nowhere"):
-        read_labels(data(tmp_path / "nowhere"), tmp_path / "nowhere")
+        scan_data(data(tmp_path / "nowhere"), Home(tmp_path / "home"), quiet)
 
 
 def test_rows_without_partner_both_ways_and_unreadable_files_are_listed(tmp_path: Path) -> None:
@@ -147,7 +148,7 @@ def test_a_rescan_equals_a_fresh_scan_and_reads_nothing(tmp_path: Path) -> None:
     assert first.manifest.equals(second.manifest)
     PIL.Image.fromarray(np.zeros((50, 50), np.uint8)).save(root / "b.png")
     third = scan_data(data(root), home, reads)
-    assert reads.files == 3 and third.manifest["width"][1] == 50
+    assert reads.files == 1 and third.manifest["width"][1] == 50
     (home.root / "other").mkdir()
     (home.root / "other" / "salt").write_text(home.salt())
     fresh = scan_data(data(root), Home(home.root / "other"), quiet)

@@ -71,7 +71,7 @@ class TestEveryMethod:
     def test_predicts_the_same_after_storing(self, method: str) -> None:
         s = Simulated(seed=5, signal=0.5, groups=45, members=2, classes=3, k=3)
         fitted = METHODS[method].fit(s.table, s.embed, 0, None)
-        loaded = METHODS[method].load(fitted.model.files())
+        loaded = METHODS[method].load(fitted.model.files(), 3, multilabel=False)
         np.testing.assert_array_equal(
             loaded.predict(s.test_logits, s.embed_test), fitted.model.predict(s.test_logits, s.embed_test)
         )

@@ -6,8 +6,10 @@ import torch
 
 from harness.study.load import build_spec
 from harness.train.checkpoint import FoldMeta, ResumeState, digest, load_fold, save_weights
+from harness.train.images import batches, statistics
 from harness.train.infer import infer
-from harness.train.loop import Diverged, FoldData, batches, class_weights, fit_fold, statistics
+from harness.train.loop import Diverged, FoldData, fit_fold
+from harness.train.loss import class_weights
 from harness.train.precision import Precision, parse_precision
 
 FP32 = Precision("fp32", channels_last=False)

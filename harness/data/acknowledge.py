@@ -1,0 +1,33 @@
+"""What a study says of the findings about its data: one that somebody has looked at does not block, and the reason goes
+wherever the finding goes. Knows findings only.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import get_args
+
+from harness.data.audit import Finding
+from harness.study.spec import Acknowledgeable
+
+KINDS: tuple[str, ...] = get_args(Acknowledgeable)
+
+
+def acknowledge(findings: list[Finding], reasons: Mapping[Acknowledgeable, str] | None) -> list[Finding]:
+    """The findings, those of an acknowledged kind as warnings that end in the study's own words; what blocks first."""
+    known = {str(kind): reason for kind, reason in (reasons or {}).items()}
+    said = [
+        replace(finding, severity="warn", message=f"{finding.message.rstrip()} Acknowledged in the study: {reason}")
+        if (reason := known.get(finding.kind))
+        else finding
+        for finding in findings
+    ]
+    return sorted(said, key=lambda finding: finding.severity != "block")
+
+
+def way_out(findings: list[Finding]) -> str:
+    """What to type where all that blocks may be acknowledged; '' otherwise."""
+    kinds = sorted({finding.kind for finding in findings})
+    if not kinds or not set(kinds) <= set(KINDS):
+        return ""
+    reasons = ", ".join(f"{kind}: why it may stay" for kind in kinds)
+    return f" If it is right as it is, say so in the study file: data.acknowledge: {{{reasons}}}"

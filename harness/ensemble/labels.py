@@ -1,0 +1,89 @@
+"""Ensembles of a multi-label task: any method, fitted once for each label as a question of two classes.
+
+Label c of a row with logit z becomes the two-class logits (0, z), whose softmax is the sigmoid of z. A method sees the
+rows whose answer to c is known; the others get the members' mean, which nothing scores. Knows arrays only.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.ensemble.oof import Embed, Fitted, Model, OofTable, check_table, mean_oof, silent
+from harness.errors import HarnessError, RequestError
+from harness.metrics import UNKNOWN
+from harness.records import Progress
+
+Fit = Callable[[OofTable, Embed | None, int, Progress | None], Fitted]
+Load = Callable[[Mapping[str, bytes]], Model]
+
+
+@dataclass(frozen=True)
+class LabelModels:
+    """One fitted model per label."""
+
+    models: tuple[Model, ...]
+
+    def predict(self, logits: NDArray[np.float32], embed: Embed | None) -> NDArray[np.float64]:
+        """(M, K, n, C) -> (n, C): each label's own probability of yes."""
+        each = [model.predict(pair(logits[..., c]), embed)[:, 1] for c, model in enumerate(self.models)]
+        return np.stack(each, axis=1)
+
+    def files(self) -> dict[str, bytes]:
+        return {
+            f"label_{c}/{name}": data for c, model in enumerate(self.models) for name, data in model.files().items()
+        }
+
+
+def pair(z: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(...) logits of yes -> (..., 2) two-class logits."""
+    return np.stack([np.zeros_like(z), z], axis=-1)
+
+
+def fit_labels(fit: Fit, table: OofTable, embed: Embed | None, seed: int, progress: Progress | None) -> Fitted:
+    """Fit a method for each label of table.y (N, C). Raises HarnessError when a member lacks a row or a label has no
+    known answer in some fold."""
+    check_table(table)
+    report = progress or silent
+    oof = mean_oof(table)
+    models = []
+    for c in range(table.classes):
+        known = table.y[:, c] != UNKNOWN
+        if len(np.unique(table.fold[known])) < table.k:
+            raise HarnessError(f"label number {c} has no known answer in one of the folds: nothing is fitted on it.")
+        part = replace(
+            table,
+            y=table.y[known, c],
+            groups=table.groups[known],
+            fold=table.fold[known],
+            logits=pair(table.logits[known][..., c]),
+        )
+        fitted = fit(part, _only(embed, known), seed, None)
+        models.append(fitted.model)
+        oof[known, c] = fitted.oof[:, 1]
+        report("labels", c + 1, table.classes)
+    return Fitted(LabelModels(tuple(models)), oof)
+
+
+def _only(embed: Embed | None, rows: NDArray[np.bool_]) -> Embed | None:
+    if embed is None:
+        return None
+    whole = embed
+
+    def some(m: int, k: int) -> NDArray[np.float32]:
+        return whole(m, k)[rows]
+
+    return some
+
+
+def load_labels(load: Load, files: Mapping[str, bytes], classes: int) -> LabelModels:
+    """Raises RequestError when the files are not of that many labels."""
+    own: list[dict[str, bytes]] = [{} for _ in range(classes)]
+    for name, data in files.items():
+        label, _, rest = name.partition("/")
+        number = label.removeprefix("label_")
+        if not rest or not number.isdecimal() or int(number) >= classes:
+            raise RequestError(f"{name} is of none of the bundle's {classes} labels. Build the ensemble again.")
+        own[int(number)][rest] = data
+    return LabelModels(tuple(load(part) for part in own))
