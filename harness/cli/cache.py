@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Decoded images and scans that are kept.", no_args_is_help=True)
 
+SHORT = 14
+"""characters of a name in a table: its kind and enough of its key; --json has all"""
+
 
 @app.command("list", short_help="What is kept, how large, for which study.")
 def list_(json: Json = False) -> None:
@@ -63,7 +66,7 @@ def prune_(
     else:
         show("Nothing to throw away.")
     for cache, reason in done.kept:
-        note(f"kept {cache.name}: {reason}")
+        note(f"kept {cache.name.lstrip('.')[:SHORT]}: {reason}")
 
 
 def _document(cache: "Cache") -> dict[str, Any]:
@@ -90,7 +93,7 @@ def _show(caches: "list[Cache]") -> None:
     now = time.time()
     rows = [
         [
-            cache.name,
+            cache.name.lstrip(".")[:SHORT],
             cache.holds,
             _size(cache.bytes),
             f"{duration(max(0.0, now - cache.last_used))} ago",

@@ -209,8 +209,9 @@ def _show_files(document: dict[str, Any]) -> None:
         return f"{low}" if low == high else f"{low} to {high}"
 
     different = document["sizes"]["different"]
+    kinds = "all of one size" if different == 1 else plural(different, "different size")
     show("")
-    show(f"size    {ends('width')} wide, {ends('height')} high ({plural(different, 'different size')}), in pixels")
+    show(f"size    {ends('width')} wide, {ends('height')} high ({kinds}), in pixels")
     for title, key in (("format", "formats"), ("mode", "modes")):
         show(f"{title:<7} {', '.join(f'{kind} {count:,}' for kind, count in document[key].items())}")
     for reason, count in document["left_out"].items():

@@ -11,7 +11,9 @@ from harness.cli.study import Json, Quiet
 
 def fetch(
     what: Annotated[str, typer.Argument(metavar="NAME|URL", help="A MedMNIST set, or the address of a file.")],
-    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where to put it.")] = Path("data"),
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FOLDER", help="Where to put it; data, or data/medmnist.")
+    ] = None,
     checksum: Annotated[
         str, typer.Option("--checksum", metavar="sha256:HEX", help="What the file must be; md5, sha1 and sha512 too.")
     ] = "",
@@ -26,16 +28,17 @@ def fetch(
     """
     claim_stdout()
     from harness.cli.progress import step_progress
+    from harness.data.fetch import MEDMNIST, find_source
     from harness.data.fetch import fetch as fetch_source
-    from harness.data.fetch import find_source
     from harness.errors import RequestError
     from harness.home import open_home
 
     source = find_source(what, checksum)
-    if to.exists() and not to.is_dir():
-        raise RequestError(f"--to {to}: this is a file; name a folder.")
+    folder = to or Path("data/medmnist" if what in MEDMNIST else "data")  # where the shipped studies look
+    if folder.exists() and not folder.is_dir():
+        raise RequestError(f"--to {folder}: this is a file; name a folder.")
     with step_progress(quiet) as progress:
-        done = fetch_source(source, to, open_home(), progress)
+        done = fetch_source(source, folder, open_home(), progress)
     if json:
         print_json({"path": done.path, "new": done.new, "bytes": done.bytes, "sha256": done.sha256 or None})
         return

@@ -75,7 +75,7 @@ def audit(manifest: pd.DataFrame, dataset: Dataset, folds: Folds, pixels: Pixels
 
     manifest: one row per row of `dataset`, in its order; the columns split, format, mode, width, height and dicom.* are
     looked at where they are there. pixels: (N, S, S, channels), or images of their own sizes, as the network is shown
-    them; only read.
+    them.
     """
     group = np.unique(dataset.groups, return_inverse=True)[1].astype(np.int64)
     first = equal_to(pixels)

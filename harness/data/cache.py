@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 
 from harness.errors import HarnessError, RequestError
@@ -105,18 +104,18 @@ def _kind(folder: Path) -> Kind | None:
 
 
 def _holds(folder: Path, kind: Kind) -> str:
+    if kind == "leftover":
+        return "an unfinished part"
     try:
-        if kind == "store":
-            table = pd.read_parquet(folder / "rows.parquet", columns=["problem", "width", "height"])
-            good = table[table["problem"] == ""]
-            sizes = good[["width", "height"]].to_numpy()
-            channels = (folder / "pixels.bin").stat().st_size // max(int(sizes.prod(axis=1).sum()), 1)
-            kinds = np.unique(sizes, axis=0).tolist()
-            of = f"{kinds[0][0]} x {kinds[0][1]}" if len(kinds) == 1 else f"{len(kinds)} sizes"
-            return f"{len(good)} images, {of} x {channels}"
-    except (OSError, ValueError, KeyError):  # another layout, or damaged: still something to list and to throw away
-        return "pixels"
-    return "headers of files" if kind == "scan" else "an unfinished part"
+        if kind == "scan":
+            return f"headers of {len(pd.read_parquet(folder / 'headers.parquet', columns=['id']))} files"
+        rows = pd.read_parquet(folder / "rows.parquet", columns=["height", "width", "problem"])
+    except (OSError, ValueError):  # another layout, or damaged: still something to list and to throw away
+        return "pixels" if kind == "store" else "headers"
+    good = rows[rows["problem"] == ""]
+    sizes = set(zip(good["width"].tolist(), good["height"].tolist(), strict=True))
+    each = " x ".join(map(str, sizes.pop())) if len(sizes) == 1 else "their own sizes"
+    return f"{len(good)} images, {each}"
 
 
 def _lock_of(folder: Path) -> Path:

@@ -77,8 +77,12 @@ class Fetched:
 
 def find_source(what: str, checksum: str = "") -> Source:
     """A data set's name, or an http(s) address. Raises RequestError that says what is known."""
+    if checksum:
+        algorithm, _, digits = checksum.partition(":")
+        if not re.fullmatch(f"[0-9a-fA-F]{{{ALGORITHMS.get(algorithm, 0)}}}", digits) or algorithm not in ALGORITHMS:
+            raise RequestError(f"--checksum {checksum}: write {' or '.join(f'{name}:HEX' for name in ALGORITHMS)}.")
     if what in MEDMNIST:
-        return Source(f"{what}.npz", MEDMNIST_FILES.format(name=what), checksum or f"md5:{MEDMNIST[what]}")
+        return Source(f"{what}.npz", MEDMNIST_FILES.format(name=what), checksum.lower() or f"md5:{MEDMNIST[what]}")
     try:
         parts = urlsplit(what)
         named = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -89,10 +93,6 @@ def find_source(what: str, checksum: str = "") -> Source:
             f"{what}: neither a known data set nor an address that begins with https://.{nearest(what, MEDMNIST)} "
             f"Known: {', '.join(MEDMNIST)}."
         )
-    if checksum:
-        algorithm, _, digits = checksum.partition(":")
-        if not re.fullmatch(f"[0-9a-fA-F]{{{ALGORITHMS.get(algorithm, 0)}}}", digits) or algorithm not in ALGORITHMS:
-            raise RequestError(f"--checksum {checksum}: write {' or '.join(f'{name}:HEX' for name in ALGORITHMS)}.")
     name = re.split(r"[/\\]", unquote(parts.path))[-1]
     name = "".join(char for char in name if char.isprintable() and char not in '<>:"|?*').strip(". ")
     if not name:

@@ -81,7 +81,7 @@ def _read(path: Path, hashed: Hash) -> Header:
 
 
 def headers_folder(root: Path, home: Home) -> Path:
-    """Where what the files under `root` say of themselves is kept."""
+    """Where the headers of the files under a root are kept."""
     return home.pixels / f"scan-{salted(home.salt())(f'{VERSION} {root}')}"
 
 

@@ -59,7 +59,7 @@ def dataset_page(study: Study, prepared: Prepared, manifest: pd.DataFrame, seed:
         ("Sizes and formats", shown + _sizes(rows, dataset)),
         ("Grey levels", shown + _grey_levels(prepared)),
         ("Augmentation", _augmentation(study, prepared, seed)),
-        ("Left out", _left_out(manifest, dataset)),
+        ("Left out", _left_out(manifest, prepared)),
     ]
     return page(f"{study.name}: the data", lead, sections)
 
@@ -189,8 +189,9 @@ def _augmentation(study: Study, prepared: Prepared, seed: int) -> str:
     return "".join(said)
 
 
-def _left_out(manifest: pd.DataFrame, dataset: Dataset) -> str:
-    reasons = left_out(manifest, dataset)
+def _left_out(manifest: pd.DataFrame, prepared: Prepared) -> str:
+    reasons = left_out(manifest, prepared.dataset)
+    reasons |= {f"data.where, {condition}": rows for condition, rows in prepared.filtered.items() if rows}
     if not reasons:
         return "<p>Nothing: every row has its file, every file its row, and all could be decoded.</p>"
     rows = [[escape(reason), str(count)] for reason, count in reasons.items()]

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import shutil
+from pathlib import Path
 
+import pytest
 from cli_program import Place
 from file_server import Files, serving
 
@@ -28,6 +31,17 @@ def test_offline_is_one_line_and_exit_code_1(place: Place) -> None:
     done = place.harness("data", "fetch", f"{url}/set.npz", "--quiet", **HERE)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and "cannot be reached" in done.stderr
+
+
+def test_a_set_by_name_lies_where_its_study_looks(place: Place) -> None:
+    kept = Path(__file__).parents[2].parent / "shared/data/medmnist/retinamnist.npz"
+    if not kept.exists():
+        pytest.skip(f"no {kept}")
+    (place.cwd / "data/medmnist").mkdir(parents=True)
+    shutil.copy(kept, place.cwd / "data/medmnist")
+    done = place.harness("data", "fetch", "retinamnist")
+    assert done.returncode == 0 and done.stdout == "data/medmnist/retinamnist.npz (it was there already)\n"
+    assert place.harness("data", "show", "retinamnist").returncode == 0
 
 
 def test_wrong_requests_are_exit_code_2(place: Place) -> None:

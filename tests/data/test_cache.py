@@ -52,7 +52,7 @@ def test_stores_and_scans_are_listed_with_size_last_use_and_studies(home: Home) 
     listed = by_kind(home)
     assert set(listed) == {"scan", "store"} and {cache.name for cache in listed.values()} == set(data.caches)
     store = listed["store"]
-    assert store.holds == f"{len(data.pixels)} images, 16 x 16 x 1" and store.bytes > data.pixels.size
+    assert store.holds == f"{len(data.pixels)} images, 16 x 16" and store.bytes > data.pixels.size
     assert store.studies == ("one", "two") and listed["scan"].studies == ("one",)
     assert abs(store.last_used - time.time()) < 60
 
@@ -128,7 +128,7 @@ def test_what_a_killed_build_left_goes_and_what_a_build_is_making_stays(home: Ho
     left, making = home.pixels / ".store-abc.x1y2", home.pixels / ".store-def.x1y2"
     for folder in (left, making):
         folder.mkdir(parents=True)
-        (folder / "pixels.npy").write_bytes(b"0" * 1000)
+        (folder / "pixels.bin").write_bytes(b"0" * 1000)
     with lock(home.pixels / "store-def.lock", "the build"):
         process = hold(home.pixels / "store-fed.lock")  # of another store: none of its business
         done = prune(home, None, dry_run=False)
@@ -145,7 +145,7 @@ def test_a_negative_number_of_days_is_refused(home: Home) -> None:
 
 def test_damaged_pixels_are_listed_and_go(home: Home) -> None:
     data = prepared(home)
-    (home.pixels / data.caches[1] / "pixels.npy").write_bytes(b"no array")
+    (home.pixels / data.caches[1] / "rows.parquet").write_bytes(b"no table")
     age(home, 1)
     assert by_kind(home)["store"].holds == "pixels"
     gone = prune(home, None, dry_run=False).gone

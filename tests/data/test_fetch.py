@@ -210,3 +210,5 @@ def test_a_name_in_an_address_never_leaves_the_folder() -> None:
 def test_a_checksum_that_is_none_is_refused(checksum: str) -> None:
     with pytest.raises(RequestError, match="--checksum"):
         find_source("https://host/set.zip", checksum)
+    with pytest.raises(RequestError, match="--checksum"):
+        find_source("breastmnist", checksum)
