@@ -21,7 +21,8 @@ Grey = NDArray[np.uint8]
 Stored = NDArray[np.generic]
 
 IMPLICIT, EXPLICIT, BIG, DEFLATED = (f"1.2.840.10008.1.2{end}" for end in ("", ".1", ".2", ".1.99"))
-JPEG_LOSSLESS, JPEG_LOSSLESS_14, JPEG_EXTENDED = (f"1.2.840.10008.1.2.4.{end}" for end in (70, 57, 51))
+JPEG_BASELINE, JPEG_EXTENDED = (f"1.2.840.10008.1.2.4.{end}" for end in (50, 51))
+JPEG_LOSSLESS, JPEG_LOSSLESS_14 = (f"1.2.840.10008.1.2.4.{end}" for end in (70, 57))
 JPEG_LS, JPEG_2000, HTJ2K = (f"1.2.840.10008.1.2.4.{end}" for end in (80, 90, 201))
 RLE, DEFLATED_FRAMES = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.8.1"
 UNCOMPRESSED = (IMPLICIT, EXPLICIT, BIG, DEFLATED)
