@@ -71,8 +71,14 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     yield "frames.dcm", many
     plain = dicom(SMALL, DEFLATED)
     start = 144 + int.from_bytes(plain[140:144], "little")
-    yield "deflated.dcm", plain[:start] + deflated(ZEROS, -zlib.MAX_WBITS)
-    yield "deflated_frame.dcm", dicom(SMALL, DEFLATED_FRAMES, compressed=[deflated(ZEROS, -zlib.MAX_WBITS)])
+    much = deflated(ZEROS, -zlib.MAX_WBITS)
+    yield "deflated.dcm", plain[:start] + much
+    yield "deflated_bare.dcm", plain[132:start] + much
+    yield "deflated_lie.dcm", plain[:140] + struct.pack("<I", 10) + plain[144:start] + much
+    note = struct.pack("<HH2sHI", 2, 0x0102, b"OB", 0, 100_000) + bytes(100_000)
+    uid = plain.index(struct.pack("<HH", 2, 0x0010))
+    yield "deflated_late.dcm", plain[:uid] + note + plain[uid:start] + much
+    yield "deflated_frame.dcm", dicom(SMALL, DEFLATED_FRAMES, compressed=[much])
     for uid in (JPEG_LOSSLESS, JPEG_LS):
         frame = encoded(SMALL, uid)
         at = next(frame.index(mark) for mark in (b"\xff\xc3", b"\xff\xf7") if mark in frame) + 5
