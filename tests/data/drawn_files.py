@@ -48,6 +48,7 @@ def image_files(grey: Grey) -> Iterator[tuple[str, bytes]]:
         yield f"L_{compression}.tif", saved(image, "TIFF", compression=compression)
     for mode in ("RGB", "RGBA"):
         yield f"{mode}.tif", saved(image.convert(mode), "TIFF")
+    yield "PA.tif", saved(image.convert("P").convert("PA"), "TIFF")
     yield "cmyk.tif", saved(cmyk, "TIFF")
     yield "ycbcr.tif", saved(PIL.Image.merge("YCbCr", [image, blank, blank]), "TIFF")
     yield "i16.tif", saved(wide, "TIFF")

@@ -106,10 +106,11 @@ def test_windows_and_frames_of_a_study_file() -> None:
         ({"window": [40, 0]}, r"centre, width\] with a width above 0"),
         ({"window": [40]}, r"such as \[40, 80\]"),
         ({"window": [[40, 80], [80, 200]], "channels": 3}, r"one window, \[40, 80\], or three"),
-        ({"window": 0}, "greater than or equal to 1"),
-        ({"window": "brain"}, "window"),
-        ({"frame": 0}, "greater than or equal to 1"),
-        ({"frame": "last"}, "'middle' or 'first'"),
+        ({"window": 0}, "the number of a window of the file, from 1"),
+        ({"window": "brain"}, r"write \[centre, width\]"),
+        ({"window": True}, r"write \[centre, width\]"),
+        ({"frame": 0}, "the number of a frame, from 1"),
+        ({"frame": "last"}, "write middle, first, or the number"),
     ]:
         with pytest.raises(RequestError, match=said):
             check_study(study(**wrong), "x")
