@@ -73,7 +73,7 @@ def test_many_damaged_odd_files() -> None:
 
 
 def test_bombs_are_refused_within_limits() -> None:
-    said = limited("bomb_decoding.py", 1500, seconds=100)
+    said = limited("bomb_decoding.py", 1500, "bombs", seconds=100)
     assert all(size < 6_000_000 for size in said["bytes"].values())
     unlike = {
         "text.png": "MAX_TEXT_CHUNK",
@@ -85,6 +85,13 @@ def test_bombs_are_refused_within_limits() -> None:
     for name, reason in said["said"].items():
         assert unlike.get(name, "refused as a decompression bomb") in reason, (name, reason)
     assert said["grown_mb"] < 1200
+
+
+@pytest.mark.slow
+def test_the_largest_pictures_allowed_take_a_gigabyte() -> None:
+    said = limited("bomb_decoding.py", 2500, "largest", seconds=300)
+    assert len(said["said"]) == 7 and set(said["said"].values()) == {"decoded"}
+    assert 400 < said["grown_mb"] < 1300
 
 
 def test_the_limits_are_felt(tmp_path: Path) -> None:
