@@ -100,10 +100,14 @@ def headers_of(root: Path, names: list[str], home: Home, progress: Progress, for
         known = None if force else _kept(folder)  # another process may have read them meanwhile
         missing = np.flatnonzero(there & ~_same(found, known))
         new = _read_all(root, found.iloc[missing], hashed, progress)
-        known = new if known is None else pd.concat([known[~known["id"].isin(new["id"])], new], ignore_index=True)
+        if known is not None:
+            old = known["id"].isin(new["id"])
+            if old.sum() == len(new) == len(known[old].merge(new)):
+                return _table(found, known)  # what could not be read still cannot
+            new = pd.concat([known[~old], new], ignore_index=True)
         with new_folder(folder) as kept:
-            known.to_parquet(kept / "headers.parquet")
-    return _table(found, known)
+            new.to_parquet(kept / "headers.parquet")
+    return _table(found, new)
 
 
 def _look(root: Path, names: list[str]) -> tuple[list[int], list[int]]:

@@ -64,7 +64,7 @@ def scan_data(data: Data, home: Home, progress: Progress, force: bool = False) -
     conditions = data.where or {}
     early = {name: one for name, one in conditions.items() if name in source.columns}
     late = {name: one for name, one in conditions.items() if name not in source.columns}
-    kept, filtered = keep_rows(source.columns[list(early)], early, str(source.place), data.group)
+    kept, filtered = keep_rows(source.columns[list(early)], early, str(source.place))
     source = _only(source, kept)
     require_unique(source)
     by_header = [column for _, column in needed_columns(data) if column not in source.columns]
