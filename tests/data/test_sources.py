@@ -193,6 +193,17 @@ def test_a_folder_for_each_class(folders: Path, tmp_path: Path) -> None:
     assert by_name.classes == ("cat", "dog") and problems(by_name.manifest) == {"loose.png": NO_MATCH}
 
 
+def test_where_no_row_can_be_used_it_says_why(folders: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        RequestError, match=r"none of the 6 rows can be used: 6 x .*header has no value for data\.group"
+    ):
+        scan(folders, tmp_path / "home", labels="folders", group="dicom.PatientID")
+    for number in range(2):
+        picture(tmp_path / f"loose/{number}.png")
+    with pytest.raises(RequestError, match=r"none of the 2 rows.*in no folder under the root.*first is 0\.png"):
+        scan(tmp_path / "loose", tmp_path / "home", labels="folders")
+
+
 def test_folders_that_cannot_be_classes_are_refused(folders: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"data\.group.*'patients'.*file, folder, label.*none"):
         scan(folders, tmp_path / "home", labels="folders", group="patients")
