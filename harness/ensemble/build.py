@@ -43,6 +43,7 @@ from harness.errors import RequestError
 from harness.home import Home, lock, new_folder, write_bytes, write_json
 from harness.ledger import StudyRecord
 from harness.records import Progress
+from harness.stats.grouped import How
 from harness.study.load import check_study
 from harness.track.mlflow_runs import commit, log_run
 from harness.train.checkpoint import FoldMeta
@@ -95,7 +96,8 @@ def build(
             for m, title in enumerate(titles)
         ]
         mean = Predictions("mean", "mean", mean_oof(table), mean_predict(test_logits, table.multilabel))
-        result = _score(home, study.name, [*singles, mean, ensemble], members, table, data, top, metric, seed, report)
+        candidates, per_group = [*singles, mean, ensemble], spec.data.per_group
+        result = _score(home, study.name, candidates, members, table, data, top, metric, per_group, seed, report)
         for left_over in result.bundle.parent.glob(f".{result.bundle.name}.*"):
             shutil.rmtree(left_over, ignore_errors=True)  # of a build that was killed: this study's lock is ours
         with new_folder(result.bundle) as folder:
@@ -137,14 +139,15 @@ def _score(
     data: Prepared,
     top: int,
     metric: str,
+    per_group: How,
     seed: int,
     report: Progress,
 ) -> EnsembleResult:
     """`candidates`: the single members, in order, then the mean, then the ensemble."""
     mean, ensemble = candidates[-2:]
     rows = data.folds.test_rows()
-    development = Rows(table.y, table.groups)
-    test = Rows(data.dataset.y[rows], data.dataset.groups[rows])
+    development = Rows(table.y, table.groups, per_group)
+    test = Rows(data.dataset.y[rows], data.dataset.groups[rows], per_group)
     scored = []
     for done, candidate in enumerate(candidates, start=1):
         # stage 1 has scored these very out-of-fold predictions of the single members

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from harness.metrics import METRICS
 from harness.records import Difference, Interval
 from harness.stats.compare import paired_difference
-from harness.stats.intervals import intervals
+from harness.stats.grouped import How, all_intervals
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,17 @@ class Rows:
 
     y: NDArray[np.int64]
     groups: NDArray[np.str_]
+    per_group: How
 
 
 def score_row(
     found: Predictions, development: Rows, test: Rows, seed: int, known: dict[str, Interval] | None = None
 ) -> ScoreRow:
     """`known`: the out-of-fold scores, where these very predictions have been scored before."""
-    if known is None or set(known) != set(METRICS):
-        known = intervals(development.y, found.oof, development.groups, seed)
-    return ScoreRow(found.name, found.kind, known, intervals(test.y, found.test, test.groups, seed))
+    if known is None or not set(METRICS) <= set(known):
+        known = all_intervals(development.y, found.oof, development.groups, seed, development.per_group)
+    on_test = all_intervals(test.y, found.test, test.groups, seed, test.per_group)
+    return ScoreRow(found.name, found.kind, known, on_test)
 
 
 def best_single(rows: list[ScoreRow], metric: str) -> int:

@@ -78,6 +78,9 @@ class Data(Part):
     """class names in order (the last is the positive class of a binary task); null: the sorted values"""
     group: str
     """the column of what must never straddle two folds (patient, lesion, case); `none` says there is none"""
+    per_group: Literal["none", "mean", "max"] = "mean"
+    """scores per group beside those per image (group_auroc, ...): its probability is the mean over its images, or the
+    largest; none: per image only"""
     split: str | None = None
     """a column that names each row's split; `test` rows are held out, all others are development; null: drawn"""
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.2

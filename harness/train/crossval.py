@@ -19,7 +19,7 @@ from harness.columns import to_column
 from harness.data.prepare import Prepared
 from harness.home import is_done, new_folder, read_json, write_json
 from harness.records import FoldResult, TrialResult
-from harness.stats.intervals import intervals
+from harness.stats.grouped import How, all_intervals
 from harness.study.spec import Spec
 from harness.train.checkpoint import FoldMeta, ResumeState, digest, save_weights
 from harness.train.infer import infer
@@ -62,10 +62,10 @@ def cross_validate(
         on_fold(result)
         results.append(result)
     shutil.rmtree(place.running, ignore_errors=True)
-    return summarize(results, data, spec.seed)
+    return summarize(results, data, spec.seed, spec.data.per_group)
 
 
-def summarize(results: list[FoldResult], data: Prepared, seed: int) -> TrialResult:
+def summarize(results: list[FoldResult], data: Prepared, seed: int, per_group: How) -> TrialResult:
     """Fold means with standard errors, and pooled out-of-fold intervals. Undefined values are left out."""
     names = list(metrics.METRICS)
     table = np.array([[result.metrics[name] for name in names] for result in results])
@@ -80,7 +80,7 @@ def summarize(results: list[FoldResult], data: Prepared, seed: int) -> TrialResu
         folds=results,
         cv=dict(zip(names, mean.tolist(), strict=True)),
         cv_se=dict(zip(names, error.tolist(), strict=True)),
-        oof=intervals(data.dataset.y[rows], p, data.dataset.groups[rows], seed),
+        oof=all_intervals(data.dataset.y[rows], p, data.dataset.groups[rows], seed, per_group),
         seconds=seconds,
         images_per_second=sum(result.images for result in results) / max(seconds, 1e-9),
     )

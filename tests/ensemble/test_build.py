@@ -20,6 +20,7 @@ from harness.ensemble.methods import METHODS
 from harness.errors import HarnessError, RequestError
 from harness.home import Home
 from harness.ledger import read_trials
+from harness.stats.grouped import by_group
 from harness.study.load import check_study
 from harness.train.checkpoint import digest, load_fold, save_weights
 
@@ -65,8 +66,13 @@ class TestEveryMethod:
             part, p = stored(result)[split]
             assert part["id"].tolist() == data.dataset.ids[rows].tolist()
             assert part["y"].tolist() == data.dataset.y[rows].tolist()
-            scores = metrics.score(part["y"].to_numpy(), p)
-            for name, interval in getattr(result.rows[3], split).items():
+            y = part["y"].to_numpy()
+            per_group = by_group(y, p, data.dataset.groups[rows], "mean")
+            scores = metrics.score(y, p)
+            scores |= {f"group_{name}": value for name, value in metrics.score(*per_group[:2]).items()}
+            found = getattr(result.rows[3], split)
+            assert set(found) == set(scores)
+            for name, interval in found.items():
                 assert interval.value == pytest.approx(scores[name], abs=1e-12)
                 assert interval.lo <= interval.value <= interval.hi
 

@@ -21,7 +21,7 @@ from harness.records import Difference, Interval
 
 RNG = np.random.default_rng(0)
 Y = RNG.integers(0, 2, 300)
-ROWS = Rows(Y, np.arange(300).astype(str))
+ROWS = Rows(Y, np.arange(300).astype(str), "mean")
 
 
 def predictions(name: str, kind: str, signal_oof: float, signal_test: float) -> Predictions:

@@ -141,7 +141,8 @@ def start(home, study, path, jobs=1):
     path.write_text(dump_yaml(study.tree))
     code = (
         "import sys; from harness.study.load import load_study; from harness.home import open_home;"
-        "from harness.search.run import run_study\n"
+        "from harness.search.run import run_study; from harness.train import checkpoint\n"
+        "checkpoint.WRITE_SHARE = 10.0\n"  # a state after every epoch: these epochs are shorter than writing one
         "study = load_study(sys.argv[1])\n"
         "if __name__ == '__main__': run_study(study, open_home(), int(sys.argv[2]), 'cpu', lambda e: None)"
     )
