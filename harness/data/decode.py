@@ -18,7 +18,7 @@ from harness.data.unreadable import Unreadable as Unreadable
 from harness.data.unreadable import cannot_open
 from harness.study.spec import Decode
 
-VERSION = 1
+VERSION = 2
 """part of every pixel store's key: raise it whenever a decoded pixel changes"""
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 IMAGE_SUFFIXES = frozenset((*raster.SUFFIXES, *DICOM_SUFFIXES))
@@ -45,7 +45,8 @@ def decode_bytes(data: bytes, suffix: str, how: Decode) -> NDArray[np.uint8]:
     """`decode` for a file already in memory; `suffix` breaks the tie for DICOM without a preamble."""
     if is_array(data):
         return to_size(read_array(data), how)
-    picture = read_dicom(data, how.window) if looks_like_dicom(data, suffix) else raster.read_raster(data)
+    dicom = looks_like_dicom(data, suffix)
+    picture = read_dicom(data, how.window, how.frame) if dicom else raster.read_picture(data)
     return to_size(picture, how)
 
 
@@ -60,9 +61,10 @@ def read_file(path: Path) -> bytes:
     return data
 
 
-def to_size(picture: NDArray[np.uint8], how: Decode) -> NDArray[np.uint8]:
-    """(H, W) or (H, W, 3) uint8 to (S, S, channels), or to (H, W, channels) where images keep their size."""
-    image = PIL.Image.fromarray(picture)
+def to_size(picture: NDArray[np.uint8] | PIL.Image.Image, how: Decode) -> NDArray[np.uint8]:
+    """(H, W) or (H, W, 3) uint8, or an image of mode L or RGB, to (S, S, channels), or to (H, W, channels) where images
+    keep their size."""
+    image = picture if isinstance(picture, PIL.Image.Image) else PIL.Image.fromarray(picture)
     if how.channels == 1 and image.mode != "L":
         image = image.convert("L")
     image = _shrunk(image, how.longest) if how.size == "native" else _squared(image, how.size, how.fit)

@@ -7,14 +7,18 @@ never quote a header. pydicom is imported inside the functions, so that data set
 
 import io
 import logging
+import threading
 import warnings
 from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.data import dicom_codecs
+from harness.data.dicom_display import EXPLICIT_BIG, Window, grey, use_frame_groups
+from harness.data.grey_levels import bytes_of_range
 from harness.data.unreadable import Unreadable
 
 MAX_PIXELS = 89_478_485
@@ -42,8 +46,19 @@ TECHNICAL = (
 """attributes that say how an image was made and not of whom: the only ones that are ever kept as they are"""
 IDENTIFYING = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "AccessionNumber")
 """attributes that tell who belongs together: kept as salted hashes alone"""
-EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+MAX_INFLATED = 1 << 29
+"""bytes of a deflated data set or frame, inflated"""
+IMPLICIT_LITTLE, EXPLICIT_LITTLE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+DEFLATED = b"1.2.840.10008.1.2.1.99"
 CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
+GREY = ("MONOCHROME1", "MONOCHROME2")
+COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+RETIRED = ("HSV", "ARGB", "CMYK", "YBR_PARTIAL_422", "YBR_PARTIAL_420")
+
+Frame = int | Literal["middle", "first"]
+"""which of several frames; numbers count from 1"""
+
+_plugin = threading.Lock()
 
 
 def is_dicom(data: bytes) -> bool:
@@ -51,26 +66,25 @@ def is_dicom(data: bytes) -> bool:
     return data[128:132] == b"DICM" or data[:4] in (b"\x02\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")
 
 
-def read_dicom(data: bytes, window: tuple[float, float] | None = None) -> NDArray[np.uint8]:
+def read_dicom(data: bytes, window: Window = None, frame: Frame = "middle") -> NDArray[np.uint8]:
     """A DICOM file's bytes as (H, W) grey or (H, W, 3) RGB, uint8, bright meaning bright.
 
-    Of several frames the middle one (index n // 2). Grey: `window` (centre, width in modality units, edges at
-    centre -+ width / 2) where given; else the file's first VOI LUT; else its first window by its own function
+    Of n frames `frame`; the middle one is number n // 2 + 1. Grey: where `window` is (centre, width), values from
+    centre - width / 2 to centre + width / 2 in modality units; three such make red, green and blue. Else the file's
+    own: its first VOI LUT (or the one that `window` numbers); else its first (or that) window by its own function
     (PS3.3 C.11.2.1.2: LINEAR, LINEAR_EXACT, SIGMOID); else the whole range of up to 8 stored bits, or the range of
     the pixels present (padding aside) for deeper data. MONOCHROME1 is inverted at the end. Colour (RGB, YBR, palette)
-    becomes RGB of 8 bits.
+    becomes RGB of 8 bits; windows do not apply to it.
 
     Raises Unreadable for everything that is wrong with the file.
     """
     dataset = _open(data)
     try:
-        return _display(dataset, window)
-    except Unreadable:
+        return _display(dataset, window, frame)
+    except (Unreadable, MemoryError):
         raise
     except Exception as error:  # pydicom and its plug-ins raise anything from struct.error to AttributeError
-        syntax = _syntax(dataset)
-        hint = "; pip install pylibjpeg pylibjpeg-libjpeg may help" if syntax.startswith("JPEG Lossless") else ""
-        raise Unreadable(f"cannot decode the {syntax} pixel data ({type(error).__name__}){hint}") from None
+        raise Unreadable(f"cannot decode the {_syntax(dataset)} pixel data ({type(error).__name__})") from None
 
 
 def dicom_header(file: BinaryIO) -> tuple[int, int, str, dict[str, str]]:
@@ -83,6 +97,10 @@ def dicom_header(file: BinaryIO) -> tuple[int, int, str, dict[str, str]]:
     pydicom = _pydicom()
     names = [*TECHNICAL, *IDENTIFYING]
     try:
+        if DEFLATED in file.read(1024):  # nothing of such a file can be read without inflating it whole
+            file.seek(0)
+            file = io.BytesIO(_inflated(file.read()))
+        file.seek(0)
         dataset = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=names)
         if "Rows" not in dataset or "Columns" not in dataset:
             raise Unreadable("a DICOM file without an image")
@@ -153,14 +171,22 @@ def write_dicom(
 
 
 def _pydicom() -> ModuleType:
-    """pydicom, told not to repeat header values in warnings or logs."""
+    """pydicom, told not to repeat header values in warnings or logs, and with the plug-in for what it lacks."""
     import pydicom
     import pydicom.config
     import pydicom.pixels
+    from pydicom.pixels import get_decoder
 
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-    logging.getLogger("pydicom").disabled = True
+    log = logging.getLogger("pydicom")
+    log.setLevel(logging.CRITICAL + 1)  # its own loggers below this one are bound by it, too
+    log.propagate = False
     warnings.filterwarnings("ignore", module=r"pydicom\b")
+    with _plugin:
+        for uid in dicom_codecs.DECODER_DEPENDENCIES:
+            decoder = get_decoder(uid)
+            if "harness" not in decoder.available_plugins:
+                decoder.add_plugin("harness", (dicom_codecs.__name__, "decode_frame"))
     module: ModuleType = pydicom
     return module
 
@@ -168,16 +194,28 @@ def _pydicom() -> ModuleType:
 def _open(data: bytes) -> Any:
     pydicom = _pydicom()
     try:
-        dataset = pydicom.dcmread(io.BytesIO(data), force=True)
+        dataset = pydicom.dcmread(io.BytesIO(_inflated(data)), force=True)
         if "Rows" not in dataset or "Columns" not in dataset:
             raise Unreadable("a DICOM file without an image")
         if dataset.Rows * dataset.Columns > MAX_PIXELS:
             raise Unreadable(f"more than {MAX_PIXELS} pixels: refused as a decompression bomb")
         return dataset
-    except Unreadable:
+    except (Unreadable, MemoryError):
         raise
     except Exception as error:
         raise Unreadable(f"damaged DICOM header ({type(error).__name__})") from None
+
+
+def _inflated(data: bytes) -> bytes:
+    """The file as explicit little endian where its data set is deflated as a whole; pydicom inflates without limit."""
+    if DEFLATED not in data[:1024] or data[128:136] != b"DICM\x02\0\0\0":
+        return data
+    start = 144 + int.from_bytes(data[140:144], "little")  # the length of the group that names the transfer syntax
+    if DEFLATED not in data[:start]:
+        return data
+    plain = dicom_codecs.inflate(data[start:], MAX_INFLATED)
+    named = data[:start].replace(DEFLATED, EXPLICIT_LITTLE.encode().ljust(len(DEFLATED), b"\0"))
+    return named + plain
 
 
 def _syntax(dataset: Any) -> str:
@@ -189,96 +227,84 @@ def _syntax(dataset: Any) -> str:
         return "(unknown syntax)"
 
 
-def _display(dataset: Any, window: tuple[float, float] | None) -> NDArray[np.uint8]:
-    from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
-
+def _display(dataset: Any, window: Window, frame: Frame) -> NDArray[np.uint8]:
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise Unreadable("a DICOM file without pixel data")
+    photometric = str(dataset.PhotometricInterpretation)
+    if photometric not in (*GREY, *COLOUR, "PALETTE COLOR"):
+        raise Unreadable(f"the photometric interpretation {photometric if photometric in RETIRED else '(unknown)'}")
+    index = _frame_index(dataset, frame)
+    stored = _stored(dataset, index)
+    if stored.size == 0 or stored.shape[2:] != ((3,) if photometric in COLOUR else ()):
+        raise Unreadable("pixel data of another shape than its photometric interpretation")
+    if photometric == "PALETTE COLOR":
+        from pydicom.pixels import apply_color_lut
+
+        colours = apply_color_lut(stored, dataset)
+        return bytes_of_range(colours[..., :3], 0, 2.0 ** (8 * colours.dtype.itemsize) - 1)
+    if photometric in COLOUR:
+        if stored.dtype == np.uint8 and dataset.BitsStored == 8:
+            return np.ascontiguousarray(stored)
+        return bytes_of_range(stored, 0, 2.0 ** int(dataset.BitsStored) - 1)
+    if stored.dtype.kind == "f" and not np.isfinite(stored).all():
+        raise Unreadable("pixel values that are not numbers")
+    use_frame_groups(dataset, index)
+    return grey(stored, dataset, window)
+
+
+def _frame_index(dataset: Any, frame: Frame) -> int:
+    frames = max(1, int(dataset.get("NumberOfFrames") or 1))
+    if frame == "middle":
+        return frames // 2 if frames > 1 else 0
+    if frame == "first":
+        return 0
+    if frame > frames:
+        raise Unreadable(f"no frame {frame}: the file has {frames}")
+    return frame - 1
+
+
+def _stored(dataset: Any, index: int) -> NDArray[Any]:
+    """One frame's stored values, (H, W) or (H, W, 3), YBR made RGB."""
+    from pydicom.encaps import get_frame
+    from pydicom.pixels import pixel_array
+
     if "TransferSyntaxUID" not in getattr(dataset, "file_meta", {}):
         dataset.file_meta = getattr(dataset, "file_meta", None) or _pydicom().dataset.FileMetaDataset()
         # Files without a preamble are read as what dcmread found them to be; the standard's default is implicit.
         little, implicit = dataset.original_encoding[1] is not False, dataset.original_encoding[0] is not False
         dataset.file_meta.TransferSyntaxUID = (
-            "1.2.840.10008.1.2" if implicit else EXPLICIT_LITTLE if little else "1.2.840.10008.1.2.2"
+            IMPLICIT_LITTLE if implicit else EXPLICIT_LITTLE if little else EXPLICIT_BIG
         )
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    stored = pixel_array(dataset, index=frames // 2 if frames > 1 else 0)
-    photometric = str(dataset.PhotometricInterpretation)
-    if photometric == "PALETTE COLOR":
-        colours = apply_color_lut(stored, dataset)
-        return _to_8_bits(colours[..., :3], 8 * colours.dtype.itemsize)
-    if stored.ndim == 3:
-        return _to_8_bits(stored[..., :3], int(dataset.BitsStored))
-    grey = _values_of_interest(np.asarray(apply_modality_lut(stored, dataset), np.float64), stored, dataset, window)
-    if not np.isfinite(grey).all():
-        raise Unreadable("pixel values that are not numbers")
-    if photometric == "MONOCHROME1":
-        grey = 1.0 - grey
-    return np.round(grey * 255).astype(np.uint8)
+    uid = dataset.file_meta.TransferSyntaxUID
+    packed = uid == dicom_codecs.RLE and dataset.BitsAllocated == 1
+    if uid == dicom_codecs.DEFLATED_FRAMES or packed or (uid.is_transfer_syntax and uid.is_encapsulated):
+        frames = max(1, int(dataset.get("NumberOfFrames") or 1))
+        encoded = get_frame(dataset.PixelData, index, number_of_frames=frames, extended_offsets=_offsets(dataset))
+        claimed = dicom_codecs.claimed_size(encoded, uid)
+        if claimed not in (None, (dataset.Rows, dataset.Columns, dataset.SamplesPerPixel)):
+            raise Unreadable("compressed pixel data of another size than the header says")
+        if uid == dicom_codecs.DEFLATED_FRAMES:
+            return _uncompressed(dataset, dicom_codecs.inflate(encoded, MAX_INFLATED))
+        if packed:
+            return _uncompressed(dataset, dicom_codecs.run_lengths(encoded, (dataset.Rows * dataset.Columns + 7) // 8))
+    elif "PixelData" in dataset and dataset["PixelData"].is_undefined_length:
+        raise Unreadable("compressed pixel data that the header calls uncompressed")
+    values: NDArray[Any] = pixel_array(dataset, index=index)
+    return values
 
 
-def _values_of_interest(
-    values: NDArray[np.float64], stored: NDArray[Any], dataset: Any, window: tuple[float, float] | None
-) -> NDArray[np.float64]:
-    """(H, W) in [0, 1] from modality values."""
-    if window is not None:
-        return _windowed(values, window[0], window[1], "LINEAR_EXACT")
-    if dataset.get("VOILUTSequence"):
-        from pydicom.pixels import apply_voi
-
-        bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
-        looked_up: NDArray[np.float64] = np.asarray(apply_voi(values.astype(np.int64), dataset), np.float64)
-        scaled: NDArray[np.float64] = np.clip(looked_up / (2**bits - 1), 0, 1)
-        return scaled
-    centre, width = _first(dataset.get("WindowCenter")), _first(dataset.get("WindowWidth"))
-    function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
-    if centre is not None and width is not None and width >= (1 if function == "LINEAR" else 1e-12):
-        return _windowed(values, centre, width, function)
-    if "BitsStored" in dataset and dataset.BitsStored <= 8:
-        return _between(values, *_modality_ends(dataset))
-    present = values[stored != dataset.PixelPaddingValue] if "PixelPaddingValue" in dataset else values
-    present = present[np.isfinite(present)]
-    if present.size == 0:
-        return np.zeros_like(values)
-    return _between(values, float(present.min()), float(present.max()))
-
-
-def _windowed(values: NDArray[np.float64], centre: float, width: float, function: str) -> NDArray[np.float64]:
-    """PS3.3 C.11.2.1.2 and C.11.2.1.3, with an output range of [0, 1]."""
-    if function == "SIGMOID":
-        curve: NDArray[np.float64] = 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -700, 700)))
-        return curve
-    if function == "LINEAR_EXACT":
-        return np.clip((values - centre) / width + 0.5, 0, 1)
-    if width <= 1:
-        return (values > centre - 0.5).astype(np.float64)
-    return np.clip((values - (centre - 0.5)) / (width - 1) + 0.5, 0, 1)
-
-
-def _modality_ends(dataset: Any) -> tuple[float, float]:
-    """The modality values of the smallest and the largest value that the stored bits can hold."""
-    from pydicom.pixels import apply_modality_lut
-
-    bits, signed = int(dataset.BitsStored), bool(dataset.get("PixelRepresentation", 0))
-    ends = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1])
-    low, high = np.sort(np.asarray(apply_modality_lut(ends, dataset), np.float64))
-    return float(low), float(high)
-
-
-def _between(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
-    return np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values)
-
-
-def _first(value: Any) -> float | None:
-    if value is None or value == "":
+def _offsets(dataset: Any) -> tuple[bytes, bytes] | None:
+    if "ExtendedOffsetTable" not in dataset or "ExtendedOffsetTableLengths" not in dataset:
         return None
-    if not isinstance(value, str) and hasattr(value, "__len__"):
-        return float(value[0]) if len(value) else None
-    return float(value)
+    return dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths
 
 
-def _to_8_bits(colours: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    """Full range of `bits` to 0..255."""
-    if bits == 8:
-        return np.ascontiguousarray(colours, dtype=np.uint8)
-    return np.round(np.clip(colours / (2.0**bits - 1), 0, 1) * 255).astype(np.uint8)
+def _uncompressed(dataset: Any, frame: bytes) -> NDArray[Any]:
+    """The values of a frame that has already been decompressed."""
+    from pydicom.pixels import pixel_array
+
+    dataset.file_meta.TransferSyntaxUID = _pydicom().uid.UID(EXPLICIT_LITTLE)
+    dataset.NumberOfFrames = 1
+    dataset.PixelData = frame + b"\0" * (len(frame) % 2)
+    values: NDArray[Any] = pixel_array(dataset, index=0)
+    return values

@@ -4,9 +4,10 @@ A study file holds the same keys; where a search range stands in place of a valu
 This file knows no YAML, no Optuna and no torch.
 """
 
+import math
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -17,6 +18,11 @@ Acknowledgeable = Literal["exact_duplicate", "near_duplicate", "conflicting_labe
 """kinds of findings that a study may accept with a reason; a group in two parts is none of them"""
 Cell = str | int | float
 """what a condition holds a cell of a table against"""
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+Span = tuple[Number, Positive]
+"""(centre, width) of a DICOM window"""
 
 
 class Part(BaseModel):
@@ -26,7 +32,7 @@ class Part(BaseModel):
 
 
 class Decode(Part):
-    """How a file becomes pixels. Part of the pixel store's key and of every bundle."""
+    """How a file becomes pixels: see [decoding](decoding.md). Part of the pixel store's key and of every bundle."""
 
     size: Annotated[int, Field(ge=8, le=2048)] | Literal["native"] = 128
     """side of the square that every image is resized to, in pixels; `native`: every image keeps its own size"""
@@ -36,13 +42,35 @@ class Decode(Part):
     """pad: keep the aspect ratio and fill with the border colour black; stretch: ignore it; crop: fill and cut"""
     channels: Literal[1, 3] = 1
     """1: grey; 3: RGB (grey images are repeated)"""
-    window: tuple[float, Annotated[float, Field(gt=0)]] | None = None
-    """DICOM window (centre, width) in modality units, such as [40, 80] for brain; null: the file's own"""
+    window: Annotated[int, Field(ge=1)] | Span | tuple[Span, Span, Span] | None = None
+    """DICOM window (centre, width) in modality units, such as [40, 80] for brain; three of them, such as
+    [[40, 80], [80, 200], [600, 2800]] for brain, subdural and bone, become red, green and blue (channels: 3); a whole
+    number picks that one of the file's own windows, counted from 1; null: the first of the file's own"""
+    frame: Literal["middle", "first"] | Annotated[int, Field(ge=1)] = "middle"
+    """which frame of a multi-frame DICOM file: middle (number n // 2 + 1 of n), first, or a number counted from 1"""
 
     @field_validator("window", mode="before")
     @classmethod
-    def _from_list(cls, value: object) -> object:
-        return tuple(float(v) if isinstance(v, int) else v for v in value) if isinstance(value, list) else value
+    def _window_from_list(cls, value: object) -> object:
+        if not isinstance(value, (list, tuple)):
+            return value
+        windows = [value] if all(_is_number(part) for part in value) else list(value)
+        for one in windows:
+            pair = isinstance(one, (list, tuple)) and len(one) == 2 and all(_is_number(part) for part in one)
+            if not pair or not math.isfinite(one[0]) or not 0 < one[1] < math.inf:
+                raise ValueError(
+                    "a window is [centre, width] with a width above 0, such as [40, 80]; three windows are three such"
+                )
+        if len(windows) not in (1, 3):
+            raise ValueError("give one window, [40, 80], or three, [[40, 80], [80, 200], [600, 2800]]")
+        spans = tuple((float(one[0]), float(one[1])) for one in windows)
+        return spans[0] if windows[0] is value else spans
+
+    @model_validator(mode="after")
+    def _three_windows_are_three_channels(self) -> Self:
+        if isinstance(self.window, tuple) and len(self.window) == 3 and self.channels != 3:
+            raise ValueError("window: three windows are three channels: set data.decode.channels to 3")
+        return self
 
     @property
     def side(self) -> int:
@@ -284,3 +312,7 @@ class Spec(Part):
         if list(self.optim.step_at) != sorted(self.optim.step_at):
             raise ValueError("optim.step_at must rise, e.g. [0.6, 0.85]")
         return self
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
