@@ -9,6 +9,7 @@ import io
 import logging
 import threading
 import warnings
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO, Literal
@@ -50,6 +51,8 @@ MAX_INFLATED = 1 << 29
 """bytes of a deflated data set or frame, inflated"""
 IMPLICIT_LITTLE, EXPLICIT_LITTLE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 DEFLATED = b"1.2.840.10008.1.2.1.99"
+LONG_VALUE = 4096
+"""bytes of an element that a header is read without"""
 CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -94,21 +97,22 @@ def dicom_header(file: BinaryIO) -> tuple[int, int, str, dict[str, str]]:
     The identifying ones are as written: whoever calls this hashes them. Raises Unreadable, and OSError where the
     storage fails.
     """
-    pydicom = _pydicom()
-    names = [*TECHNICAL, *IDENTIFYING]
+    pydicom, names = _for_headers()
     try:
         if DEFLATED in file.read(1024):  # nothing of such a file can be read without inflating it whole
             file.seek(0)
             file = io.BytesIO(_inflated(file.read()))
         file.seek(0)
-        dataset = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=names)
-        if "Rows" not in dataset or "Columns" not in dataset:
+        dataset = pydicom.dcmread(file, force=True, stop_before_pixels=True, defer_size=LONG_VALUE)
+        # Only what is asked for is ever parsed: a header may hold hundreds of elements.
+        values = {names[tag]: dataset[tag].value for tag in names.keys() & dataset.keys()}
+        if values.get("Rows") is None or values.get("Columns") is None:
             raise Unreadable("a DICOM file without an image")
-        if dataset.Rows * dataset.Columns > MAX_PIXELS:
+        facts = int(values["Columns"]), int(values["Rows"])
+        if facts[0] * facts[1] > MAX_PIXELS:
             raise Unreadable(f"more than {MAX_PIXELS} pixels: refused as a decompression bomb")
-        attributes = {name: _as_text(dataset.get(name)) for name in names}
-        facts = int(dataset.Columns), int(dataset.Rows)
-    except Unreadable:
+        attributes = {name: _as_text(values.get(name)) for name in names.values()}
+    except (Unreadable, MemoryError):
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -119,9 +123,18 @@ def dicom_header(file: BinaryIO) -> tuple[int, int, str, dict[str, str]]:
     return *facts, attributes["PhotometricInterpretation"], attributes
 
 
+@cache
+def _for_headers() -> tuple[ModuleType, dict[int, str]]:
+    """pydicom, and the attributes that are kept by their tags."""
+    pydicom = _pydicom()
+    return pydicom, {pydicom.tag.Tag(name): name for name in (*TECHNICAL, *IDENTIFYING)}
+
+
 def _as_text(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, str | int):
+        return str(value).strip()
     several = not isinstance(value, str) and hasattr(value, "__iter__")
     return " ".join(str(one).strip() for one in value) if several else str(value).strip()
 
