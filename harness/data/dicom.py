@@ -9,6 +9,7 @@ import io
 import logging
 import threading
 import warnings
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO, Literal
@@ -50,6 +51,8 @@ MAX_INFLATED = 1 << 29
 """bytes of a deflated data set or frame, inflated"""
 IMPLICIT_LITTLE, EXPLICIT_LITTLE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 DEFLATED = b"1.2.840.10008.1.2.1.99"
+LONG_VALUE = 4096
+"""bytes of an element that a header is read without"""
 CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -94,21 +97,22 @@ def dicom_header(file: BinaryIO) -> tuple[int, int, str, dict[str, str]]:
     The identifying ones are as written: whoever calls this hashes them. Raises Unreadable, and OSError where the
     storage fails.
     """
-    pydicom = _pydicom()
-    names = [*TECHNICAL, *IDENTIFYING]
+    pydicom, names = _for_headers()
     try:
-        if DEFLATED in file.read(1024):  # nothing of such a file can be read without inflating it whole
-            file.seek(0)
-            file = io.BytesIO(_inflated(file.read()))
+        deflated = _names_deflated(file)
         file.seek(0)
-        dataset = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=names)
-        if "Rows" not in dataset or "Columns" not in dataset:
+        if deflated:  # nothing of such a file can be read without inflating it whole
+            file = io.BytesIO(_inflated(file.read()))
+        dataset = pydicom.dcmread(file, force=True, stop_before_pixels=True, defer_size=LONG_VALUE)
+        # Only what is asked for is ever parsed: a header may hold hundreds of elements.
+        values = {names[tag]: dataset[tag].value for tag in names.keys() & dataset.keys()}
+        if values.get("Rows") is None or values.get("Columns") is None:
             raise Unreadable("a DICOM file without an image")
-        if dataset.Rows * dataset.Columns > MAX_PIXELS:
+        facts = int(values["Columns"]), int(values["Rows"])
+        if facts[0] * facts[1] > MAX_PIXELS:
             raise Unreadable(f"more than {MAX_PIXELS} pixels: refused as a decompression bomb")
-        attributes = {name: _as_text(dataset.get(name)) for name in names}
-        facts = int(dataset.Columns), int(dataset.Rows)
-    except Unreadable:
+        attributes = {name: _as_text(values.get(name)) for name in names.values()}
+    except (Unreadable, MemoryError):
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -119,9 +123,18 @@ def dicom_header(file: BinaryIO) -> tuple[int, int, str, dict[str, str]]:
     return *facts, attributes["PhotometricInterpretation"], attributes
 
 
+@cache
+def _for_headers() -> tuple[ModuleType, dict[int, str]]:
+    """pydicom, and the attributes that are kept by their tags."""
+    pydicom = _pydicom()
+    return pydicom, {pydicom.tag.Tag(name): name for name in (*TECHNICAL, *IDENTIFYING)}
+
+
 def _as_text(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, str | int):
+        return str(value).strip()
     several = not isinstance(value, str) and hasattr(value, "__iter__")
     return " ".join(str(one).strip() for one in value) if several else str(value).strip()
 
@@ -208,19 +221,23 @@ def _open(data: bytes) -> Any:
 
 def _inflated(data: bytes) -> bytes:
     """The file as explicit little endian where its data set is deflated as a whole; pydicom inflates without limit."""
-    if DEFLATED not in data:
-        return data
-    from pydicom.filereader import read_dataset
-
     file = io.BytesIO(data)
-    file.seek(132 if data[128:132] == b"DICM" else 0)
-    # As pydicom looks for the end of this group: the length that the group itself gives may be wrong.
-    meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
-    if str(meta.get("TransferSyntaxUID", "")).encode() != DEFLATED:
+    if DEFLATED not in data or not _names_deflated(file):
         return data
     start = file.tell()
     plain = dicom_codecs.inflate(data[start:], MAX_INFLATED)
     return data[:start].replace(DEFLATED, EXPLICIT_LITTLE.encode().ljust(len(DEFLATED), b"\0")) + plain
+
+
+def _names_deflated(file: BinaryIO) -> bool:
+    """Whether the group that names the transfer syntax names this one. Leaves the file at that group's end."""
+    from pydicom.filereader import read_dataset
+
+    start = file.read(132)
+    file.seek(132 if start[128:] == b"DICM" else 0)
+    # As pydicom looks for the end of this group: the length that the group itself gives may be wrong.
+    meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+    return str(meta.get("TransferSyntaxUID", "")).encode() == DEFLATED
 
 
 def _syntax(dataset: Any) -> str:

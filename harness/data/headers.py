@@ -6,12 +6,14 @@ leave the reading as salted hashes, so that what is kept names no patient.
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from harness.data.decode import looks_like_dicom
 from harness.data.dicom import IDENTIFYING, TECHNICAL, dicom_header
@@ -28,7 +30,9 @@ DICOM = "dicom."
 FACTS = ("width", "height", "mode", "format")
 TECHNICAL_COLUMNS = tuple(DICOM + name for name in TECHNICAL)
 IDENTIFYING_COLUMNS = tuple(DICOM + name for name in IDENTIFYING)
-TEXT = ("mode", "format", "problem", *TECHNICAL_COLUMNS, *IDENTIFYING_COLUMNS)
+ATTRIBUTES = (*TECHNICAL_COLUMNS, *IDENTIFYING_COLUMNS)
+TEXT = ("mode", "format", "problem", *ATTRIBUTES)
+READ = ("width", "height", *TEXT)
 CHUNK = 64
 Hash = Callable[[str], str]
 
@@ -64,10 +68,14 @@ def read_header(path: Path, hashed: Hash) -> Header:
 
 
 def _read(path: Path, hashed: Hash) -> Header:
-    if archive_of(path) is not None:
+    try:
+        file = open(path, "rb")  # noqa: SIM115
+    except NotADirectoryError:
+        if archive_of(path) is None:
+            raise
         height, width, *colours = shape_of(path)
         return Header(width, height, "RGB" if colours else "L", "NPZ")
-    with path.open("rb") as file:
+    with file:
         start = file.read(132)
         if not start:
             raise Unreadable("an empty file")
@@ -81,35 +89,37 @@ def _read(path: Path, hashed: Hash) -> Header:
 
 
 def headers_folder(root: Path, home: Home) -> Path:
-    """Where the headers of the files under a root are kept."""
+    """Where the headers of a root's files are kept. Named with the salt: another salt makes other hashes."""
     return home.pixels / f"scan-{salted(home.salt())(f'{VERSION} {root}')}"
 
 
 def headers_of(root: Path, names: list[str], home: Home, progress: Progress, force: bool = False) -> pd.DataFrame:
-    """(N,) size_bytes (-1 where there is no file), mtime_ns, FACTS, problem and the DICOM columns of N files.
+    """(N,) size_bytes (-1 where there is no file), mtime_ns, FACTS, problem of N files, and ATTRIBUTES where one of
+    them is DICOM.
 
     Only files whose size or time is not what it was when they were last read are opened, and those that could not be
     read; with `force` all of them.
     """
     sizes, times = _look(root, names)
-    hashed = salted(home.salt())
     folder = headers_folder(root, home)
     known = None if force else _kept(folder)
     found = pd.DataFrame({"id": names, "size_bytes": sizes, "mtime_ns": times})
-    fresh = _same(found, known)
     there = (found["size_bytes"] >= 0).to_numpy()
-    missing = np.flatnonzero(there & ~fresh)
-    if known is not None and not len(missing):
+    if known is not None and not (there & ~_same(found, known)).any():
         mark_used(folder)
         return _table(found, known)
     with lock(folder.with_suffix(".lock"), "the scan of this data set", wait_seconds=6 * 3600):
         known = None if force else _kept(folder)  # another process may have read them meanwhile
         missing = np.flatnonzero(there & ~_same(found, known))
-        new = _read_all(root, found.iloc[missing], hashed, progress)
-        known = new if known is None else pd.concat([known[~known["id"].isin(new["id"])], new], ignore_index=True)
+        new = _read_all(root, found.iloc[missing], salted(home.salt()), progress)
+        if known is not None:
+            old = known["id"].isin(new["id"])
+            if old.sum() == len(new) and (new["problem"] != "").all() and len(known[old].merge(new)) == len(new):
+                return _table(found, known)  # what could not be read still cannot
+            new = pd.concat([known[~old], new], ignore_index=True)
         with new_folder(folder) as kept:
-            known.to_parquet(kept / "headers.parquet")
-    return _table(found, known)
+            new.to_parquet(kept / "headers.parquet")
+    return _table(found, new)
 
 
 def _look(root: Path, names: list[str]) -> tuple[list[int], list[int]]:
@@ -119,7 +129,7 @@ def _look(root: Path, names: list[str]) -> tuple[list[int], list[int]]:
     sizes, times = [], []
     for name in names:
         try:
-            facts = os.stat(root / name)
+            facts = os.stat(f"{root}/{name}")
             sizes.append(facts.st_size)
             times.append(facts.st_mtime_ns)
         except OSError:
@@ -136,23 +146,32 @@ def _kept(folder: Path) -> pd.DataFrame | None:
         return None
 
 
-def _same(found: pd.DataFrame, known: pd.DataFrame | None) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+def _same(found: pd.DataFrame, known: pd.DataFrame | None) -> NDArray[np.bool_]:
     """(N,) whether a file is known as it is now, and was readable: why it was not may have passed."""
-    if known is None:
+    if known is None or not len(known):
         return np.zeros(len(found), dtype=bool)
-    keys = ["id", "size_bytes", "mtime_ns"]
-    readable = pd.MultiIndex.from_frame(known.loc[known["problem"] == "", keys])
-    return np.asarray(pd.MultiIndex.from_frame(found[keys]).isin(readable))
+    place = pd.Index(known["id"]).get_indexer(found["id"])
+    same: NDArray[np.bool_] = (place >= 0) & (known["problem"] == "").to_numpy()[place]
+    for column in ("size_bytes", "mtime_ns"):
+        same &= known[column].to_numpy()[place] == found[column].to_numpy()
+    return same
 
 
 def _table(found: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
-    whole = found.merge(known.drop(columns=["size_bytes", "mtime_ns"]), on="id", how="left")
+    """What is known of each file that there is; nothing of the others."""
+    place = pd.Index(known["id"]).get_indexer(found["id"]) if len(known) else np.zeros(len(found), dtype=np.intp)
     absent = found["size_bytes"].to_numpy() < 0
-    for column in ("width", "height"):
-        whole[column] = whole[column].where(~absent, 0).fillna(0).astype(np.int64)
-    for column in TEXT:
-        whole[column] = whole[column].where(~absent, "").fillna("").astype(str)
-    return whole
+    columns: dict[str, NDArray[np.generic]] = {str(name): found[name].to_numpy() for name in found}
+    for name in (*FACTS, "problem", *ATTRIBUTES):
+        if name in known:
+            blank: int | str = 0 if name in ("width", "height") else ""
+            cells = known[name].fillna(blank).to_numpy(dtype=object)
+            taken = cells[place] if len(cells) else np.full(len(found), blank, dtype=object)
+            taken[absent] = blank
+            columns[name] = taken.astype(np.int64) if blank == 0 else taken
+    if "DICOM" not in columns["format"]:  # of other files of the same root
+        columns = {name: cells for name, cells in columns.items() if name not in ATTRIBUTES}
+    return pd.DataFrame(columns).astype({name: str for name in columns if name in TEXT})
 
 
 def _read_all(root: Path, files: pd.DataFrame, hashed: Hash, progress: Progress) -> pd.DataFrame:
@@ -164,23 +183,20 @@ def _read_all(root: Path, files: pd.DataFrame, hashed: Hash, progress: Progress)
     table = files.reset_index(drop=True)
     for column in (*FACTS, "problem"):
         table[column] = [getattr(header, column) for header in read]
-    values = list(zip(*(header.attributes for header in read), strict=True)) or [()] * len(Header().attributes)
-    attributes = dict(zip((*TECHNICAL_COLUMNS, *IDENTIFYING_COLUMNS), values, strict=True))
-    table = pd.concat([table, pd.DataFrame(attributes, index=table.index, dtype=str)], axis=1)
-    return table.astype(dict.fromkeys(TEXT, str))
+    if any(header.format == "DICOM" for header in read):
+        values = zip(*(header.attributes for header in read), strict=True)
+        attributes = dict(zip(ATTRIBUTES, values, strict=True))
+        table = pd.concat([table, pd.DataFrame(attributes, index=table.index)], axis=1)
+    return table.astype({name: np.int64 if name in ("width", "height") else str for name in table if name in READ})
 
 
-def _in_parallel(root: Path, names: list[str], hashed: Hash) -> Iterable[list[Header]]:
-    from joblib import Parallel, delayed
-
+def _in_parallel(root: Path, names: list[str], hashed: Hash) -> Iterator[list[Header]]:
     def read(chunk: list[str]) -> list[Header]:
         return [read_header(root / name, hashed) for name in chunk]
 
     chunks = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
-    results: Iterable[list[Header]] = Parallel(n_jobs=threads(), backend="threading", return_as="generator")(
-        delayed(read)(chunk) for chunk in chunks
-    )
-    return results
+    with ThreadPoolExecutor(threads()) as pool:
+        yield from pool.map(read, chunks)
 
 
 def threads() -> int:

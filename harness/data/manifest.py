@@ -56,7 +56,7 @@ def needed_columns(data: Data) -> list[tuple[str, str]]:
 def choose_rows(source: Source, data: Data) -> Labels:
     """The study's own columns of a source, checked. Rows that cannot be used anyway are not looked at.
 
-    Raises RequestError for empty groups, labels that are no class and fewer than two classes.
+    Raises RequestError where no row can be used, for empty groups, labels that are no class and fewer than two classes.
     """
     path, table = source.place, source.columns.fillna("")
     rows = pd.DataFrame({"id": source.ids, "label": _label(table, data, path, source.lines)}, dtype=str)
@@ -66,6 +66,11 @@ def choose_rows(source: Source, data: Data) -> Labels:
     rows["problem"] = pd.Series(source.problems, dtype=str)
     rows.loc[rows["problem"].isin([NO_LABEL, NO_FOLDER, NO_MATCH]), "label"] = ""
     usable = rows[rows["problem"] == ""]
+    if usable.empty:
+        reasons = "; ".join(f"{count} x {reason}" for reason, count in rows["problem"].value_counts().head(3).items())
+        raise RequestError(
+            f"{path}: none of the {len(rows)} rows can be used: {reasons}. The first is {rows['id'][0]}."
+        )
     _check_rows(usable, data, path)
     return Labels(rows, _classes(usable, data, path))
 

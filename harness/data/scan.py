@@ -67,7 +67,7 @@ def scan_data(data: Data, home: Home, progress: Progress, force: bool = False) -
     conditions = data.where or {}
     early = {name: one for name, one in conditions.items() if name in source.columns}
     late = {name: one for name, one in conditions.items() if name not in source.columns}
-    kept, filtered = keep_rows(source.columns[list(early)], early, str(source.place), data.group)
+    kept, filtered = keep_rows(source.columns[list(early)], early, str(source.place))
     source = _only(source, kept)
     require_unique(source)
     by_header = [column for _, column in needed_columns(data) if column not in source.columns]
@@ -128,6 +128,8 @@ def _headers(root: Path, source: Source, home: Home, progress: Progress, force: 
     usable = [row for row, problem in enumerate(source.problems) if not problem]
     facts = headers_of(root, [source.ids[row] for row in usable], home, progress, force)
     facts.loc[facts["size_bytes"] < 0, "problem"] = NO_FILE
+    if len(usable) == len(source.ids):
+        return facts
     facts.index = pd.Index(usable)
     numbers = {"size_bytes": -1, "mtime_ns": 0, "width": 0, "height": 0}
     whole = facts.reindex(range(len(source.ids)))
@@ -143,10 +145,11 @@ def _with_facts(source: Source, facts: pd.DataFrame, columns: list[str], data: D
     """The source with columns from headers; they are missing where a file has a problem, so that it is told."""
     whole = source.columns.copy()
     for column in columns:
-        whole[column] = facts[column].astype(object).where(facts["problem"] == "", None)
+        cells = facts.get(column, pd.Series("", index=facts.index))  # no file of this root is DICOM
+        whole[column] = cells.astype(object).where(facts["problem"] == "", None)
     problems = list(facts["problem"])
     if data.group in columns:
-        nobody = (facts["problem"] == "") & (facts[data.group] == "")
+        nobody = whole[data.group] == ""
         problems = [NO_GROUP_VALUE if empty else one for empty, one in zip(nobody, problems, strict=True)]
         facts["problem"] = problems
     return replace(source, columns=whole, problems=problems)
@@ -161,5 +164,9 @@ def _manifest(labels: Labels, facts: pd.DataFrame, data: Data, home: Home) -> pd
         hashed = salted(home.salt())
         table["group"] = rows["group"].map({group: hashed(group) if group else "" for group in rows["group"].unique()})
     table.loc[(table["label"] == "") & (table["problem"] == ""), "problem"] = EMPTY_LABEL
-    filled = [name for name in TECHNICAL_COLUMNS if name not in UNKNOWN_TO_SHORTCUTS and (table[name] != "").any()]
+    filled = [
+        name
+        for name in TECHNICAL_COLUMNS
+        if name in table and name not in UNKNOWN_TO_SHORTCUTS and (table[name] != "").any()
+    ]
     return table[[*COLUMNS, *filled]].reset_index(drop=True)

@@ -83,14 +83,32 @@ def read_source(data: Data, root: Path, home: Home) -> Source:
 
 
 def images_under(root: Path, folder: str, home: Home) -> Iterable[str]:
-    """Paths from the root of all image files by suffix, hidden files and this program's own home aside."""
+    """Paths from the root of all image files by suffix, and of DICOM files without one, as scanners write them.
+
+    Hidden files and this program's own home are left out.
+    """
     for place, folders, files in os.walk(root / folder):
         folders[:] = [name for name in folders if name[0] != "." and Path(place, name) != home.root]
         inside = Path(place).relative_to(root).as_posix()
         prefix = "" if inside == "." else f"{inside}/"
         for name in files:
-            if name[0] != "." and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
+            suffix = os.path.splitext(name)[1].lower()
+            if name[0] != "." and (suffix in IMAGE_SUFFIXES or (_no_suffix(suffix) and _is_film(Path(place, name)))):
                 yield prefix + name
+
+
+def _no_suffix(suffix: str) -> bool:
+    """Also the end of a UID, such as the files 1.2.840.113619.2 of some archives."""
+    return not suffix or suffix[1:].isdigit()
+
+
+def _is_film(path: Path) -> bool:
+    """By content; an archive's table of contents is none."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM" and path.name.upper() != "DICOMDIR"
+    except OSError:
+        return False
 
 
 def require_column(key: str, column: str, known: list[str], place: Path) -> None:
@@ -102,9 +120,9 @@ def require_column(key: str, column: str, known: list[str], place: Path) -> None
 
 
 def _labels_file(data: Data, root: Path) -> Path:
-    """From the root, else from the working directory."""
+    """From the root, else from the working directory: but a bare name never means a file that happens to lie here."""
     asked = Path(data.labels).expanduser()
-    for path in (root / asked, asked.absolute()):
+    for path in (root / asked, *([asked.absolute()] if len(asked.parts) > 1 else [])):
         if path.is_file():
             return path
     tables = sorted(file.name for file in root.iterdir() if file.suffix.lower() in SUFFIXES)

@@ -19,21 +19,18 @@ MOST_OFFERED = 20
 """different values of a column that a message lists"""
 
 
-def keep_rows(
-    columns: pd.DataFrame, conditions: Mapping[str, Condition], place: str, hidden: str = ""
-) -> tuple[Bools, dict[str, int]]:
+def keep_rows(columns: pd.DataFrame, conditions: Mapping[str, Condition], place: str) -> tuple[Bools, dict[str, int]]:
     """((N,) which rows fulfil all conditions, how many rows each condition was the first to leave out).
 
     columns: the conditions' columns, text or numbers, missing where nothing is known of a row: such a row stays, so
-    that its problem is told. place: what to call the table. hidden: the column whose values no message may show.
-    Raises RequestError where a condition asks for a value that no row has, for a range of what is no number, or leaves
-    nothing.
+    that its problem is told. place: what to call the table. Raises RequestError where a condition asks for a value
+    that no row has, for a range of what is no number, or leaves nothing.
     """
     kept = np.ones(len(columns), dtype=bool)
     left_out: dict[str, int] = {}
     for name, condition in conditions.items():
         cells = columns[name]
-        offer = "" if name == hidden else _offer(cells)
+        offer = _offer(cells)
         fits = _fits(name, cells, condition, place, offer) | cells.isna().to_numpy()
         said = f"{name}: {_said(condition)}"
         left_out[said] = int((kept & ~fits).sum())

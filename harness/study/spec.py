@@ -154,7 +154,12 @@ class Data(Part):
         return value
 
     @model_validator(mode="after")
-    def _joined_by_pattern(self) -> "Data":
+    def _columns_fit(self) -> "Data":
+        if self.group in (self.where or {}):
+            raise ValueError(
+                f"where: {self.group} is data.group, whose values tell who somebody is and would stand in every log. "
+                "Leave rows out of the table of labels instead, or choose by another column"
+            )
         if self.join is not None and self.join not in (re.compile(self.pattern).groupindex if self.pattern else ()):
             raise ValueError(f"join: {self.join} is no group of data.pattern. Write (?P<{self.join}>...) there")
         return self

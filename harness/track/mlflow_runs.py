@@ -6,6 +6,7 @@ training straight into the run's folder (Home.run_artifacts); MLflow finds them 
 
 import math
 import os
+import re
 import subprocess
 import time
 from contextlib import AbstractContextManager
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 FLUSH_SECONDS = 5.0
 """learning curves reach the store at the end of a fold, or after this time"""
 LONGEST_PARAM = 6000
+ILLEGAL = re.compile(r"[^\w/.\- :]")
+"""what MLflow takes in no name; columns of a labels file, which data.where names, may hold anything"""
 """MLflow cuts longer values without a word"""
 
 
@@ -123,7 +126,9 @@ class Tracking:
         self._client.log_batch(
             run_id,
             metrics=[Metric(name, value, now, step) for name, value, step in finite],
-            params=[Param(name, str(value)[:LONGEST_PARAM]) for name, value in (params or {}).items()],
+            params=[
+                Param(ILLEGAL.sub("_", name), str(value)[:LONGEST_PARAM]) for name, value in (params or {}).items()
+            ],
             tags=[RunTag(name, value) for name, value in (tags or {}).items()],
         )
 

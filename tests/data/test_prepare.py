@@ -172,6 +172,23 @@ def test_too_few_of_a_class_is_known_before_decoding(tmp_path: Path) -> None:
     assert not list(home.pixels.glob("store-*"))
 
 
+def test_force_decodes_again_what_size_and_time_hide(tmp_path: Path) -> None:
+    root, home = make(tmp_path / "root"), Home(tmp_path / "home")
+    for name in ("i000", "i001"):
+        PIL.Image.open(root / f"{name}.png").resize((24, 20)).save(root / f"{name}.bmp")
+    table = (root / "labels.csv").read_text().replace("i000.png", "i000.bmp").replace("i001.png", "i001.bmp")
+    (root / "labels.csv").write_text(table)
+    asked, path = data(root, on_error="drop"), root / "i000.bmp"
+    first, facts = prepare(asked, 0, home, quiet), os.stat(path)
+    path.write_bytes((root / "i001.bmp").read_bytes())
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert path.stat().st_size == facts.st_size
+    assert prepare(asked, 0, home, quiet).dataset.data_hash == first.dataset.data_hash
+    findings(asked, 0, home, quiet, force=True)
+    second = prepare(asked, 0, home, quiet)
+    assert np.array_equal(second.pixels[0], second.pixels[1]) and not np.array_equal(first.pixels[0], second.pixels[0])
+
+
 def test_raw_patient_ids_are_nowhere_under_the_home(tmp_path: Path) -> None:
     root, home = make(tmp_path / "root", split=True), Home(tmp_path / "home")
     damage(root)

@@ -66,7 +66,7 @@ def test_without_partner_both_ways(slides: Path, tmp_path: Path) -> None:
         ({"width": [20, 30], "stain": "he"}, 4),
         ({"width": [20, 40, 99]}, None),
         ({"height": 10, "mode": "L", "format": ["PNG"]}, 12),
-        ({"label": ["benign", "grade"], "case": ["case000", "case001"]}, 8),
+        ({"label": ["benign", "grade"], "age": [40, 50.5]}, 8),
     ],
 )
 def test_filters(slides: Path, tmp_path: Path, where: dict[str, object], left: int | None) -> None:
@@ -108,12 +108,6 @@ def test_what_is_wrong_is_named(slides: Path, tmp_path: Path, keys: dict[str, ob
         scan(slides, tmp_path / "home", **{**CASES, **keys})
 
 
-def test_values_of_the_group_are_never_shown(slides: Path, tmp_path: Path) -> None:
-    with pytest.raises(RequestError) as refused:
-        scan(slides, tmp_path / "home", where={"case": "case00"}, **CASES)
-    assert "case000" not in str(refused.value)
-
-
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
@@ -123,6 +117,7 @@ def test_values_of_the_group_are_never_shown(slides: Path, tmp_path: Path) -> No
         ({"pattern": "(?P<a>.)", "join": "case"}, "case is no group of data.pattern"),
         ({"where": {"a": []}}, "a: write a value"),
         ({"where": {"a": True}}, "in quotes"),
+        ({"where": {"p": "Miller"}, "group": "p"}, "p is data.group, whose values tell who somebody is"),
         ({"where": {"a": [None, "b"]}}, "open end of a range"),
     ],
 )
@@ -198,6 +193,17 @@ def test_a_folder_for_each_class(folders: Path, tmp_path: Path) -> None:
     assert by_name.classes == ("cat", "dog") and problems(by_name.manifest) == {"loose.png": NO_MATCH}
 
 
+def test_where_no_row_can_be_used_it_says_why(folders: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        RequestError, match=r"none of the 6 rows can be used: 6 x .*header has no value for data\.group"
+    ):
+        scan(folders, tmp_path / "home", labels="folders", group="dicom.PatientID")
+    for number in range(2):
+        picture(tmp_path / f"loose/{number}.png")
+    with pytest.raises(RequestError, match=r"none of the 2 rows.*in no folder under the root.*first is 0\.png"):
+        scan(tmp_path / "loose", tmp_path / "home", labels="folders")
+
+
 def test_folders_that_cannot_be_classes_are_refused(folders: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"data\.group.*'patients'.*file, folder, label.*none"):
         scan(folders, tmp_path / "home", labels="folders", group="patients")
@@ -237,6 +243,9 @@ def test_labels_in_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "tables").mkdir()
     pd.DataFrame({"file": list("abcd"), "label": [0, 1, 0, 1]}).to_parquet(tmp_path / "tables/t.parquet")
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "labels.csv").write_text("file,label\na,0\nb,1\nc,0\nd,1\n")
+    with pytest.raises(RequestError, match=r"there is no file .*images/labels\.csv"):
+        scan(tmp_path / "images", tmp_path / "home", image="{file}.png")
     for place in ("../tables/t.parquet", str(tmp_path / "tables/t.parquet"), "tables/t.parquet"):
         table = scan(tmp_path / "images", tmp_path / "home", labels=place, image="{file}.png").manifest
         assert list(table["label"]) == ["0", "1", "0", "1"] and set(table["problem"]) == {""}
@@ -263,6 +272,15 @@ def test_real_slides_by_case_and_stain(tmp_path: Path) -> None:
     assert set(found.manifest["problem"]) == {""} and found.manifest["width"].max() <= 400
     assert found.filtered["stain: he"] == 65
     assert len(found.manifest) == 240 - sum(found.filtered.values())
+
+
+def test_films_without_a_suffix_are_found_by_content(tmp_path: Path) -> None:
+    for name in ("a/IM0001", "b/1.2.840.113619.7", "b/DICOMDIR", "a/scan.dcm"):
+        film(tmp_path / name)
+    for name in ("a/README", "b/0.5", "b/notes.txt"):
+        (tmp_path / name).write_text("no film")
+    found = scan(tmp_path, tmp_path / "home", labels="folders").manifest
+    assert list(found["id"]) == ["a/IM0001", "a/scan.dcm", "b/1.2.840.113619.7"] and set(found["problem"]) == {""}
 
 
 def test_films_by_what_their_headers_say(tmp_path: Path) -> None:

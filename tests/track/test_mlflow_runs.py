@@ -38,6 +38,13 @@ def report(fold: int, epoch: int, value: float, epochs: int = 3) -> EpochReport:
     return EpochReport(fold, epoch, epochs, 0.5 / (epoch + 1), 0.6, {"auroc": value}, 1e-3, 1.0, 100)
 
 
+def test_params_may_be_named_after_any_column(home: Home) -> None:
+    run_id = Tracking(home, "odd").start_trial(
+        0, {}, {"data.where.age (years) #größe@%": [40, 50], "data.where.a:b": 1}
+    )
+    assert read(home, run_id).data.params == {"data.where.age _years_ _größe__": "[40, 50]", "data.where.a:b": "1"}
+
+
 def test_a_trial_from_start_to_end(home: Home) -> None:
     tracking = Tracking(home, "whole", "What it is about.")
     run_id = tracking.start_trial(
