@@ -15,7 +15,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,6 +159,12 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 def is_done(folder: Path) -> bool:
     return (folder / "DONE").exists()
+
+
+def mark_used(folder: Path) -> None:
+    """Remember that a kept folder was used just now: the time of its DONE."""
+    with suppress(OSError):  # somebody else's home may be readable and no more
+        os.utime(folder / "DONE")
 
 
 @contextmanager

@@ -14,6 +14,9 @@ from harness.errors import HarnessError, RequestError, nearest
 from harness.home import Home, read_json, write_json
 from harness.records import Interval, TrialRecord
 
+LONGEST_TAG = 4900
+"""characters; MLflow stores refuse tags above 5000"""
+
 
 @dataclass(frozen=True)
 class StudyRecord:
@@ -32,6 +35,12 @@ class StudyRecord:
     """what `train.precision` came to, by backbone: fixed at the first trial, so that a resume computes the same"""
     corrected: dict[str, float | None] | None = None
     """value, lo, hi of the best trial's search metric, corrected for having been chosen (stats.optimism)"""
+    audit_hash: str = ""
+    """of what the audit found when the study was last run (data.audit); '' before there was one"""
+    findings: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    """those findings, as `data audit --json` gives them"""
+    caches: list[str] = dataclasses.field(default_factory=list)
+    """the folders under Home.pixels that it reads"""
 
 
 def write_study(home: Home, record: StudyRecord) -> None:
@@ -41,6 +50,17 @@ def write_study(home: Home, record: StudyRecord) -> None:
 def read_study(home: Home, name: str) -> StudyRecord | None:
     path = home.work(name) / "study.json"
     return _study(path) if path.exists() else None
+
+
+def audit_tags(record: StudyRecord) -> dict[str, str]:
+    """What the audit found, as tags of every MLflow run of a study: its hash, and one line for each finding."""
+    if not record.audit_hash:
+        return {}  # a study of an earlier version
+    lines = [f"{one['severity']} {one['kind']}: {one['message']}" for one in record.findings]
+    said = "\n".join(lines)
+    if len(said) > LONGEST_TAG:
+        said = said[: LONGEST_TAG - 40].rstrip() + f"\n... {len(lines)} findings in all"
+    return {"harness.audit_hash": record.audit_hash, "harness.findings": said or "none"}
 
 
 def require_study(home: Home, name: str | None) -> StudyRecord:

@@ -48,6 +48,7 @@ DOORS = {
     "xgboost": ("ensemble/boosting.py",),
     "yaml": ("study/load.py",),
     "pydicom": ("data/dicom.py",),
+    "imagecodecs": ("data/dicom_codecs.py",),
     "timm": ("models/backbones.py",),
     "torchvision": ("models/backbones.py",),
     "typer": ("cli/",),

@@ -6,14 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli import cache, fetch
 from harness.cli.output import claim_stdout, note, print_json, show
 from harness.cli.study import Json, Quiet, Sets
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from harness.data.prepare import Prepared
     from harness.study.load import Study
 
 app = typer.Typer(help="The images and labels of a study.", no_args_is_help=True)
+app.add_typer(cache.app, name="cache")
+app.command("fetch", short_help="Download a public data set.")(fetch.fetch)
 
 StudyName = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A study's name, or the path of its YAML file.")]
 
@@ -44,16 +49,43 @@ def scan(
         show(f"\nNext: harness study run {name}")
 
 
-@app.command("show", short_help="Classes by fold and test split.")
-def show_(name: StudyName, set_: Sets = None, json: Json = False, quiet: Quiet = False) -> None:
-    """How many images of each class stand in each fold and in the held-out test split."""
+@app.command("show", short_help="Classes by part, sizes, formats; as a page with --out.")
+def show_(
+    name: StudyName,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="PAGE.html", help="Write a page with pictures and findings.")
+    ] = None,
+    set_: Sets = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """How many images of each class stand in each fold and in the held-out test split, their sizes and formats.
+
+    With --out, the same and sample pictures, grey levels, the audit's findings and what augmentation does, as one HTML
+    file that needs nothing else.
+    """
     claim_stdout()
+    from harness.errors import RequestError
+
+    if out is not None and out.is_dir():
+        raise RequestError(f"--out {out}: this is a folder; name a file, such as {out / 'data.html'}.")
     study = _load(name, set_)
-    document = _document(study, _usable(study, quiet))
+    prepared, manifest = _usable(study, quiet), _manifest(study, quiet)
+    from harness.data.facts import summary
+
+    document = {**_document(study, prepared), **summary(manifest, prepared.dataset)}
+    if out is not None:
+        from harness.home import write_text
+        from harness.report.dataset import dataset_page
+
+        write_text(out, dataset_page(study, prepared, manifest, study.spec.seed))
     if json:
-        print_json(document)
-    else:
-        _show_folds(document)
+        print_json({**document, "page": out})
+        return
+    _show_folds(document)
+    _show_files(document)
+    if out is not None:
+        note(f"the page is {out}")
 
 
 @app.command("audit", short_help="Look for what makes scores lie.")
@@ -88,6 +120,17 @@ def _usable(study: "Study", quiet: bool) -> "Prepared":
 
         data = study.spec.data.model_copy(update={"on_error": "drop"})
         return prepare(data, study.spec.seed, open_home(), progress)
+
+
+def _manifest(study: "Study", quiet: bool) -> "DataFrame":
+    """Every row and file of the study, those with a problem too."""
+    from harness.cli.progress import step_progress
+    from harness.home import open_home
+
+    with step_progress(quiet) as progress:
+        from harness.data.prepare import scan
+
+        return scan(study.spec.data, open_home(), progress)
 
 
 def _findings(study: "Study", quiet: bool, force: bool = False) -> list[dict[str, Any]]:
@@ -155,6 +198,24 @@ def _show_folds(document: dict[str, Any]) -> None:
     ]
     columns = ["part", "images", "groups", *classes]
     show(table(columns, rows, right=columns[1:]))
+
+
+def _show_files(document: dict[str, Any]) -> None:
+    """Sizes, formats, modes and what was left out, a line each."""
+    from harness.cli.words import plural
+
+    def ends(side: str) -> str:
+        low, high = document["sizes"][side]["min"], document["sizes"][side]["max"]
+        return f"{low}" if low == high else f"{low} to {high}"
+
+    different = document["sizes"]["different"]
+    kinds = "all of one size" if different == 1 else plural(different, "different size")
+    show("")
+    show(f"size    {ends('width')} wide, {ends('height')} high ({kinds}), in pixels")
+    for title, key in (("format", "formats"), ("mode", "modes")):
+        show(f"{title:<7} {', '.join(f'{kind} {count:,}' for kind, count in document[key].items())}")
+    for reason, count in document["left_out"].items():
+        show(f"left out, {reason}: {count:,}")
 
 
 def _show_findings(findings: list[dict[str, Any]], without: str) -> None:

@@ -5,8 +5,9 @@ Severity: `block` stops a study before anything is trained, `warn` is shown and 
     exact_duplicate     warn   equal pixels in different groups: a copy, or one patient under two names
     near_duplicate      warn   nearly equal pixels in different groups: re-encoded, resized or brightened copies
     conflicting_labels  warn   equal pixels with different labels: one label is wrong, or the label is not in the image
-    prevalence_shift    warn   a class is more frequent in the test split than in development, or missing there
-    shortcut            warn   file format, mode or size tell the class: a network may learn that instead
+    prevalence_shift    warn   a class is more frequent in the test split, a fold or a named split than in the rest of
+                               the data, or missing there
+    shortcut            warn   file format, mode, polarity, size or scanner tell the class: a network may learn that
     unreadable          warn   made by whoever decodes, not here
 Copies do not block in this version, not even where they straddle the test split: published data sets contain them.
 Knows arrays and the manifest: reads no files, keeps nothing.
@@ -15,6 +16,8 @@ N: rows, S: side of the stored images in pixels.
 """
 
 import dataclasses
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -61,11 +64,18 @@ def findings_from_json(data: list[dict[str, Any]]) -> list[Finding]:
     return [Finding(**{**one, "images": tuple(one["images"])}) for one in data]
 
 
+def audit_hash(findings: list[Finding]) -> str:
+    """32 hex digits over everything that an audit found, in its order: equal for equal findings."""
+    said = json.dumps(findings_to_json(findings), sort_keys=True)
+    return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
+
+
 def audit(manifest: pd.DataFrame, dataset: Dataset, folds: Folds, pixels: Pixels) -> list[Finding]:
     """Everything found, what blocks first.
 
-    manifest: one row per row of `dataset`, in its order; the columns split, format, mode, width and height are looked
-    at where they are there. pixels: (N, S, S, channels), or images of their own sizes, as the network is shown them.
+    manifest: one row per row of `dataset`, in its order; the columns split, format, mode, width, height and dicom.* are
+    looked at where they are there. pixels: (N, S, S, channels), or images of their own sizes, as the network is shown
+    them.
     """
     group = np.unique(dataset.groups, return_inverse=True)[1].astype(np.int64)
     first = equal_to(pixels)
@@ -81,7 +91,7 @@ def audit(manifest: pd.DataFrame, dataset: Dataset, folds: Folds, pixels: Pixels
     ]
     for rows, one in _questions(dataset):
         own = Folds(folds.fold[rows], folds.k, folds.folds_hash)
-        found += _prevalence_shift(one, own)
+        found += _prevalence_shift(manifest.iloc[rows], one, own)
         found += [
             Finding("shortcut", "warn", _ids(one, shortcut.rows), shortcut.message)
             for shortcut in find_shortcuts(manifest.iloc[rows], one, own)
@@ -176,25 +186,52 @@ def _conflicting_labels(equal: list[Ints], dataset: Dataset) -> list[Finding]:
     return [Finding("conflicting_labels", "warn", images, message + "Correct data.label, or remove them.")]
 
 
-def _prevalence_shift(dataset: Dataset, folds: Folds) -> list[Finding]:
-    """Classes whose share differs between test and development: a two-proportion z-test with groups as its counts."""
-    test, development = folds.test_rows(), folds.development_rows()
-    if not len(test) or not len(development):
-        return []
-    n_test, n_development = len(np.unique(dataset.groups[test])), len(np.unique(dataset.groups[development]))
+@dataclass(frozen=True)
+class _Part:
+    """A part of the data and what it is held against."""
+
+    name: str
+    rows: Ints
+    rest: str
+    rest_rows: Ints
+    way_out: str
+
+
+def _parts(manifest: pd.DataFrame, folds: Folds) -> list[_Part]:
+    """Test against development, each fold against the other folds, each named split against the other ones."""
+    redraw = "Look at data.split, or draw the test split with --set data.split=null."
+    development = folds.development_rows()
+    parts = [_Part("the test split", folds.test_rows(), "development", development, redraw)]
+    deal = "Fewer folds (data.folds) or another seed may deal it out more evenly."
+    for fold in range(folds.k):
+        parts.append(_Part(f"fold {fold}", folds.held_out_rows(fold), "the other folds", folds.train_rows(fold), deal))
+    if "split" in manifest:
+        named = manifest["split"].fillna("").astype(str).str.strip().str.lower().to_numpy(dtype=object)
+        names = sorted(set(named[development].tolist()) - {""})
+        for name in names if len(names) > 1 else []:
+            inside = named[development] == name
+            where = f"the rest of development (data.split other than {name!r})"
+            parts.append(_Part(f"split {name!r}", development[inside], where, development[~inside], redraw))
+    return [part for part in parts if len(part.rows) and len(part.rest_rows)]
+
+
+def _prevalence_shift(manifest: pd.DataFrame, dataset: Dataset, folds: Folds) -> list[Finding]:
+    """Classes whose share differs between two parts: a two-proportion z-test with groups as its counts."""
     found = []
-    for c, name in enumerate(dataset.classes):
-        there, here = float(np.mean(dataset.y[test] == c)), float(np.mean(dataset.y[development] == c))
-        overall = float(np.mean(dataset.y == c))
-        error = np.sqrt(overall * (1 - overall) * (1 / n_test + 1 / n_development))
-        shifted = abs(there - here) >= SHIFT and abs(there - here) > SHIFT_SIGMAS * error
-        if shifted or there == 0.0 < here:
-            what = f"class {name!r} is {there:.1%} of the test split and {here:.1%} of development"
-            so = (
-                "metrics that need every class are undefined there"
-                if there == 0.0
-                else "probabilities will be off there"
-            )
-            message = f"{what}: {so}. Look at data.split, or draw the test split with --set data.split=null."
-            found.append(Finding("prevalence_shift", "warn", (), message))
+    for part in _parts(manifest, folds):
+        n_there, n_here = (len(np.unique(dataset.groups[rows])) for rows in (part.rows, part.rest_rows))
+        both = np.concatenate([part.rows, part.rest_rows])
+        for c, name in enumerate(dataset.classes):
+            there, here = float(np.mean(dataset.y[part.rows] == c)), float(np.mean(dataset.y[part.rest_rows] == c))
+            overall = float(np.mean(dataset.y[both] == c))
+            error = np.sqrt(overall * (1 - overall) * (1 / n_there + 1 / n_here))
+            shifted = abs(there - here) >= SHIFT and abs(there - here) > SHIFT_SIGMAS * error
+            if shifted or there == 0.0 < here:
+                so = (
+                    "metrics that need every class are undefined there"
+                    if there == 0.0
+                    else "probabilities will be off there"
+                )
+                what = f"class {name!r} is {there:.1%} of {part.name} and {here:.1%} of {part.rest}"
+                found.append(Finding("prevalence_shift", "warn", (), f"{what}: {so}. {part.way_out}"))
     return found

@@ -228,14 +228,19 @@ def _open(data: bytes) -> Any:
 
 def _inflated(data: bytes) -> bytes:
     """The file as explicit little endian where its data set is deflated as a whole; pydicom inflates without limit."""
-    if DEFLATED not in data[:1024] or data[128:136] != b"DICM\x02\0\0\0":
+    if DEFLATED not in data:
         return data
-    start = 144 + int.from_bytes(data[140:144], "little")  # the length of the group that names the transfer syntax
-    if DEFLATED not in data[:start]:
+    from pydicom.filereader import read_dataset
+
+    file = io.BytesIO(data)
+    file.seek(132 if data[128:132] == b"DICM" else 0)
+    # As pydicom looks for the end of this group: the length that the group itself gives may be wrong.
+    meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+    if str(meta.get("TransferSyntaxUID", "")).encode() != DEFLATED:
         return data
+    start = file.tell()
     plain = dicom_codecs.inflate(data[start:], MAX_INFLATED)
-    named = data[:start].replace(DEFLATED, EXPLICIT_LITTLE.encode().ljust(len(DEFLATED), b"\0"))
-    return named + plain
+    return data[:start].replace(DEFLATED, EXPLICIT_LITTLE.encode().ljust(len(DEFLATED), b"\0")) + plain
 
 
 def _syntax(dataset: Any) -> str:

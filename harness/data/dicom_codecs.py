@@ -1,8 +1,8 @@
 """Compressed DICOM frames that pydicom's own plug-ins do not read, and the size that a compressed frame itself claims.
 
-JPEG Lossless and 12-bit JPEG Extended (libjpeg-turbo) and High-Throughput JPEG 2000 (OpenJPEG) are decoded by
-imagecodecs, in the form of a pydicom decoding plug-in. GDCM was tried: damaged JPEG Lossless ends the whole process.
-Knows bytes and arrays; pydicom itself stays in `dicom`.
+JPEG Lossless (jpegsof3), 12-bit JPEG Extended (libjpeg-turbo), High-Throughput JPEG 2000 and JPEG 2000 colour of more
+than 8 bits (OpenJPEG) are decoded by imagecodecs, in the form of a pydicom decoding plug-in. GDCM was tried: damaged
+JPEG Lossless ends the whole process. Knows bytes and arrays; pydicom itself stays in `dicom`.
 """
 
 import importlib.util
@@ -22,7 +22,7 @@ RLE = "1.2.840.10008.1.2.5"
 DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
 """Deflated Image Frame Compression (PS3.5 A.4.13), used for segmentations"""
 
-DECODER_DEPENDENCIES = dict.fromkeys((JPEG_EXTENDED, *JPEG_LOSSLESS, *HTJ2K), ("imagecodecs",))
+DECODER_DEPENDENCIES = dict.fromkeys((JPEG_EXTENDED, *JPEG_LOSSLESS, *JPEG_2000), ("imagecodecs",))
 """read by pydicom: which transfer syntaxes this plug-in is for"""
 
 
@@ -38,10 +38,12 @@ def decode_frame(source: bytes, runner: Any) -> bytes:
     """
     import imagecodecs
 
-    if runner.transfer_syntax in HTJ2K:
+    if runner.transfer_syntax in JPEG_2000:
         decoded = imagecodecs.jpeg2k_decode(source)
         if runner.photometric_interpretation in ("YBR_ICT", "YBR_RCT"):
             runner.set_option("photometric_interpretation", "RGB")
+    elif runner.transfer_syntax in JPEG_LOSSLESS:
+        decoded = imagecodecs.jpegsof3_decode(source)  # libjpeg-turbo, by imagecodecs, shows YBR wrong without a word
     elif not source.rstrip(b"\0\xff").endswith(b"\xff\xd9"):
         raise Unreadable("a JPEG frame that is cut off")  # libjpeg-turbo would fill what is missing with grey
     elif runner.samples_per_pixel == 3:  # the same space in and out: the header says which it is, not a JFIF marker

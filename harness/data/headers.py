@@ -21,7 +21,7 @@ from harness.data.npz import archive_of, is_archive, shape_of
 from harness.data.raster import raster_header
 from harness.data.retries import patiently
 from harness.data.unreadable import Unreadable, cannot_open
-from harness.home import Home, is_done, lock, new_folder
+from harness.home import Home, is_done, lock, mark_used, new_folder
 from harness.records import Progress
 
 VERSION = 1
@@ -88,8 +88,8 @@ def _read(path: Path, hashed: Hash) -> Header:
     return Header(width, height, mode, "DICOM", attributes=technical + identifying)
 
 
-def scan_folder(root: Path, home: Home) -> Path:
-    """Where the headers of a root's files are kept. Named with the salt: another salt makes other hashes."""
+def headers_folder(root: Path, home: Home) -> Path:
+    """Where the headers of the files under a root are kept. Named with the salt: another salt makes other hashes."""
     return home.pixels / f"scan-{salted(home.salt())(f'{VERSION} {root}')}"
 
 
@@ -101,11 +101,12 @@ def headers_of(root: Path, names: list[str], home: Home, progress: Progress, for
     read; with `force` all of them.
     """
     sizes, times = _look(root, names)
-    folder = scan_folder(root, home)
+    folder = headers_folder(root, home)
     known = None if force else _kept(folder)
     found = pd.DataFrame({"id": names, "size_bytes": sizes, "mtime_ns": times})
     there = (found["size_bytes"] >= 0).to_numpy()
     if known is not None and not (there & ~_same(found, known)).any():
+        mark_used(folder)
         return _table(found, known)
     with lock(folder.with_suffix(".lock"), "the scan of this data set", wait_seconds=6 * 3600):
         known = None if force else _kept(folder)  # another process may have read them meanwhile
@@ -114,6 +115,7 @@ def headers_of(root: Path, names: list[str], home: Home, progress: Progress, for
         if known is not None:
             old = known["id"].isin(new["id"])
             if old.sum() == len(new) and (new["problem"] != "").all() and len(known[old].merge(new)) == len(new):
+                mark_used(folder)
                 return _table(found, known)  # what could not be read still cannot
             new = pd.concat([known[~old], new], ignore_index=True)
         with new_folder(folder) as kept:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from harness.data.decode import VERSION, Unreadable, decode_with_digest
 from harness.data.scan import threads
 from harness.errors import RequestError
-from harness.home import Home, is_done, lock, new_folder
+from harness.home import Home, is_done, lock, mark_used, new_folder
 from harness.ragged import Pixels, Ragged, lay_out
 from harness.records import Progress
 from harness.study.spec import Decode
@@ -100,6 +100,7 @@ def _fails(path: Path, how: Decode) -> bool:
 
 
 def _read(folder: Path, how: Decode) -> Store:
+    mark_used(folder)
     table = pd.read_parquet(folder / "rows.parquet")
     good = table[table["problem"] == ""]
     flat: NDArray[np.uint8] = np.zeros(0, np.uint8)

@@ -25,7 +25,7 @@ from harness.ragged import Pixels
 from harness.records import TEST, Dataset, Folds, Progress
 from harness.study.spec import Data
 
-VERSION = 1
+VERSION = 2
 """part of the key of stored findings: raise it whenever the audit looks at something new"""
 UNREADABLE = "unreadable image"
 SHOWN = 5
@@ -43,6 +43,8 @@ class Prepared:
     findings: list[Finding]
     filtered: dict[str, int]
     """rows that data.where left out, by condition"""
+    caches: tuple[str, ...] = ()
+    """names of the folders under Home.pixels that this came from"""
 
 
 def prepare(data: Data, seed: int, home: Home, progress: Progress) -> Prepared:
@@ -62,7 +64,7 @@ def prepare(data: Data, seed: int, home: Home, progress: Progress) -> Prepared:
             f"the data cannot be trusted as it is ({len(blocking)} findings that block):\n  {said}\n"
             f"Correct the labels file.{way_out(blocking)} `harness data audit` lists every finding with its images."
         )
-    return Prepared(found.dataset, folds, found.store.pixels, findings, found.scan.filtered)
+    return Prepared(found.dataset, folds, found.store.pixels, findings, found.scan.filtered, found.caches)
 
 
 def scan(data: Data, home: Home, progress: Progress) -> pd.DataFrame:
@@ -104,6 +106,7 @@ class _Gathered:
     dataset: Dataset
     problems: dict[str, str]
     """reason by id, of those that cannot"""
+    caches: tuple[str, ...]
 
 
 def _gather(data: Data, seed: int, home: Home, progress: Progress, drop: bool, force: bool = False) -> _Gathered:
@@ -116,7 +119,8 @@ def _gather(data: Data, seed: int, home: Home, progress: Progress, drop: bool, f
         raise _refusal(problems, found)
     rows = found.manifest[usable].reset_index(drop=True)
     _require_classes(rows, found.classes, len(problems), data)
-    if not drop and not is_done(store_folder(found.root, rows, data.decode, home)):
+    kept = store_folder(found.root, rows, data.decode, home)
+    if not drop and not is_done(kept):
         _divide(rows, found.classes, data, seed)  # too few of a class is known before anything is decoded
     if force:
         remove_store(found.root, rows, data.decode, home)
@@ -127,7 +131,7 @@ def _gather(data: Data, seed: int, home: Home, progress: Progress, drop: bool, f
         rows = rows[~rows["id"].isin(list(store.problems))].reset_index(drop=True)
         problems |= store.problems
         _require_classes(rows, found.classes, len(problems), data)
-    return _Gathered(found, rows, store, _dataset(found, rows, store, data), problems)
+    return _Gathered(found, rows, store, _dataset(found, rows, store, data), problems, (found.cache, kept.name))
 
 
 def _refusal(problems: dict[str, str], found: Scan) -> RequestError:

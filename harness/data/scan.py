@@ -17,6 +17,7 @@ from harness.data.headers import (
     FACTS,
     IDENTIFYING_COLUMNS,
     TECHNICAL_COLUMNS,
+    headers_folder,
     headers_of,
     salted,
 )
@@ -49,6 +50,8 @@ class Scan:
     classes: tuple[str, ...]
     filtered: dict[str, int]
     """rows that each condition of data.where was the first to leave out"""
+    cache: str = ""
+    """name of the folder that its headers are kept in"""
 
 
 def scan_data(data: Data, home: Home, progress: Progress, force: bool = False) -> Scan:
@@ -76,7 +79,7 @@ def scan_data(data: Data, home: Home, progress: Progress, force: bool = False) -
         kept, left_out = keep_rows(source.columns[list(late)], late, str(root))
         source, facts, filtered = _only(source, kept), facts[kept].reset_index(drop=True), filtered | left_out
         labels = choose_rows(source, data)
-    return Scan(root, _manifest(labels, facts, data, home), labels.classes, filtered)
+    return Scan(root, _manifest(labels, facts, data, home), labels.classes, filtered, headers_folder(root, home).name)
 
 
 def root_of(data: Data, home: Home, progress: Progress) -> Path:

@@ -1,5 +1,5 @@
-"""Does the file itself tell the class? Format, mode and size say nothing about a patient, but they often say which
-hospital, scanner or download a class came from, and a network learns that first.
+"""Does the file itself tell the class? Format, mode, polarity, size and the scanner's name say nothing about a patient,
+but they often say which hospital or download a class came from, and a network learns that first.
 
 Two looks at each column: how well a simple rule predicts the class of rows it was not made from, and whether one value
 belongs to nearly one class alone, which may be too rare to move the first. Knows the manifest's columns, no pixels.
@@ -24,6 +24,8 @@ LEAST_AUROC = 0.65
 """a rule this good on rows it was not made from is worth a warning, if its 95% interval also stays above one half"""
 LEAST_GROUPS, SIGNIFICANT = 5, 0.01
 """one value: at least so many groups, and a two-sided binomial p below this after multiplying by the values tried"""
+INVERTED, HEADER = "MONOCHROME1", "dicom."
+"""the mode of DICOM files that are stored bright for dark; what names of columns from DICOM headers begin with"""
 BINS = 8
 """numbers are cut at these quantiles of the rows that the rule is made from"""
 
@@ -53,18 +55,43 @@ def find_shortcuts(manifest: pd.DataFrame, dataset: Dataset, folds: Folds) -> li
 
 
 def _columns(manifest: pd.DataFrame) -> dict[str, NDArray[np.generic]]:
-    """(N,) values by name, of the columns that vary: objects for categories, floats for numbers."""
+    """(N,) values by name, of the columns that vary: objects for categories, floats for numbers.
+
+    Columns that part the rows just as an earlier one does are left out: they would say the same again.
+    """
     columns: dict[str, NDArray[np.generic]] = {}
     for name in ("format", "mode"):
         if name in manifest:
             columns[name] = manifest[name].astype(str).to_numpy(dtype=object)
+    if "mode" in manifest:
+        modes = columns["mode"].tolist()
+        columns["number of channels"] = np.array([_channels(mode) for mode in modes], dtype=object)
+        columns["polarity"] = np.array(["inverted" if m == INVERTED else "plain" for m in modes], dtype=object)
     if "width" in manifest and "height" in manifest:
         width = manifest["width"].to_numpy(dtype=np.float64)
         height = manifest["height"].to_numpy(dtype=np.float64)
         pairs = zip(width.tolist(), height.tolist(), strict=True)
         columns["size"] = np.array([f"{w:.0f} x {h:.0f}" for w, h in pairs], dtype=object)
         columns |= {"width": width, "height": height, "aspect ratio": width / np.maximum(height, 1)}
-    return {name: values for name, values in columns.items() if len(set(values.tolist())) > 1}
+    for column in map(str, manifest.columns):
+        if column.startswith(HEADER):
+            columns[column.removeprefix(HEADER)] = manifest[column].fillna("").astype(str).to_numpy(dtype=object)
+    kept: dict[str, NDArray[np.generic]] = {}
+    known: set[tuple[int, ...]] = set()
+    for name, values in columns.items():
+        codes = {value: code for code, value in enumerate(dict.fromkeys(values.tolist()))}
+        parted = tuple(codes[value] for value in values.tolist())
+        if len(codes) > 1 and (values.dtype != object or parted not in known):
+            kept[name] = values
+            known.add(parted)
+    return kept
+
+
+def _channels(mode: str) -> str:
+    """How many numbers a pixel of such a file has, as its mode (Pillow) or photometric interpretation (DICOM) says."""
+    if mode.startswith(("MONOCHROME", "I;", "PALETTE")) or mode in ("1", "L", "P", "I", "F"):
+        return "1"
+    return {"LA": "2", "PA": "2", "RGBA": "4", "CMYK": "4", "RGBX": "4"}.get(mode, "3")
 
 
 def _cross_validated(values: NDArray[np.generic], dataset: Dataset, folds: Folds) -> tuple[float, float, float]:

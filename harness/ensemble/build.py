@@ -41,7 +41,7 @@ from harness.ensemble.scores import (
 )
 from harness.errors import RequestError
 from harness.home import Home, lock, new_folder, write_bytes, write_json
-from harness.ledger import StudyRecord
+from harness.ledger import StudyRecord, audit_tags
 from harness.records import Progress
 from harness.stats.grouped import How
 from harness.study.load import check_study
@@ -258,6 +258,7 @@ def _log(home: Home, study: StudyRecord, result: EnsembleResult, folder: Path, t
         "harness.data_hash": study.data_hash,
         "harness.folds_hash": study.folds_hash,
         "harness.commit": commit(),
+        **audit_tags(study),
     }
     params = {"ensemble.method": result.method, "ensemble.top": top, "ensemble.members": numbers, "ensemble.seed": seed}
     log_run(

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from harness.data.audit import audit_hash, findings_to_json
 from harness.data.prepare import Prepared, prepare
 from harness.errors import HarnessError, RequestError
 from harness.events import (
@@ -23,7 +24,7 @@ from harness.events import (
     Working,
 )
 from harness.home import Home, is_done, lock
-from harness.ledger import StudyRecord, read_study, read_trial, read_trials, write_study, write_trial
+from harness.ledger import StudyRecord, audit_tags, read_study, read_trial, read_trials, write_study, write_trial
 from harness.metrics import METRICS
 from harness.records import TrialRecord, TrialResult
 from harness.search import checks
@@ -63,7 +64,7 @@ def run_study(study: Study, home: Home, jobs: int, device: str, listener: Listen
         listener(_data_ready(data))
         done = sum(record.state in ENDED for record in read_trials(home, study.name))
         if past and past.state == "complete" and done >= total_trials(study.spec.search, study.space):
-            past = replace(past, tree=study.tree)  # the same data may lie elsewhere now
+            past = replace(past, tree=study.tree, caches=list(data.caches))  # the same data may lie elsewhere now
             write_study(home, past)
             listener(StudyEnded(study.name, "complete", 0))
             return past
@@ -123,7 +124,9 @@ class Driver:
         self.failures = 0
         self.deadline = time.monotonic() + 60 * (self.search.timeout_minutes or float("inf"))
         self.commit = commit()
-        self.record = replace(past, state="running", tree=study.tree) if past else self._new_record()
+        record = replace(past, state="running", tree=study.tree) if past else self._new_record()
+        findings, caches = findings_to_json(data.findings), list(data.caches)
+        self.record = replace(record, audit_hash=audit_hash(data.findings), findings=findings, caches=caches)
 
     def _new_record(self) -> StudyRecord:
         dataset, folds = self.data.dataset, self.data.folds
@@ -262,6 +265,7 @@ class Driver:
                 "harness.folds_hash": self.record.folds_hash,
                 "harness.commit": self.commit,
                 "harness.precision": precision,
+                **audit_tags(self.record),
             }
             run_id = self.tracking.start_trial(number, tags, flatten(tree))
             record = TrialRecord(number, "running", params, run_id)

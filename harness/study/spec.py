@@ -43,17 +43,18 @@ class Decode(Part):
     channels: Literal[1, 3] = 1
     """1: grey; 3: RGB (grey images are repeated)"""
     window: Annotated[int, Field(ge=1)] | Span | tuple[Span, Span, Span] | None = None
-    """DICOM window (centre, width) in modality units, such as [40, 80] for brain; three of them, such as
-    [[40, 80], [80, 200], [600, 2800]] for brain, subdural and bone, become red, green and blue (channels: 3); a whole
-    number picks that one of the file's own windows, counted from 1; null: the first of the file's own"""
+    """DICOM window: [centre, width] in modality units, such as [40, 80] for brain; three of them become red, green and
+    blue (channels: 3); a number picks one of the file's own, counted from 1; null: the first of the file's own"""
     frame: Literal["middle", "first"] | Annotated[int, Field(ge=1)] = "middle"
     """which frame of a multi-frame DICOM file: middle (number n // 2 + 1 of n), first, or a number counted from 1"""
 
     @field_validator("window", mode="before")
     @classmethod
     def _window_from_list(cls, value: object) -> object:
-        if not isinstance(value, (list, tuple)):
+        if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
             return value
+        if not isinstance(value, (list, tuple)):
+            raise ValueError("write [centre, width], three such, or the number of a window of the file, from 1")
         windows = [value] if all(_is_number(part) for part in value) else list(value)
         for one in windows:
             pair = isinstance(one, (list, tuple)) and len(one) == 2 and all(_is_number(part) for part in one)
@@ -65,6 +66,13 @@ class Decode(Part):
             raise ValueError("give one window, [40, 80], or three, [[40, 80], [80, 200], [600, 2800]]")
         spans = tuple((float(one[0]), float(one[1])) for one in windows)
         return spans[0] if windows[0] is value else spans
+
+    @field_validator("frame", mode="before")
+    @classmethod
+    def _frame_by_word_or_number(cls, value: object) -> object:
+        if value in ("middle", "first") or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+            return value
+        raise ValueError("write middle, first, or the number of a frame, from 1")
 
     @model_validator(mode="after")
     def _three_windows_are_three_channels(self) -> Self:

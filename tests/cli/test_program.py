@@ -188,7 +188,7 @@ def test_interrupted_studies_end_with_130_and_go_on(place: Place) -> None:
         running = start_program(place.home, place.cwd, "study", "run", "tiny", *slow, stderr=file)
         home = Home(place.home)
         end = time.monotonic() + 120
-        while not list(home.work("tiny").glob("running/*/*")) and time.monotonic() < end and running.poll() is None:
+        while not list(home.artifacts.glob("**/fold_0/DONE")) and time.monotonic() < end and running.poll() is None:
             time.sleep(0.05)
         running.send_signal(signal.SIGINT)
         assert running.wait(timeout=60) == 130, log.read_text()

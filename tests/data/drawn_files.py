@@ -21,7 +21,8 @@ Grey = NDArray[np.uint8]
 Stored = NDArray[np.generic]
 
 IMPLICIT, EXPLICIT, BIG, DEFLATED = (f"1.2.840.10008.1.2{end}" for end in ("", ".1", ".2", ".1.99"))
-JPEG_LOSSLESS, JPEG_LOSSLESS_14, JPEG_EXTENDED = (f"1.2.840.10008.1.2.4.{end}" for end in (70, 57, 51))
+JPEG_BASELINE, JPEG_EXTENDED = (f"1.2.840.10008.1.2.4.{end}" for end in (50, 51))
+JPEG_LOSSLESS, JPEG_LOSSLESS_14 = (f"1.2.840.10008.1.2.4.{end}" for end in (70, 57))
 JPEG_LS, JPEG_2000, HTJ2K = (f"1.2.840.10008.1.2.4.{end}" for end in (80, 90, 201))
 RLE, DEFLATED_FRAMES = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.8.1"
 UNCOMPRESSED = (IMPLICIT, EXPLICIT, BIG, DEFLATED)
@@ -47,6 +48,7 @@ def image_files(grey: Grey) -> Iterator[tuple[str, bytes]]:
         yield f"L_{compression}.tif", saved(image, "TIFF", compression=compression)
     for mode in ("RGB", "RGBA"):
         yield f"{mode}.tif", saved(image.convert(mode), "TIFF")
+    yield "PA.tif", saved(image.convert("P").convert("PA"), "TIFF")
     yield "cmyk.tif", saved(cmyk, "TIFF")
     yield "ycbcr.tif", saved(PIL.Image.merge("YCbCr", [image, blank, blank]), "TIFF")
     yield "i16.tif", saved(wide, "TIFF")

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from harness.data.audit import Finding, audit, findings_from_json, findings_to_json
+from harness.data.audit import Finding, audit, audit_hash, findings_from_json, findings_to_json
 from harness.data.copies import ALIKE, _thumbnails, almost_equal, clusters, equal_to
 from harness.data.folds import make_folds
 from harness.records import TEST, Dataset, Folds
@@ -148,7 +148,7 @@ def test_clusters_join_chains_of_pairs():
 
 def test_a_given_split_of_other_prevalence_is_a_shift():
     manifest, dataset, _, pixels = clean()
-    fold = np.where((dataset.y == 1) & (np.arange(200) < 80), TEST, np.arange(200) // 2 % 4)
+    fold = np.where((dataset.y == 1) & (np.arange(200) < 80), TEST, np.arange(200) // 4 % 4)
     found = audit(manifest, dataset, Folds(fold, 4, ""), pixels)
     shifts = [finding for finding in found if finding.kind == "prevalence_shift"]
     assert [finding.message.split("'")[1] for finding in shifts] == ["well", "ill"]
@@ -230,3 +230,64 @@ def test_chest_xray_has_no_copies_across_patients():
     table = table[table["patient"].isin(table["patient"].unique()[:500])]
     findings = real(root, table, "file", "label", "patient")
     assert kinds(findings) <= {"shortcut"}
+
+
+def test_a_fold_without_a_class_and_a_named_split_of_another_prevalence_are_shifts():
+    manifest, dataset, _, pixels = clean()
+    fold = np.where(np.arange(200) >= 160, TEST, np.arange(200) // 4 % 4)
+    ill = (dataset.y == 1) & (fold == 2)
+    fold[ill] = 3
+    manifest["split"] = np.where(fold == TEST, "test", np.where((dataset.y == 1) & (fold == 1), "val", "train"))
+    said = [f.message for f in audit(manifest, dataset, Folds(fold, 4, ""), pixels) if f.kind == "prevalence_shift"]
+    assert any("class 'ill' is 0.0% of fold 2" in message and "undefined" in message for message in said)
+    assert any("class 'ill' is 100.0% of split 'val'" in message for message in said)
+    assert not any("test split and" in message or "fold 0 and" in message for message in said)
+
+
+def test_inverted_polarity_of_one_class_is_a_shortcut_said_once():
+    manifest, dataset, folds, pixels = clean()
+    manifest["mode"] = np.where(dataset.y == 1, "MONOCHROME1", "MONOCHROME2")
+    said = [finding.message for finding in audit(manifest, dataset, folds, pixels)]
+    assert len(said) == 3 and any("mode is MONOCHROME1" in message for message in said)
+    manifest["mode"] = np.where(dataset.y == 1, "MONOCHROME1", np.where(np.arange(200) % 3, "L", "MONOCHROME2"))
+    said = [finding.message for finding in audit(manifest, dataset, folds, pixels)]
+    assert any("polarity of the file predicts the class" in message for message in said)
+
+
+def test_grey_files_of_one_class_among_colour_are_a_shortcut():
+    manifest, dataset, folds, pixels = clean()
+    manifest["mode"] = np.where(dataset.y == 1, np.where(np.arange(200) % 3, "L", "I;16"), "RGB")
+    said = [finding.message for finding in audit(manifest, dataset, folds, pixels)]
+    assert any("number of channels is 1" in message and "'ill'" in message for message in said)
+
+
+def test_a_scanner_of_one_class_is_a_shortcut():
+    manifest, dataset, folds, pixels = clean()
+    manifest["dicom.Manufacturer"] = np.where((dataset.y == 0) & (np.arange(200) < 80), "Acme", "Other")
+    found = [f for f in audit(manifest, dataset, folds, pixels) if "Manufacturer is Acme" in f.message]
+    assert len(found) == 1 and found[0].kind == "shortcut" and len(found[0].images) == 40
+
+
+def test_the_audit_hash_changes_with_what_was_found_alone():
+    manifest, dataset, folds, pixels = clean()
+    pixels[150] = pixels[5]
+    findings = audit(manifest, dataset, folds, pixels)
+    assert audit_hash(findings) == audit_hash(findings_from_json(findings_to_json(findings)))
+    assert audit_hash(findings) != audit_hash([]) and len(audit_hash([])) == 32
+
+
+def test_breastmnist_has_one_picture_under_both_labels():
+    path = SHARED / "medmnist/breastmnist.npz"
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    parts = np.load(path)
+    pixels = np.concatenate([parts[f"{name}_images"] for name in ("train", "val", "test")])[..., None]
+    y = np.concatenate([parts[f"{name}_labels"] for name in ("train", "val", "test")]).astype(np.int64)
+    ids = np.array(
+        [f"{name}/{i:05d}" for name in ("train", "val", "test") for i in range(len(parts[f"{name}_labels"]))]
+    )
+    dataset = Dataset(ids, tuple(ids), y, ids, ("malignant", "benign"), "")
+    manifest = pd.DataFrame({"split": [name.split("/")[0] for name in ids.tolist()]})
+    fold = np.where(manifest["split"] == "test", TEST, np.arange(len(y)) % 5)
+    found = one(audit(manifest, dataset, Folds(fold, 5, ""), pixels), "conflicting_labels")
+    assert "test/00076" in found.images and len(found.images) == 2

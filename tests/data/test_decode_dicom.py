@@ -5,6 +5,7 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
+import PIL.Image
 import pydicom
 import pytest
 from drawn_files import (
@@ -13,12 +14,14 @@ from drawn_files import (
     EXPLICIT,
     HTJ2K,
     JPEG_2000,
+    JPEG_BASELINE,
     JPEG_EXTENDED,
     JPEG_LOSSLESS,
     JPEG_LS,
     RLE,
     dicom,
     encoded,
+    saved,
 )
 
 from harness.data.decode import decode_bytes
@@ -103,10 +106,11 @@ def test_windows_and_frames_of_a_study_file() -> None:
         ({"window": [40, 0]}, r"centre, width\] with a width above 0"),
         ({"window": [40]}, r"such as \[40, 80\]"),
         ({"window": [[40, 80], [80, 200]], "channels": 3}, r"one window, \[40, 80\], or three"),
-        ({"window": 0}, "greater than or equal to 1"),
-        ({"window": "brain"}, "window"),
-        ({"frame": 0}, "greater than or equal to 1"),
-        ({"frame": "last"}, "'middle' or 'first'"),
+        ({"window": 0}, "the number of a window of the file, from 1"),
+        ({"window": "brain"}, r"write \[centre, width\]"),
+        ({"window": True}, r"write \[centre, width\]"),
+        ({"frame": 0}, "the number of a frame, from 1"),
+        ({"frame": "last"}, "write middle, first, or the number"),
     ]:
         with pytest.raises(RequestError, match=said):
             check_study(study(**wrong), "x")
@@ -251,6 +255,32 @@ def test_a_table_that_is_shorter_than_it_says() -> None:
     short[0].LUTDescriptor = [256, 0, 8]
     with pytest.raises(Unreadable, match="lookup table that is cut off"):
         read_dicom(dicom(SMALL, EXPLICIT, VOILUTSequence=short))
+
+
+def test_compressed_colour_is_what_its_codec_says() -> None:
+    """JPEG's YBR, subsampled or not, and JPEG 2000's own colour transform; by Pillow's reading of the same stream."""
+    down, across = np.mgrid[0:48, 0:64].astype(np.uint8)
+    rgb = np.stack([down * 5, across * 4, 255 - down * 2 - across * 2], axis=2)
+    image = PIL.Image.fromarray(rgb)
+    for photometric, subsampling in (("YBR_FULL_422", "4:2:2"), ("YBR_FULL", "4:4:4")):
+        frame = saved(image, "JPEG", quality=90, subsampling=subsampling)
+        data = dicom(rgb, JPEG_BASELINE, compressed=[frame], PhotometricInterpretation=photometric)
+        shown = read_dicom(data)
+        assert np.abs(shown.astype(int) - np.asarray(PIL.Image.open(io.BytesIO(frame)))).max() <= 2
+        assert np.abs(shown.astype(int) - rgb).max() <= 40  # and not YBR shown as RGB
+    for uid in (JPEG_2000, HTJ2K):
+        frame = imagecodecs.jpeg2k_encode(rgb, reversible=True, codecformat="j2k", level=0, mct=True)
+        frame = imagecodecs.htj2k_encode(rgb, reversible=True, rgb=True) if uid == HTJ2K else frame
+        shown = read_dicom(dicom(rgb, uid, compressed=[frame], PhotometricInterpretation="YBR_RCT"))
+        assert np.array_equal(shown, rgb)
+    ybr = np.asarray(image.convert("YCbCr"))
+    jpeg = imagecodecs.jpeg8_encode(ybr, lossless=True, colorspace="YCBCR", outcolorspace="YCBCR", subsampling="444")
+    for uid, frame in ((JPEG_LOSSLESS, jpeg), (RLE, encoded(ybr, RLE)), (JPEG_LS, encoded(ybr, JPEG_LS))):
+        shown = read_dicom(dicom(ybr, uid, compressed=[frame], PhotometricInterpretation="YBR_FULL"))
+        assert np.abs(shown.astype(int) - rgb).max() <= 3  # rounded twice: to YBR and back
+    wide = rgb.astype(np.uint16) * 257
+    for uid in (EXPLICIT, RLE, DEFLATED_FRAMES, JPEG_LOSSLESS, JPEG_LS, JPEG_2000, HTJ2K):
+        assert np.array_equal(read_dicom(dicom(wide, uid, PhotometricInterpretation="RGB")), rgb), uid
 
 
 def test_what_pydicom_would_say_of_a_file_is_not_said(

@@ -37,7 +37,7 @@ def grey_of(shown: NDArray[np.uint8]) -> Grey:
 def test_any_image_format_and_mode_is_the_same_picture(seed: int, height: int, width: int) -> None:
     grey = picture(seed, height, width)
     files = list(image_files(grey))
-    assert len(files) == 39 and len({name for name, _ in files}) == 39
+    assert len(files) == 40 and len({name for name, _ in files}) == 40
     for name, data in files:
         assert np.array_equal(grey_of(read_raster(data)), grey), name
 
@@ -65,7 +65,7 @@ def test_any_dicom_syntax_depth_polarity_and_scale_is_the_same_picture(
 
 def test_the_law_holds_after_resizing(tmp_path: Path) -> None:
     files = write_all(picture(2, 33, 50), tmp_path)
-    assert len(files) == 39 + 3 * len(LOSSLESS) + 10 + len(SIGNED)
+    assert len(files) == 40 + 3 * len(LOSSLESS) + 10 + len(SIGNED)
     for channels in (1, 3):
         shown = [decode(path, Decode(size=24, channels=channels)) for path in files]
         for path, array in zip(files, shown, strict=True):
@@ -83,6 +83,15 @@ def test_orientation_of_every_kind() -> None:
         flips = {1: (1, 1), 2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
         down, across = flips[orientation]
         assert np.array_equal(shown, turned[::down, ::across]), orientation
+
+
+def test_black_and_white_of_one_bit() -> None:
+    grey = np.where(picture(3, 19, 27) > 127, 255, 0).astype(np.uint8)
+    image = PIL.Image.fromarray(grey).convert("1", dither=PIL.Image.Dither.NONE)
+    for kind in ("PNG", "TIFF", "BMP", "PPM", "GIF"):
+        assert np.array_equal(grey_of(read_raster(saved(image, kind))), grey), kind
+    for compression in ("group3", "group4", "packbits"):
+        assert np.array_equal(read_raster(saved(image, "TIFF", compression=compression)), grey), compression
 
 
 FLOATS = [

@@ -108,6 +108,7 @@ class TestEveryMethod:
         assert len(runs) == 1
         found, result = runs[0], built[method]
         assert found.data.tags["harness.kind"] == "ensemble"
+        assert len(found.data.tags["harness.audit_hash"]) == 32 and found.data.tags["harness.findings"] == "none"
         assert found.info.run_name == f"{method}-top5"
         assert found.data.metrics["test/auroc"] == pytest.approx(result.rows[3].test["auroc"].value)
         assert found.data.metrics["oof/auroc_lo"] == pytest.approx(result.rows[3].oof["auroc"].lo)

@@ -1,6 +1,7 @@
 """The driver of a study on the built-in data set: real files, real training, a real MLflow store."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from harness.data.phantom import ensure_phantom
 from harness.errors import HarnessError, RequestError
 from harness.events import StudyEnded, StudyStarted, TrialEnded
 from harness.home import Home, lock
@@ -68,6 +70,8 @@ def test_a_study_leaves_its_trials_in_the_ledger_on_disk_and_in_mlflow(finished)
         assert run_.data.tags["harness.kind"] == "trial"
         assert run_.data.tags["harness.state"] == "complete"
         assert run_.data.tags["harness.folds_hash"] == record.folds_hash
+        assert run_.data.tags["harness.audit_hash"] == record.audit_hash and len(record.audit_hash) == 32
+        assert run_.data.tags["harness.findings"] == "none" and record.findings == []
         assert float(run_.data.params["optim.lr"]) == trial.params["optim.lr"]
         assert float(run_.data.params["augment.hflip"]) == trial.params["augment.hflip"]
         assert run_.data.params["train.epochs"] == "2"
@@ -148,6 +152,24 @@ def start(home, study, path, jobs=1):
     )
     environment = {**os.environ, "HARNESS_HOME": str(home.root)}
     return subprocess.Popen([sys.executable, "-c", code, str(path), str(jobs)], env=environment, start_new_session=True)
+
+
+def test_what_the_audit_found_goes_to_every_run_and_into_the_ledger(tmp_path):
+    home = Home(tmp_path / "home")
+    root = tmp_path / "images"
+    shutil.copytree(ensure_phantom(home, lambda what, done, total: None), root)
+    labels = pd.read_csv(root / "labels.csv", dtype=str)
+    copy = labels.iloc[[0]].assign(file="copy.png", patient="somebody else")
+    shutil.copy(root / labels["file"].iloc[0], root / "copy.png")
+    pd.concat([labels, copy]).to_csv(root / "labels.csv", index=False)
+    study = tiny(data__root=str(root), data__folds=2, train__epochs=1, search__trials=1)
+    record, _ = run(home, study)
+    assert [finding["kind"] for finding in record.findings] == ["exact_duplicate"]
+    assert read_study(home, "tiny").findings == record.findings
+    client = MlflowClient(home.mlflow_uri)
+    (run_,) = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    assert run_.data.tags["harness.audit_hash"] == record.audit_hash
+    assert run_.data.tags["harness.findings"].startswith("warn exact_duplicate: 2 images of different groups")
 
 
 def wait_for(condition, process, seconds=120):

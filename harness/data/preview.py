@@ -1,0 +1,29 @@
+"""What augmentation does to real images: a few of them under several draws, at the largest changes a study allows."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harness.data.augment import apply, draw
+from harness.seeds import derive_seed
+from harness.study.load import Study
+from harness.study.space import extremes
+from harness.study.spec import Augment
+
+
+def largest_augmentation(study: Study) -> Augment:
+    """Every augmentation at the largest value that the study may draw; those without a range at their own."""
+    values = study.spec.augment.model_dump()
+    for name, range_ in study.space.items():
+        if name.startswith("augment."):
+            values[name.removeprefix("augment.")] = max(float(end) for end in extremes(range_) if end is not None)
+    return Augment(**values)
+
+
+def augmented(pixels: NDArray[np.uint8], spec: Augment, draws: int, seed: int) -> NDArray[np.uint8]:
+    """(draws, S, S, channels) one image (S, S, channels) under that many draws."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "preview"))
+    image = torch.from_numpy(np.array(pixels, dtype=np.float32) / 255).permute(2, 0, 1)
+    batch = image.expand(draws, *image.shape).contiguous()
+    changed = apply(batch, draw(draws, generator), spec).permute(0, 2, 3, 1)
+    return np.asarray((changed * 255).round().clamp(0, 255).to(torch.uint8).numpy())

@@ -1,0 +1,198 @@
+"""One page about a data set: its classes by part, its pictures, sizes and grey levels, its faults, its augmentation.
+
+Shows no group, hashed or not, and images only by their path from the data's root. Knows a study and its prepared
+data; trains nothing, reads no records.
+"""
+
+from html import escape
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from harness.data.audit import Finding
+from harness.data.facts import (
+    Spread,
+    by_class,
+    grey_spread,
+    left_out,
+    rows_of,
+    samples,
+    size_spread,
+    usable_rows,
+)
+from harness.data.prepare import Prepared
+from harness.data.preview import augmented, largest_augmentation
+from harness.records import Dataset
+from harness.report.html import curves, page, picture, share_cell, strip, table
+from harness.study.load import Study
+
+Ints = NDArray[np.int64]
+
+SAMPLES, DRAWS, PREVIEWED = 8, 7, 4
+"""pictures of each class and split; draws of each previewed picture; pictures previewed"""
+MOST_CLASSES = 24
+"""classes with pictures and curves; the counts name all"""
+LISTED = 200
+"""images of a finding that are listed"""
+
+
+def dataset_page(study: Study, prepared: Prepared, manifest: pd.DataFrame, seed: int) -> str:
+    """The whole document, self-contained. `manifest`: all rows, those with problems too."""
+    dataset, folds = prepared.dataset, prepared.folds
+    classes = dataset.classes
+    groups = len(set(dataset.groups.tolist()))
+    of = "" if study.spec.data.group == "none" else f" of {groups:,} groups ({escape(study.spec.data.group)})"
+    out = sum(left_out(manifest, dataset).values())
+    lead = (
+        f"<p>{escape(study.spec.description)}</p>"
+        f"<p>{len(dataset.y):,} images{of}: {len(folds.development_rows()):,} for development in {folds.k} folds, "
+        f"{len(folds.test_rows()):,} held out as the test split. {len(classes)} classes. "
+        f"{f'{out:,} files or rows were left out.' if out else 'Every file could be used.'}</p>"
+    )
+    shown = "" if len(classes) <= MOST_CLASSES else f"<p>The first {MOST_CLASSES} of {len(classes)} classes.</p>"
+    rows = usable_rows(manifest, dataset)
+    sections = [
+        ("Classes by part", _balance(prepared)),
+        ("Findings", _findings(prepared)),
+        ("Pictures", shown + _pictures(prepared)),
+        ("Sizes and formats", shown + _sizes(rows, dataset)),
+        ("Grey levels", shown + _grey_levels(prepared)),
+        ("Augmentation", _augmentation(study, prepared, seed)),
+        ("Left out", _left_out(manifest, prepared)),
+    ]
+    return page(f"{study.name}: the data", lead, sections)
+
+
+def _called(name: str) -> str:
+    """A class that is a number is called one."""
+    return f"class {name}" if name.isdigit() else name
+
+
+def _balance(prepared: Prepared) -> str:
+    dataset, folds = prepared.dataset, prepared.folds
+    parts = [(f"fold {k}", folds.held_out_rows(k)) for k in range(folds.k)]
+    parts += [("development", folds.development_rows()), ("test", folds.test_rows())]
+    rows = []
+    for name, part in parts:
+        counts = [len(np.intersect1d(part, rows_of(dataset, c))) for c in range(len(dataset.classes))]
+        groups = len(set(dataset.groups[part].tolist()))
+        cells = [share_cell(count, len(part), c) for c, count in enumerate(counts)]
+        rows.append([name, str(len(part)), str(groups), *cells])
+    caption = "Images and groups of each part, and of each class with its share of the part"
+    return table(caption, ["part", "images", "groups", *map(_called, dataset.classes)], rows)
+
+
+def _findings(prepared: Prepared) -> str:
+    if not prepared.findings:
+        return "<p>The audit found nothing wrong.</p>"
+    return "".join(_finding(finding, prepared.dataset) for finding in prepared.findings)
+
+
+def _finding(finding: Finding, dataset: Dataset) -> str:
+    message = finding.message
+    if finding.kind == "group_overlap":  # the one kind that names groups
+        for group in sorted(set(dataset.groups.tolist()) - set(dataset.ids.tolist()), key=len, reverse=True):
+            message = message.replace(group, "a group")
+    images = ""
+    if finding.images:
+        listed = "".join(f"<li>{escape(name)}</li>" for name in finding.images[:LISTED])
+        more = f"<li>and {len(finding.images) - LISTED} more</li>" if len(finding.images) > LISTED else ""
+        count = f"{len(finding.images)} image{'s' if len(finding.images) != 1 else ''}"
+        images = f"<details><summary>{count}</summary><ul>{listed}{more}</ul></details>"
+    what = {"block": "blocks the study", "warn": "warning"}[finding.severity]
+    title = finding.kind.replace("_", " ")
+    return (
+        f'<div class="finding {finding.severity}"><p><b>{escape(title)}</b> <span class="soft">({what})</span></p>'
+        f"<p>{escape(message)}</p>{images}</div>"
+    )
+
+
+def _pictures(prepared: Prepared) -> str:
+    dataset, folds = prepared.dataset, prepared.folds
+    parts = [("development", folds.development_rows()), ("test", folds.test_rows())]
+    said = ["<p>As the network is shown them, evenly spread over the rows of each class.</p>"]
+    for c, name in enumerate(dataset.classes[:MOST_CLASSES]):
+        for part, rows in parts:
+            chosen = samples(dataset, rows, c, SAMPLES)
+            figures = [
+                picture(prepared.pixels[row], f"{_called(name)}, {part}: {dataset.ids[row]}", str(dataset.ids[row]))
+                for row in chosen.tolist()
+            ]
+            said.append(f"<h3>{escape(_called(name))} <span class=soft>({part})</span></h3>")
+            said.append(strip(figures) if figures else "<p>None.</p>")
+    return "".join(said)
+
+
+def _sizes(rows: pd.DataFrame, dataset: Dataset) -> str:
+    said = []
+    for name in ("width", "height"):
+        spread = size_spread(name, rows[name], dataset)
+        if spread.low == spread.high:
+            said.append(f"<p>Every {name} is {spread.low:.0f} pixels.</p>")
+        else:
+            said.append(f"<h3>{name}, pixels</h3>" + _curves(spread, dataset, spread.shares / spread.shares.max()))
+    for name in ("format", "mode"):
+        counts = by_class(rows[name], dataset)
+        of_class = [len(rows_of(dataset, c)) for c in range(len(dataset.classes))]
+        cells = [
+            [escape(kind or "(none)"), *(share_cell(n, of_class[c], c) for c, n in enumerate(of_kind))]
+            for kind, of_kind in counts.items()
+        ]
+        said.append(
+            table(
+                f"Images by {name} of the file, and their share of the class",
+                [name, *map(_called, dataset.classes)],
+                cells,
+            )
+        )
+    return "".join(said)
+
+
+def _grey_levels(prepared: Prepared) -> str:
+    spread = grey_spread(prepared.pixels, prepared.dataset)
+    how = (
+        "<p>Of the pixels that the network is shown, borders included. The first and the last bar may be cut off: "
+        "a black background would make all others flat.</p>"
+    )
+    inside = np.maximum(spread.shares[:, 1:-1].max(axis=1, keepdims=True), 1e-12)
+    return how + _curves(spread, prepared.dataset, spread.shares / inside)
+
+
+def _curves(spread: Spread, dataset: Dataset, heights: NDArray[np.float64]) -> str:
+    names = [_called(name) for name in dataset.classes[:MOST_CLASSES]]
+    notes = [
+        "no images" if np.isnan(q).any() else f"median {q[1]:.0f}, 90% in {q[0]:.0f} to {q[2]:.0f}"
+        for q in spread.quantiles[: len(names)]
+    ]
+    return curves(names, notes, heights[: len(names)], (f"{spread.low:.0f}", f"{spread.high:.0f}"))
+
+
+def _augmentation(study: Study, prepared: Prepared, seed: int) -> str:
+    spec = largest_augmentation(study)
+    on = {name: value for name, value in spec.model_dump().items() if value}
+    if not on:
+        return "<p>This study changes no picture: every augmentation is 0.</p>"
+    listed = ", ".join(f"{name} {value:g}" for name, value in on.items())
+    said = [
+        f"<p>Random draws at the largest changes that this study allows: {escape(listed)}. "
+        "The first of each row is the picture itself.</p>"
+    ]
+    dataset = prepared.dataset
+    rows = [samples(dataset, prepared.folds.development_rows(), c, 1) for c in range(len(dataset.classes))]
+    for row in np.concatenate(rows).tolist()[:PREVIEWED]:
+        drawn = augmented(prepared.pixels[row], spec, DRAWS, seed + row)
+        name = str(dataset.ids[row])
+        figures = [picture(prepared.pixels[row], f"{name}, unchanged", name)]
+        figures += [picture(one, f"{name}, draw {i + 1}", f"draw {i + 1}") for i, one in enumerate(drawn)]
+        said.append(strip(figures))
+    return "".join(said)
+
+
+def _left_out(manifest: pd.DataFrame, prepared: Prepared) -> str:
+    reasons = left_out(manifest, prepared.dataset)
+    reasons |= {f"data.where, {condition}": rows for condition, rows in prepared.filtered.items() if rows}
+    if not reasons:
+        return "<p>Nothing: every row has its file, every file its row, and all could be decoded.</p>"
+    rows = [[escape(reason), str(count)] for reason, count in reasons.items()]
+    return table("Rows and files that are not used, by reason", ["reason", "images"], rows)

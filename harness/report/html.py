@@ -1,0 +1,148 @@
+"""The parts that pages are made of: one file, no scripts, nothing fetched, readable on a phone, light and dark.
+
+Colours are Okabe and Ito's, which differ for colour-blind eyes too, and never the only sign: every row, cell and curve
+carries its name. Knows text and numbers, no data set and no study.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+LARGEST = 128
+"""side of the pictures on a page, in pixels"""
+
+STYLE = """
+:root { color-scheme: light dark; --text: #1c1c1c; --soft: #595959; --back: #ffffff; --card: #f4f4f2; --line: #d3d3cf;
+  --link: #005a8c; --warn: #8a4b00; --block: #a31515;
+  --c0: #0072b2; --c1: #d55e00; --c2: #009e73; --c3: #cc79a7; --c4: #e69f00; --c5: #56b4e9; --c6: #8a8a00; }
+@media (prefers-color-scheme: dark) { :root { --text: #ececea; --soft: #b0b0ab; --back: #161616; --card: #222221;
+  --line: #454543; --link: #7cc4ee; --warn: #f0b35a; --block: #ff8f8f; --c0: #4ba3d9; --c1: #f08a4b; --c2: #2cc39a;
+  --c3: #dd9cc1; --c4: #f0b840; --c5: #8accf2; --c6: #c9c94a; } }
+* { box-sizing: border-box; }
+html { scroll-padding-top: 1rem; }
+body { margin: 0; background: var(--back); color: var(--text); font: 1rem/1.5 system-ui, sans-serif; }
+main, header, footer { max-width: 72rem; margin: 0 auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin: 1.2rem 0 .2rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.25rem; margin: 2.2rem 0 .5rem; padding-top: .6rem; border-top: 1px solid var(--line); }
+h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; overflow-wrap: anywhere; }
+p, li { max-width: 46rem; overflow-wrap: anywhere; }
+.soft { color: var(--soft); }
+a { color: var(--link); }
+a:focus-visible, summary:focus-visible, [tabindex]:focus-visible {
+  outline: 3px solid var(--link); outline-offset: 2px; }
+.skip { position: absolute; left: -100rem; }
+.skip:focus { left: 1rem; top: .5rem; background: var(--back); padding: .3rem .6rem; z-index: 1; }
+nav ul { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+th:first-child, td:first-child { text-align: left; }
+thead th { border-bottom: 2px solid var(--line); }
+.share { display: block; height: .35rem; margin-top: .15rem; min-width: 4rem; background: var(--card); }
+.share i { display: block; height: 100%; }
+.curve { display: grid; grid-template-columns: minmax(6rem, 11rem) 1fr; gap: .2rem .8rem; align-items: end; }
+.curve > span { overflow-wrap: anywhere; line-height: 1.25; padding-bottom: .2rem; }
+.curve small { color: var(--soft); display: block; }
+.curve svg { width: 100%; height: 2.6rem; display: block; border-bottom: 1px solid var(--line); }
+.axis { display: flex; justify-content: space-between; color: var(--soft); font-size: .85rem; }
+.strip { display: grid; gap: .5rem; margin: .3rem 0 .8rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(7.5rem, 21vw), 1fr)); }
+figure { margin: 0; min-width: 0; }
+figure img { width: 100%; height: auto; display: block; background: #000; border: 1px solid var(--line); }
+figcaption { font-size: .75rem; color: var(--soft); overflow-wrap: anywhere; line-height: 1.2; }
+.finding { background: var(--card); border-left: .3rem solid var(--warn); padding: .5rem .8rem; margin: .5rem 0; }
+.finding.block { border-color: var(--block); }
+.finding b { color: var(--warn); }
+.finding.block b { color: var(--block); }
+.finding p { margin: .1rem 0; }
+@media (max-width: 40rem) { th, td { font-size: .9rem; padding-right: .5rem; } .share { min-width: 2.5rem; }
+  th:first-child { position: sticky; left: 0; background: var(--back); } }
+details ul { font-size: .85rem; columns: 16rem; padding-left: 1.2rem; }
+"""
+
+
+def page(title: str, lead: str, sections: Sequence[tuple[str, str]]) -> str:
+    """A whole document. `lead` and the bodies of `sections` (heading, body) are HTML, headings are text."""
+    names = [heading for heading, _ in sections]
+    links = "".join(f'<li><a href="#s{i}">{escape(name)}</a></li>' for i, name in enumerate(names))
+    bodies = "".join(
+        f'<section aria-labelledby="s{i}"><h2 id="s{i}">{escape(name)}</h2>\n{body}\n</section>\n'
+        for i, (name, body) in enumerate(sections)
+    )
+    # nothing is ever fetched or run, whatever a name in the data says
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f'<a class="skip" href="#content">Skip to the content</a>\n<header><h1>{escape(title)}</h1>\n{lead}\n'
+        f'<nav aria-label="Sections"><ul>{links}</ul></nav></header>\n<main id="content">\n{bodies}</main>\n'
+        "<footer><p>&nbsp;</p></footer>\n</body>\n</html>\n"
+    )
+
+
+def colour(c: int) -> str:
+    """Of class c; the seven repeat, names tell them apart."""
+    return f"var(--c{c % 7})"
+
+
+def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Numbers to the right, the first column names the row. Cells are HTML, columns and caption are text."""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
+    body = "".join(
+        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>' for row in rows
+    )
+    # what scrolls must be reachable by keyboard, and named
+    return (
+        f"<h3>{escape(caption)}</h3>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def share_cell(count: int, whole: int, c: int) -> str:
+    """'12 (34%)' above a bar of that share."""
+    share = count / whole if whole else 0.0
+    bar = f'<span class="share" aria-hidden="true"><i style="width:{share:.1%};background:{colour(c)}"></i></span>'
+    return f"{count}&nbsp;<span class=soft>({share:.0%})</span>{bar}"
+
+
+def curves(names: Sequence[str], notes: Sequence[str], heights: NDArray[np.float64], axis: tuple[str, str]) -> str:
+    """One filled curve a row, all on one axis: heights (rows, bins), of which 1 fills a row and more is cut off."""
+    parts = []
+    for c, (name, note) in enumerate(zip(names, notes, strict=True)):
+        tops = np.clip(heights[c], 0, 1)
+        steps = " ".join(f"{i},{40 - 38 * t:.1f} {i + 1},{40 - 38 * t:.1f}" for i, t in enumerate(tops.tolist()))
+        shape = f'<polygon points="0,40 {steps} {len(tops)},40" fill="{colour(c)}"/>'
+        parts.append(
+            f"<span>{escape(name)}<small>{escape(note)}</small></span>"
+            f'<svg viewBox="0 0 {len(tops)} 40" preserveAspectRatio="none" role="img" '
+            f'aria-label="{escape(f"{name}: {note}")}">{shape}</svg>'
+        )
+    ends = f'<span></span><div class="axis"><span>{escape(axis[0])}</span><span>{escape(axis[1])}</span></div>'
+    return f'<div class="curve">{"".join(parts)}{ends}</div>'
+
+
+def picture(pixels: NDArray[np.uint8], alt: str, caption: str = "") -> str:
+    """(S, S, channels) as a figure, at most LARGEST a side. Texts are text."""
+    image = PIL.Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    image.thumbnail((LARGEST, LARGEST))
+    stored = io.BytesIO()
+    image.save(stored, "PNG", optimize=True)
+    data = base64.b64encode(stored.getvalue()).decode()
+    below = f"<figcaption>{escape(caption).replace('/', '/<wbr>')}</figcaption>" if caption else ""
+    return (
+        f'<figure><img src="data:image/png;base64,{data}" alt="{escape(alt)}" width="{image.width}" '
+        f'height="{image.height}">{below}</figure>'
+    )
+
+
+def strip(figures: Sequence[str]) -> str:
+    """Figures side by side, as many as fit."""
+    return f'<div class="strip">{"".join(figures)}</div>'
