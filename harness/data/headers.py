@@ -89,7 +89,7 @@ def _read(path: Path, hashed: Hash) -> Header:
 
 
 def headers_folder(root: Path, home: Home) -> Path:
-    """Where the headers of a root's files are kept. Named with the salt: another salt makes other hashes."""
+    """Where the headers of the files under a root are kept. Named with the salt: another salt makes other hashes."""
     return home.pixels / f"scan-{salted(home.salt())(f'{VERSION} {root}')}"
 
 
@@ -115,6 +115,7 @@ def headers_of(root: Path, names: list[str], home: Home, progress: Progress, for
         if known is not None:
             old = known["id"].isin(new["id"])
             if old.sum() == len(new) and (new["problem"] != "").all() and len(known[old].merge(new)) == len(new):
+                mark_used(folder)
                 return _table(found, known)  # what could not be read still cannot
             new = pd.concat([known[~old], new], ignore_index=True)
         with new_folder(folder) as kept:

@@ -7,15 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.multival import MultiValue
 from small_data import Reads, film, picture, quiet
 
-from harness.data.headers import headers_of, read_header
+from harness.data.dicom import IDENTIFYING, TECHNICAL
+from harness.data.headers import Header, headers_of, read_header
 from harness.data.retries import PAUSES, patiently
 from harness.home import Home
 
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no development data at {SHARED}")
 DEAD = Path("/proc/self/mem")
 """reading it at its start fails with EIO, as a dying disk does"""
 needs_dead = pytest.mark.skipif(not DEAD.exists(), reason=f"no {DEAD} here, whose reading fails with EIO")
@@ -40,6 +45,26 @@ def test_a_film_says_how_it_was_made_and_hashes_of_whom(tmp_path: Path) -> None:
     assert (header.width, header.height, header.mode, header.format) == (12, 10, "MONOCHROME2", "DICOM")
     assert "DX" in header.attributes and "CHEST" in header.attributes and "<6>" in header.attributes
     assert "Miller" not in str(header)
+
+
+@needs_shared
+def test_headers_say_what_pydicom_reads_in_them() -> None:
+    compared = 0
+    for path in sorted([*(SHARED / "dicom_zoo").rglob("*"), *(SHARED / "chest_xray_dicom").glob("*.dcm")]):
+        header = read_header(path, str) if path.is_file() else Header(problem="a folder")
+        if header.problem or header.format != "DICOM":
+            continue
+        dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True)
+        assert (header.width, header.height) == (dataset.Columns, dataset.Rows)
+        for name, text in zip((*TECHNICAL, *IDENTIFYING), header.attributes, strict=True):
+            value = dataset.get(name)
+            several = value if isinstance(value, MultiValue) else [] if value is None else [value]
+            words = [str(one).strip() for one in several]
+            # as the file writes a number: 70 for pydicom's 70.0
+            numbers = isinstance(next(iter(several), None), float)
+            assert [float(one) for one in text.split()] == several if numbers else text == " ".join(words), (path, name)
+            compared += bool(text)
+    assert compared > 2000
 
 
 def test_reads_the_header_and_not_the_pixels(tmp_path: Path) -> None:
