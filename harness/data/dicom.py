@@ -101,10 +101,10 @@ def dicom_header(file: BinaryIO) -> tuple[int, int, str, dict[str, str]]:
     """
     pydicom, names = _for_headers()
     try:
-        if DEFLATED in file.read(1024):  # nothing of such a file can be read without inflating it whole
-            file.seek(0)
-            file = io.BytesIO(_inflated(file.read()))
+        deflated = _names_deflated(file)
         file.seek(0)
+        if deflated:  # nothing of such a file can be read without inflating it whole
+            file = io.BytesIO(_inflated(file.read()))
         dataset = pydicom.dcmread(file, force=True, stop_before_pixels=True, defer_size=LONG_VALUE)
         attributes = dict.fromkeys(names.values(), "")
         attributes |= {names[tag]: _as_text(dataset.get_item(tag)) for tag in names.keys() & dataset.keys()}
@@ -228,19 +228,23 @@ def _open(data: bytes) -> Any:
 
 def _inflated(data: bytes) -> bytes:
     """The file as explicit little endian where its data set is deflated as a whole; pydicom inflates without limit."""
-    if DEFLATED not in data:
-        return data
-    from pydicom.filereader import read_dataset
-
     file = io.BytesIO(data)
-    file.seek(132 if data[128:132] == b"DICM" else 0)
-    # As pydicom looks for the end of this group: the length that the group itself gives may be wrong.
-    meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
-    if str(meta.get("TransferSyntaxUID", "")).encode() != DEFLATED:
+    if DEFLATED not in data or not _names_deflated(file):
         return data
     start = file.tell()
     plain = dicom_codecs.inflate(data[start:], MAX_INFLATED)
     return data[:start].replace(DEFLATED, EXPLICIT_LITTLE.encode().ljust(len(DEFLATED), b"\0")) + plain
+
+
+def _names_deflated(file: BinaryIO) -> bool:
+    """Whether the group that names the transfer syntax names this one. Leaves the file at that group's end."""
+    from pydicom.filereader import read_dataset
+
+    start = file.read(132)
+    file.seek(132 if start[128:] == b"DICM" else 0)
+    # As pydicom looks for the end of this group: the length that the group itself gives may be wrong.
+    meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+    return str(meta.get("TransferSyntaxUID", "")).encode() == DEFLATED
 
 
 def _syntax(dataset: Any) -> str:

@@ -57,7 +57,7 @@ def check_disk(study: Study, home: Home, dataset: Dataset, trials: int) -> None:
 
 def check_same_spec(past: StudyRecord | None, study: Study) -> None:
     """The spec that the study began with, but for what may change. Raises RequestError with the difference."""
-    if past is None or past.spec_hash == spec_hash(study.tree):
+    if past is None or spec_hash(past.tree) == spec_hash(study.tree):
         return
     lines = "\n  ".join(differences(past.tree, study.tree))
     raise RequestError(

@@ -14,7 +14,7 @@ import yaml
 
 from harness.errors import RequestError, nearest
 from harness.study.space import Range, Space, extremes, fill, find_ranges, flatten
-from harness.study.spec import Part, Spec
+from harness.study.spec import Data, Part, Spec
 
 SHIPPED = (Path(__file__).parents[1] / "studies", Path(__file__).parents[2] / "studies")
 FREE_KEYS = ("search.trials", "search.timeout_minutes", "description", "data.root")
@@ -192,15 +192,23 @@ def read_spec(path: Path) -> Spec:
 
 def spec_hash(tree: dict[str, Any]) -> str:
     """What a study remembers of its spec; keys that may grow later are left out."""
-    flat = {key: value for key, value in flatten(tree).items() if not key.startswith(FREE_KEYS)}
+    flat = {key: value for key, value in _filled(tree).items() if not key.startswith(FREE_KEYS)}
     return hashlib.blake2b(json.dumps(flat, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Lines 'key: old -> new' for what differs between two studies and may not."""
-    a, b = flatten(old), flatten(new)
+    a, b = _filled(old), _filled(new)
     names = [name for name in dict.fromkeys([*a, *b]) if not name.startswith(FREE_KEYS)]
     return [f"{n}: {a.get(n, '(absent)')} -> {b.get(n, '(absent)')}" for n in names if a.get(n) != b.get(n)]
+
+
+def _filled(tree: dict[str, Any]) -> dict[str, Any]:
+    """The flat tree; a key that it was written without, because the program did not have it yet, has its default."""
+    defaults = Spec(name="any", data=Data(root="", group="")).model_dump(mode="json", exclude={"name"})
+    flat = flatten(tree)
+    ranged = {name.rpartition(".")[0] for name in flat}
+    return {**{name: value for name, value in flatten(defaults).items() if name not in ranged}, **flat}
 
 
 def _read(path: Path) -> dict[str, Any]:

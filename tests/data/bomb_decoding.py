@@ -36,6 +36,7 @@ from drawn_files import (
     encoded,
     saved,
 )
+from peak_memory import peak_megabytes
 
 from harness.data.decode import Unreadable, decode_bytes
 from harness.data.dicom import dicom_header
@@ -152,11 +153,11 @@ def main(megabytes: int, which: str) -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + megabytes * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_megabytes()
     said: dict[str, str] = {}
     for name, data in made:
         said[name] = outcome(data, Path(name).suffix)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+    grown = peak_megabytes() - before
     print(json.dumps({"said": said, "grown_mb": grown, "bytes": {name: len(data) for name, data in made}}))
 
 

@@ -11,13 +11,13 @@ says whose it was.
 import hashlib
 import json
 import random
-import resource
 import sys
 import traceback
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from peak_memory import peak_megabytes
 
 from harness.data.decode import Unreadable, decode_bytes
 from harness.study.spec import Decode
@@ -67,7 +67,7 @@ def main(count: int, seed: int, most_bytes: int, folders: list[str]) -> None:
         decoded += picture is not None
         if only_cut and picture is not None and (whole[path] is None or not np.array_equal(picture, whole[path])):
             wrong.append(f"{path.name} {number} cut to {len(data)} of {path.stat().st_size} bytes")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    peak = peak_megabytes()
     print(
         json.dumps(
             {

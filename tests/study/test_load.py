@@ -1,5 +1,7 @@
 """Study files: strict, complete, and round-tripping."""
 
+import copy
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -124,6 +126,16 @@ def test_only_the_total_of_trials_may_grow_and_the_data_may_move():
     assert spec_hash(old.tree) == spec_hash(more.tree)
     assert spec_hash(old.tree) != spec_hash(other.tree)
     assert differences(old.tree, other.tree) == ["train.epochs: 10 -> 3"]
+
+
+def test_a_key_that_came_later_has_its_default_in_older_studies() -> None:
+    study = load_study("lr_aug_sweep")
+    old = copy.deepcopy(study.tree)
+    del old["data"]["per_group"], old["data"]["decode"]["frame"], old["train"]["label_smoothing"]
+    assert spec_hash(old) == spec_hash(study.tree) and differences(old, study.tree) == []
+    smoothed = load_study("lr_aug_sweep", ["train.label_smoothing=0.1", "optim.lr=0.01"])
+    assert "train.label_smoothing: 0.0 -> 0.1" in differences(old, smoothed.tree)
+    assert not [line for line in differences(old, smoothed.tree) if line.startswith("optim.lr: 0.001")]
 
 
 leaves = st.one_of(st.integers(-5, 5), st.floats(-1, 1), st.text("abc", max_size=3), st.booleans())
