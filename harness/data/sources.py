@@ -87,19 +87,22 @@ def images_under(root: Path, folder: str, home: Home) -> Iterable[str]:
 
     Hidden files and this program's own home are left out.
     """
+    suffixes = tuple(IMAGE_SUFFIXES)
     for place, folders, files in os.walk(root / folder):
         folders[:] = [name for name in folders if name[0] != "." and Path(place, name) != home.root]
         inside = Path(place).relative_to(root).as_posix()
         prefix = "" if inside == "." else f"{inside}/"
         for name in files:
-            suffix = os.path.splitext(name)[1].lower()
-            if name[0] != "." and (suffix in IMAGE_SUFFIXES or (_no_suffix(suffix) and _is_film(Path(place, name)))):
+            if name[0] != "." and (
+                name.lower().endswith(suffixes) or (_no_suffix(name) and _is_film(Path(place, name)))
+            ):
                 yield prefix + name
 
 
-def _no_suffix(suffix: str) -> bool:
+def _no_suffix(name: str) -> bool:
     """Also the end of a UID, such as the files 1.2.840.113619.2 of some archives."""
-    return not suffix or suffix[1:].isdigit()
+    suffix = name.rpartition(".")[2] if "." in name else ""
+    return not suffix or suffix.isdigit()
 
 
 def _is_film(path: Path) -> bool:

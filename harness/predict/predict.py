@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.decode import IMAGE_SUFFIXES, Unreadable, decode
+from harness.data.npz import archive_of
 from harness.ensemble.bundle import Bundle, load_bundle, predict_bundle
 from harness.errors import RequestError, nearest
 from harness.home import Home, is_done, open_home
@@ -106,7 +107,7 @@ def find_images(paths: list[Path]) -> list[Path]:
                     f"{' '.join(sorted(IMAGE_SUFFIXES))}). Other files are tried when they are named one by one."
                 )
             found.update(dict.fromkeys(inside))
-        elif path.is_file():
+        elif path.is_file() or archive_of(path) is not None:
             found[path] = None
         else:
             raise RequestError(f"{path}: no such file or folder. Give image files, or a folder that holds some.")

@@ -3,6 +3,8 @@
 import errno
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +158,40 @@ def test_force_sees_what_size_and_time_hide(tmp_path: Path) -> None:
     assert headers_of(path.parent, ["a.bmp"], home, quiet)["width"][0] == 12
     assert headers_of(path.parent, ["a.bmp"], home, quiet, force=True)["width"][0] == 8
     assert headers_of(path.parent, ["a.bmp"], home, quiet)["width"][0] == 8
+
+
+TWO = """
+import sys
+from pathlib import Path
+from harness.data.headers import headers_of
+from harness.home import Home
+root = Path(sys.argv[1])
+names = sorted(path.name for path in root.iterdir())
+Home(Path(sys.argv[2])).salt()
+print("ready", flush=True)
+sys.stdin.readline()
+def progress(what, done, total):
+    print(what, done, total, flush=True)
+print(headers_of(root, names, Home(Path(sys.argv[2])), progress).to_csv(), flush=True)
+"""
+
+
+def test_two_processes_read_each_file_once_and_agree(tmp_path: Path) -> None:
+    for number in range(300):
+        picture(tmp_path / f"root/{number:03d}.png")
+    command = [sys.executable, "-c", TWO, str(tmp_path / "root"), str(tmp_path / "home")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    for process in both:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum("scan 300 300" in out for out in said) == 1
+    assert len({out[out.index(",id,") :] for out in said}) == 1
 
 
 def test_what_a_crash_left_is_not_trusted(tmp_path: Path) -> None:

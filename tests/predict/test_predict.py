@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from harness.data.decode import decode
 from harness.ensemble.build import build
@@ -94,3 +95,13 @@ def test_decodes_as_the_bundle_says(bundle, expected, small_study):
     name = next(name for name in expected if name.endswith(".dcm"))
     pixels = decode(small_study.images / name, found.decode)
     np.testing.assert_allclose(predict_bundle(found, pixels[None])[0], expected[name], atol=1e-5)
+
+
+def test_an_image_inside_an_archive(bundle, tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, 32), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", test_images=image, test_labels=np.zeros(1, np.uint8))
+    Image.fromarray(image[0]).save(tmp_path / "a.png")
+    inside, beside = tmp_path / "a.npz/test/00000", tmp_path / "a.png"
+    found = predict(bundle, [inside, beside], "cpu")
+    assert found.files == [inside, beside] and found.problems == []
+    np.testing.assert_allclose(found.probabilities[0], found.probabilities[1], atol=1e-6)
