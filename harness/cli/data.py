@@ -151,11 +151,15 @@ def _refuse_blocking(findings: list[dict[str, Any]], study: "Study") -> None:
     blocking = [finding for finding in findings if finding["severity"] == "block"]
     if not blocking:
         return
+    from harness.data.acknowledge import way_out
+
+    kinds = [finding["kind"] for finding in blocking]
     unreadable = [finding for finding in blocking if finding["kind"] == "unreadable"]
-    way_out = " Leave unusable files out with: --set data.on_error=drop" if len(unreadable) == len(blocking) else ""
+    only_files = len(unreadable) == len(blocking)
+    what_to_type = " Leave unusable files out with: --set data.on_error=drop" if only_files else way_out(kinds)
     what = "1 finding blocks" if len(blocking) == 1 else f"{len(blocking)} findings block"
     listed = "".join(f"\n  {finding['kind']}: {finding['message']}" for finding in blocking)
-    raise RequestError(f"{what} study {study.name}:{listed}\nCorrect the files or the labels.{way_out}")
+    raise RequestError(f"{what} study {study.name}:{listed}\nCorrect the files or the labels.{what_to_type}")
 
 
 def _document(study: "Study", prepared: "Prepared") -> dict[str, Any]:

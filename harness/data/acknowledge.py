@@ -2,7 +2,7 @@
 wherever the finding goes. Knows findings only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import get_args
 
@@ -24,10 +24,10 @@ def acknowledge(findings: list[Finding], reasons: Mapping[Acknowledgeable, str] 
     return sorted(said, key=lambda finding: finding.severity != "block")
 
 
-def way_out(findings: list[Finding]) -> str:
-    """What to type where all that blocks may be acknowledged; '' otherwise."""
-    kinds = sorted({finding.kind for finding in findings})
+def way_out(blocking: Collection[str]) -> str:
+    """What to type where all the kinds of findings that block may be acknowledged; '' otherwise."""
+    kinds = sorted(set(blocking))
     if not kinds or not set(kinds) <= set(KINDS):
         return ""
-    reasons = ", ".join(f"{kind}: why it may stay" for kind in kinds)
-    return f" If it is right as it is, say so in the study file: data.acknowledge: {{{reasons}}}"
+    said = " ".join(f"--set data.acknowledge.{kind}='why it may stay'" for kind in kinds)
+    return f" If it may stay as it is, say why, here or in the study file: {said}"

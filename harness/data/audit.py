@@ -2,14 +2,17 @@
 
 Severity: `block` stops a study before anything is trained, `warn` is shown and recorded.
     group_overlap       block  a group on both sides of a split makes every number of the study too good
-    exact_duplicate     warn   equal pixels in different groups: a copy, or one patient under two names
+    exact_duplicate     block  equal pixels in different groups, in two parts that are held out from each other: a copy,
+                               or one patient under two names; within one part it is a warning
     near_duplicate      warn   nearly equal pixels in different groups: re-encoded, resized or brightened copies
-    conflicting_labels  warn   equal pixels with different labels: one label is wrong, or the label is not in the image
+    conflicting_labels  block  equal pixels with different labels: one label is wrong, or the label is not in the image
     prevalence_shift    warn   a class is more frequent in the test split, a fold or a named split than in the rest of
                                the data, or missing there
     shortcut            warn   file format, mode, polarity, size or scanner tell the class: a network may learn that
     unreadable          warn   made by whoever decodes, not here
-Copies do not block in this version, not even where they straddle the test split: published data sets contain them.
+What blocks makes scores wrong for certain. Published data sets contain copies and contradictions all the same: a study
+that says in words why it goes on (data.acknowledge) is warned instead. A group in two parts cannot be acknowledged.
+Nearly equal images may be different ones, so they warn.
 Knows arrays and the manifest: reads no files, keeps nothing.
 
 N: rows, S: side of the stored images in pixels.
@@ -173,7 +176,8 @@ def _copies(kind: Kind, how: str, sets: list[Ints], dataset: Dataset, folds: Fol
                 f"{len(images)} images of different groups are {how}, across {place}: {_named(dataset, here)}.{leak} "
                 "Remove the copies, or give them one value of data.group."
             )
-            found.append(Finding(kind, "warn", images, message))
+            certain = kind == "exact_duplicate" and place != "groups of one part"
+            found.append(Finding(kind, "block" if certain else "warn", images, message))
     return found
 
 
@@ -183,7 +187,7 @@ def _conflicting_labels(equal: list[Ints], dataset: Dataset) -> list[Finding]:
         return []
     images = _ids(dataset, np.concatenate(sets))
     message = f"{len(images)} images are equal pixel for pixel but labelled differently: {_named(dataset, sets)}. "
-    return [Finding("conflicting_labels", "warn", images, message + "Correct data.label, or remove them.")]
+    return [Finding("conflicting_labels", "block", images, message + "Correct data.label, or remove them.")]
 
 
 @dataclass(frozen=True)

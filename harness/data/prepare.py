@@ -25,7 +25,7 @@ from harness.ragged import Pixels
 from harness.records import TEST, Dataset, Folds, Progress
 from harness.study.spec import Data
 
-VERSION = 2
+VERSION = 3
 """part of the key of stored findings: raise it whenever the audit looks at something new"""
 UNREADABLE = "unreadable image"
 SHOWN = 5
@@ -62,7 +62,7 @@ def prepare(data: Data, seed: int, home: Home, progress: Progress) -> Prepared:
         said = "\n  ".join(f"{finding.kind}: {finding.message}" for finding in blocking[:SHOWN])
         raise RequestError(
             f"the data cannot be trusted as it is ({len(blocking)} findings that block):\n  {said}\n"
-            f"Correct the labels file.{way_out(blocking)} `harness data audit` lists every finding with its images."
+            f"Correct the labels file.{way_out([finding.kind for finding in blocking])} `harness data audit` lists every finding with its images."
         )
     return Prepared(found.dataset, folds, found.store.pixels, findings, found.scan.filtered, found.caches)
 

@@ -29,8 +29,8 @@ def test_an_acknowledged_finding_warns_and_carries_its_reason() -> None:
 
 
 def test_the_refusal_says_what_to_write() -> None:
-    assert "data.acknowledge: {conflicting_labels: " in way_out([CONFLICT])
-    assert way_out([CONFLICT, OVERLAP]) == way_out([]) == ""
+    assert "--set data.acknowledge.conflicting_labels='" in way_out([CONFLICT.kind])
+    assert way_out([CONFLICT.kind, OVERLAP.kind]) == way_out([]) == ""
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,14 @@ def test_the_reason_is_in_what_a_study_is_told(tmp_path: Path) -> None:
     (tmp_path / "root/labels.csv").write_text("\n".join(rows) + "\n")
     data = {"root": str(tmp_path / "root"), "group": "none", "folds": 2, "decode": {"size": 8}}
     home = Home(tmp_path / "home")
-    for reasons, expected in ((None, False), ({"conflicting_labels": WHY}, True)):
-        asked = Data.model_validate({**data, "acknowledge": reasons})
-        for found in (findings(asked, 0, home, quiet), prepare(asked, 0, home, quiet).findings):
-            (conflict,) = [finding for finding in found if finding.kind == "conflicting_labels"]
-            assert set(conflict.images) == {"00.png", "01.png"}
-            assert conflict.message.endswith(WHY) == expected
+    asked = Data.model_validate(data)
+    kinds = {finding.kind: finding.severity for finding in findings(asked, 0, home, quiet)}
+    assert kinds["conflicting_labels"] == kinds["exact_duplicate"] == "block"
+    with pytest.raises(RequestError, match=r"--set data.acknowledge.conflicting_labels='.*data.acknowledge.exact_dup"):
+        prepare(asked, 0, home, quiet)
+    reasons = {"conflicting_labels": WHY, "exact_duplicate": WHY}
+    asked = Data.model_validate({**data, "acknowledge": reasons})
+    for found in (findings(asked, 0, home, quiet), prepare(asked, 0, home, quiet).findings):
+        (conflict,) = [finding for finding in found if finding.kind == "conflicting_labels"]
+        assert set(conflict.images) == {"00.png", "01.png"}
+        assert conflict.severity == "warn" and conflict.message.endswith(WHY)

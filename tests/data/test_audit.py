@@ -81,8 +81,16 @@ def test_an_exact_copy_in_another_group_is_found_where_it_is(parts, place):
     a, b = two_rows(folds, *parts)
     pixels[b] = pixels[a]
     found = one(audit(manifest, dataset, folds, pixels), "exact_duplicate")
-    assert found.severity == "warn" and place in found.message
+    assert found.severity == "block" and place in found.message
     assert set(found.images) == {dataset.ids[a], dataset.ids[b]}
+
+
+def test_an_exact_copy_within_one_part_warns():
+    manifest, dataset, folds, pixels = clean()
+    a, b = two_rows(folds, 0, 0)
+    pixels[b] = pixels[a]
+    found = one(audit(manifest, dataset, folds, pixels), "exact_duplicate")
+    assert found.severity == "warn" and "groups of one part" in found.message
 
 
 def test_copies_within_a_group_are_what_groups_are_for():
@@ -97,7 +105,7 @@ def test_equal_pixels_with_two_labels_conflict_even_within_a_group():
     y[1] = 1 - y[0]
     pixels[1] = pixels[0]
     found = one(audit(manifest, dataclasses.replace(dataset, y=y), folds, pixels), "conflicting_labels")
-    assert found.images == ("img0.png", "img1.png") and found.severity == "warn"
+    assert found.images == ("img0.png", "img1.png") and found.severity == "block"
 
 
 def as_jpeg(picture: np.ndarray) -> np.ndarray:
@@ -215,7 +223,7 @@ def test_head_ct_has_a_copy_and_two_shortcuts():
     table = pd.read_csv(root / "labels.csv", dtype=str, skipinitialspace=True)
     table["file"] = table["id"].str.zfill(3) + ".png"
     findings = real(root, table, "file", "hemorrhage", "file")
-    assert all(finding.severity == "warn" for finding in findings)
+    assert [finding.kind for finding in findings if finding.severity == "block"] == ["exact_duplicate"]
     assert set(one(findings, "exact_duplicate").images) == {"188.png", "189.png"}
     rgba = [finding for finding in findings if "mode is RGBA" in finding.message]
     assert len(rgba) == 1 and len(rgba[0].images) == 12

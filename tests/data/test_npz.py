@@ -73,7 +73,7 @@ def test_another_archive_of_that_name_is_seen(tmp_path: Path) -> None:
     write(tmp_path / "a.npz")
     home = Home(tmp_path / "home")
     first = prepare(study(tmp_path / "a.npz"), 0, home, quiet)
-    write(tmp_path / "a.npz", test_images=np.full((12, 14, 9), 7, np.uint8))
+    write(tmp_path / "a.npz", test_images=np.random.default_rng(5).integers(3, 8, (12, 14, 9), dtype=np.uint8))
     second = prepare(study(tmp_path / "a.npz"), 0, home, quiet)
     assert first.dataset.data_hash != second.dataset.data_hash
     assert second.pixels[-1].max() == 7 < first.pixels[-1].max()
@@ -149,7 +149,11 @@ def test_keys_that_an_archive_does_not_need_are_refused(tmp_path: Path, keys: di
 
 @needs_shared
 def test_the_real_ones(tmp_path: Path) -> None:
-    breast = prepare(study(SHARED / "medmnist/breastmnist.npz", folds=5), 0, Home(tmp_path), quiet)
+    archive = SHARED / "medmnist/breastmnist.npz"
+    with pytest.raises(RequestError, match=r"(?s)exact_duplicate.*test/00076.*conflicting_labels.*test/00076"):
+        prepare(study(archive, folds=5), 0, Home(tmp_path), quiet)
+    known = {"exact_duplicate": "published as it is", "conflicting_labels": "published as it is"}
+    breast = prepare(study(archive, folds=5, acknowledge=known), 0, Home(tmp_path), quiet)
     assert len(breast.dataset.y) == 780 and int((breast.folds.fold == TEST).sum()) == 156
     with np.load(SHARED / "medmnist/breastmnist.npz") as arrays:
         assert breast.dataset.y[-156:].tolist() == arrays["test_labels"].ravel().tolist()

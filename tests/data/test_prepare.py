@@ -211,10 +211,11 @@ def test_the_phantom_by_its_name(tmp_path: Path) -> None:
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"no development data at {SHARED}")
 def test_real_data_sets(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    head = Data.model_validate(
-        {"root": str(SHARED / "head_ct"), "image": "images/{id:0>3}.png", "label": "hemorrhage", "group": "none"}
-    )
-    prepared = prepare(head, 0, home, quiet)
+    tree = {"root": str(SHARED / "head_ct"), "image": "images/{id:0>3}.png", "label": "hemorrhage", "group": "none"}
+    with pytest.raises(RequestError, match=r"images/188.png = images/189.png"):
+        prepare(Data.model_validate(tree), 0, home, quiet)
+    known = {"exact_duplicate": "published as it is"}
+    prepared = prepare(Data.model_validate({**tree, "acknowledge": known}), 0, home, quiet)
     assert np.bincount(prepared.dataset.y).tolist() == [100, 100] and len(prepared.pixels) == 200
     films = Data.model_validate(
         {"root": str(SHARED / "chest_xray_dicom"), "image": "{image_id}.dcm", "label": "viral", "group": "patient_id"}
