@@ -62,7 +62,8 @@ def prepare(data: Data, seed: int, home: Home, progress: Progress) -> Prepared:
         said = "\n  ".join(f"{finding.kind}: {finding.message}" for finding in blocking[:SHOWN])
         raise RequestError(
             f"the data cannot be trusted as it is ({len(blocking)} findings that block):\n  {said}\n"
-            f"Correct the labels file.{way_out([finding.kind for finding in blocking])} `harness data audit` lists every finding with its images."
+            f"Correct the labels file.{way_out({finding.kind for finding in blocking})}\n"
+            "`harness data audit` lists every finding with its images."
         )
     return Prepared(found.dataset, folds, found.store.pixels, findings, found.scan.filtered, found.caches)
 
