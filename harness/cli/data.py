@@ -111,15 +111,14 @@ def _load(name: str, sets: list[str] | None) -> "Study":
 
 
 def _usable(study: "Study", quiet: bool) -> "Prepared":
-    """The images that can be used, and their folds, whatever data.on_error says of the others."""
+    """The images that can be used, and their folds, whatever data.on_error says of the others and the audit of all."""
     from harness.cli.progress import step_progress
     from harness.home import open_home
 
     with step_progress(quiet) as progress:
-        from harness.data.prepare import prepare
+        from harness.data.prepare import look
 
-        data = study.spec.data.model_copy(update={"on_error": "drop"})
-        return prepare(data, study.spec.seed, open_home(), progress)
+        return look(study.spec.data, study.spec.seed, open_home(), progress)
 
 
 def _manifest(study: "Study", quiet: bool) -> "DataFrame":

@@ -53,11 +53,8 @@ def prepare(data: Data, seed: int, home: Home, progress: Progress) -> Prepared:
     Raises RequestError where the labels or files are wrong (see data.on_error), a class has too few groups, a group
     would straddle two parts, the disk is too small, or the audit finds what blocks.
     """
-    found = _gather(data, seed, home, progress, drop=data.on_error == "drop")
-    folds = _stored_folds(found.dataset, found.rows, data, seed, home)
-    findings = _unusable(found.problems, "warn") + _stored_findings(found, folds, data, home)
-    findings = acknowledge(findings, data.acknowledge)
-    blocking = [finding for finding in findings if finding.severity == "block"]
+    prepared = _prepared(data, seed, home, progress, drop=data.on_error == "drop")
+    blocking = [finding for finding in prepared.findings if finding.severity == "block"]
     if blocking:
         said = "\n  ".join(f"{finding.kind}: {finding.message}" for finding in blocking[:SHOWN])
         raise RequestError(
@@ -65,6 +62,22 @@ def prepare(data: Data, seed: int, home: Home, progress: Progress) -> Prepared:
             f"Correct the labels file.{way_out({finding.kind for finding in blocking})}\n"
             "`harness data audit` lists every finding with its images."
         )
+    return prepared
+
+
+def look(data: Data, seed: int, home: Home, progress: Progress) -> Prepared:
+    """What `prepare` gives, to look at and not to train on: findings that block are listed, unusable images left out.
+
+    Raises RequestError where there is nothing to look at.
+    """
+    return _prepared(data, seed, home, progress, drop=True)
+
+
+def _prepared(data: Data, seed: int, home: Home, progress: Progress, drop: bool) -> Prepared:
+    found = _gather(data, seed, home, progress, drop)
+    folds = _stored_folds(found.dataset, found.rows, data, seed, home)
+    findings = _unusable(found.problems, "warn") + _stored_findings(found, folds, data, home)
+    findings = acknowledge(findings, data.acknowledge)
     return Prepared(found.dataset, folds, found.store.pixels, findings, found.scan.filtered, found.caches)
 
 

@@ -163,6 +163,11 @@ def test_what_the_audit_found_goes_to_every_run_and_into_the_ledger(tmp_path):
     shutil.copy(root / labels["file"].iloc[0], root / "copy.png")
     pd.concat([labels, copy]).to_csv(root / "labels.csv", index=False)
     study = tiny(data__root=str(root), data__folds=2, train__epochs=1, search__trials=1)
+    with pytest.raises(RequestError, match=r"exact_duplicate: 2 images of different groups"):
+        run(home, study)
+    assert not read_trials(home, "tiny")
+    why = {"exact_duplicate": "the copy is here on purpose"}
+    study = tiny(data__root=str(root), data__folds=2, data__acknowledge=why, train__epochs=1, search__trials=1)
     record, _ = run(home, study)
     assert [finding["kind"] for finding in record.findings] == ["exact_duplicate"]
     assert read_study(home, "tiny").findings == record.findings
