@@ -2,7 +2,9 @@
 
 Rows of one group are not independent, so whole groups are resampled with replacement and a row counts as often as its
 group was drawn (Field and Welsh 2007, "Bootstrapping clustered data"); the interval is between the 2.5% and the 97.5%
-percentile of the replicates (Efron 1979). Knows arrays only: no folds, no files, no torch.
+percentile of the replicates (Efron 1979). Where nothing went wrong on any row, every replicate is 1, and an interval
+from 1 to 1 would claim certainty: then the lower end is the exact binomial one for n of n (Clopper and Pearson 1934).
+Knows arrays only: no folds, no files, no torch.
 
 N: rows, G: groups, R: replicates, C: classes.
 """
@@ -19,6 +21,8 @@ from harness.seeds import derive_seed
 Floats = NDArray[np.float64]
 
 LEVEL = 0.95
+PERFECT = {"accuracy": False, "balanced_accuracy": True, "auroc": True, "auprc": True}
+"""metrics that are 1 where nothing went wrong; whether the rarer class says how much was tried"""
 CELLS_AT_ONCE = 250_000
 """replicates are scored in blocks of about this many weights, which fit into the cache"""
 
@@ -84,5 +88,18 @@ def intervals(
     found = {}
     for name, value in values.items():
         lo, hi = percentiles(np.concatenate(blocks[name])) if np.isfinite(value) else (nothing, nothing)
+        if name in PERFECT and lo == hi == 1.0:
+            lo = ((1 - LEVEL) / 2) ** (1 / _tried(y, groups, rarest=PERFECT[name]))
         found[name] = Interval(value, lo, hi)
     return found
+
+
+def _tried(y: NDArray[np.int64], groups: NDArray[np.str_], rarest: bool) -> int:
+    """How many groups there are, or those of the class (of several labels: the answer) that the fewest have."""
+    if not rarest:
+        return len(np.unique(groups))
+    columns = y[:, None] if y.ndim == 1 else y
+    counts = [
+        len(np.unique(groups[column == value])) for column in columns.T for value in np.unique(column[column >= 0])
+    ]
+    return min(counts)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from harness.metrics import METRICS
 from harness.stats import intervals as module
@@ -93,7 +94,7 @@ def test_undefined_metrics_have_no_interval():
     y, p, groups = np.zeros(6, np.int64), np.full((6, 2), 0.5), np.array(list("abcdef"))
     found = intervals(y, p, groups, seed=0, reps=50)
     assert np.isnan([found["auroc"].value, found["auroc"].lo, found["auroc"].hi]).all()
-    assert found["accuracy"].lo == 1.0
+    assert found["accuracy"].lo == pytest.approx(0.025 ** (1 / 6))
 
 
 def test_a_metric_undefined_on_most_replicates_has_no_interval():
@@ -110,3 +111,19 @@ def test_a_single_group_has_no_interval():
     y, p, _ = clustered(0)
     found = intervals(y, p, np.full(len(y), "one"), seed=0, reps=20)
     assert found["brier"].value > 0 and math.isnan(found["brier"].lo)
+
+
+def test_where_nothing_went_wrong_the_interval_still_says_how_little_was_tried():
+    y = np.repeat([0, 1], [30, 12])
+    groups = np.array([f"g{row // 2}" for row in range(42)])  # 15 groups of one class, 6 of the other
+    p = np.column_stack([1.0 - y * 0.8, y * 0.8]) * 0.9 + 0.05
+    found = intervals(y, p, groups, 0)
+    plain = percentiles(np.concatenate([METRICS["auroc"].of(y, p, w) for w in weight_blocks(groups, 1000, 0)]))
+    assert plain == (1.0, 1.0)  # what the bootstrap alone would say
+    exact = stats.binomtest(21, 21).proportion_ci(0.95, "exact")
+    assert (found["accuracy"].lo, found["accuracy"].hi) == (pytest.approx(exact.low), 1.0)
+    rarer = stats.binomtest(6, 6).proportion_ci(0.95, "exact").low
+    for name in ("auroc", "auprc", "balanced_accuracy"):
+        assert found[name].value == found[name].hi == 1.0 and found[name].lo == pytest.approx(rarer)
+    several = intervals(np.column_stack([y, 1 - y]), np.column_stack([p[:, 1], p[:, 0]]), groups, 0)
+    assert several["auroc"].lo == pytest.approx(rarer)
