@@ -4,9 +4,9 @@
     python benchmarks/results_table.py [STUDY...] --write    put it into README.md, between its two markers
     python benchmarks/results_table.py --json                the rows as JSON
 
-Reads HARNESS_HOME (or mlruns/). For each study: the best single member (chosen out-of-fold), the simple mean, and every
-ensemble that was built, each with its 95% interval, the paired difference to the best single member, and the commit of
-the program that computed it.
+Reads HARNESS_HOME (or mlruns/), or each --home PATH. For each study: the best single member (chosen out-of-fold), the
+simple mean, and every ensemble that was built, each with its 95% interval, the paired difference to the best single
+member, and the commit of the program that computed it.
 """
 
 import argparse
@@ -142,14 +142,18 @@ def put_between_markers(text: str, table: str) -> str:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("study", nargs="*", help="left out: every study that has ensembles")
+    options.add_argument("--home", action="append", type=Path, help="several homes, one after another")
     options.add_argument("--write", action="store_true", help="put the table into README.md")
     options.add_argument("--json", action="store_true")
     chosen = options.parse_args()
-    home = open_home()
-    studies = [require_study(home, name) for name in chosen.study] or list_studies(home)
-    rows = [row for study in studies for row in rows_of(home, study)]
+    homes = [Home(path.absolute()) for path in chosen.home or ()] or [open_home()]
+    rows = []
+    for home in homes:
+        studies = [require_study(home, name) for name in chosen.study] or list_studies(home)
+        rows += [row for study in studies for row in rows_of(home, study)]
     if not rows:
-        sys.exit(f"error: no ensemble in {home.root}. Type: harness ensemble build --method stacking")
+        places = ", ".join(str(home.root) for home in homes)
+        sys.exit(f"error: no ensemble in {places}. Type: harness ensemble build --method stacking")
     if chosen.json:
         print(json.dumps(rows, indent=1, allow_nan=False))
     elif chosen.write:
