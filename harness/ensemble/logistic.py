@@ -6,11 +6,13 @@ scikit-learn nor pickle. Classes absent from the fitted rows get probability 0.
 
 import warnings
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import ThreadpoolController
 
 from harness.metrics import softmax
 
@@ -25,6 +27,13 @@ class Linear:
     def predict(self, x: NDArray[np.floating]) -> NDArray[np.float64]:
         """(n, F) -> (n, C) probabilities."""
         return softmax(x.astype(np.float64) @ self.weights + self.bias)
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """One thread for matrices this small: several gain nothing, and wait for each other on a busy machine (six times
+    the time was measured). The number of threads cannot change a last digit then, either."""
+    return ThreadpoolController()
 
 
 def fit_logistic(
@@ -56,7 +65,7 @@ def fit_logistic(
     model = LogisticRegression(
         C=strength, solver="newton-cholesky" if binary_and_small else "lbfgs", tol=1e-6, max_iter=1000
     )
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _libraries().limit(limits=1):
         # the objective is strictly convex: stopping a hair before the optimum moves no third digit
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(z, y, sample_weight=w)
