@@ -41,13 +41,15 @@ def make_store(root: Path, home: Home, images: int) -> pd.DataFrame:
     names = [f"{number:06d}.png" for number in range(images)]
     rows = pd.DataFrame({"id": names, "size_bytes": 1, "mtime_ns": 1})
     with new_folder(pixels.store_folder(root, rows, HOW, home)) as folder:
-        shape = (images, HOW.size, HOW.size, HOW.channels)
-        array = np.lib.format.open_memmap(folder / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape)
+        shape = (images, HOW.side, HOW.side, HOW.channels)
+        array = np.memmap(folder / "pixels.bin", np.uint8, mode="w+", shape=shape)
         draw = np.random.default_rng(0)
         for start in range(0, images, 64):
             array[start : start + 64] = draw.integers(0, 256, array[start : start + 64].shape, dtype=np.uint8)
         array.flush()
-        pd.DataFrame({"id": names, "digest": names, "problem": ""}).to_parquet(folder / "rows.parquet")
+        pd.DataFrame({"id": names, "digest": names, "problem": "", "height": HOW.side, "width": HOW.side}).to_parquet(
+            folder / "rows.parquet"
+        )
     return rows
 
 
@@ -62,7 +64,7 @@ def share_of_store(pid: int) -> tuple[int, int]:
         elif name == "Pss:":
             size = int(rest.split()[0]) * 1024
             whole += size
-            store += size if mapped.endswith("pixels.npy") else 0
+            store += size if mapped.endswith("pixels.bin") else 0
     return store, whole
 
 
@@ -71,7 +73,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--megabytes", type=int, default=400)
     options = parser.parse_args()
-    images = options.megabytes * 2**20 // HOW.size**2
+    images = options.megabytes * 2**20 // HOW.side**2
     with tempfile.TemporaryDirectory() as root, tempfile.TemporaryDirectory() as folder:
         rows = make_store(Path(root), Home(Path(folder)), images)
         rows.to_parquet(f"{root}/rows.parquet")
@@ -88,11 +90,11 @@ def main() -> None:
     together = sum(store for store, _ in shares)
     publish(
         "shared_memory",
-        images * HOW.size**2 / together,
+        images * HOW.side**2 / together,
         0.95,
         options,
         workers=options.workers,
-        store_mb=round(images * HOW.size**2 / 2**20, 1),
+        store_mb=round(images * HOW.side**2 / 2**20, 1),
         store_in_memory_mb=round(together / 2**20, 1),
         besides_per_worker_mb=round(sum(whole - store for store, whole in shares) / len(shares) / 2**20, 1),
     )
