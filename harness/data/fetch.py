@@ -2,7 +2,7 @@
 
 A download goes to a hidden .part file beside its place, with what the server called that version (ETag or date): cut
 off, it goes on where it stopped if the server still has that version, and from the start otherwise. `requests` does
-the HTTP; pooch was looked at, and starts a broken download from nothing. Knows no study.
+the HTTP. Knows no study.
 """
 
 import hashlib
