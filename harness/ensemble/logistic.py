@@ -32,7 +32,8 @@ class Linear:
 @cache
 def _libraries() -> ThreadpoolController:
     """One thread for matrices this small: several gain nothing, and wait for each other on a busy machine (two of ten
-    encoders' heads in 211 s, against all ten in 43 s with one thread on a quiet one). The number of threads cannot change a last digit then, either."""
+    encoders' heads in 211 s, against all ten in 43 s with one thread on a quiet one). The number of threads cannot
+    change a last digit then, either."""
     return ThreadpoolController()
 
 
