@@ -28,7 +28,7 @@ from harness.data.dicom import write_dicom
 from harness.data.pixels import open_store
 from harness.data.scan import threads
 from harness.home import Home
-from harness.study.spec import Decode
+from harness.study.dataset import Decode
 
 HOW = Decode(size=128, channels=1)
 Shown = NDArray[np.uint8]

@@ -22,7 +22,7 @@ from benchmarks._report import arguments, publish
 from benchmarks.cold_ingest import draw_slices
 from harness.data.scan import scan_data, threads
 from harness.home import Home
-from harness.study.spec import Data
+from harness.study.dataset import Data
 
 Header = tuple[int, int, str]
 

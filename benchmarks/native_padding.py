@@ -38,8 +38,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     options = parser.parse_args()
     sizes = sizes_under(options.root)
-    similar = sum(filled(sizes, similar_batches(sizes, options.batch, epoch)) for epoch in range(EPOCHS))
-    random = sum(filled(sizes, batches(len(sizes), options.batch, epoch)) for epoch in range(EPOCHS))
+    generator = torch.Generator().manual_seed(0)
+    orders = [torch.randperm(len(sizes), generator=generator) for _ in range(EPOCHS)]
+    similar = sum(filled(sizes, similar_batches(sizes, order, options.batch, 0)) for order in orders)
+    random = sum(filled(sizes, batches(order, options.batch)) for order in orders)
     used, alone = EPOCHS * int(sizes.prod(axis=1).sum()), EPOCHS * int(canvas(sizes).prod(axis=1).sum())
     publish(
         "native_padding",

@@ -17,8 +17,8 @@ from harness.ledger import read_trials, require_study
 from harness.predict.predict import predict
 from harness.ragged import Ragged
 from harness.search.run import run_study
+from harness.study.dataset import Data, Decode
 from harness.study.load import check_study
-from harness.study.spec import Data, Decode
 
 
 def quiet(*_: object) -> None:

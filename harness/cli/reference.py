@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
+from harness.study.part import Part
 from harness.study.space import SEARCHABLE
-from harness.study.spec import Part, Spec
+from harness.study.spec import Spec
 
 HEAD = """# The study file
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import get_args
 
 from harness.data.audit import Finding
-from harness.study.spec import Acknowledgeable
+from harness.study.dataset import Acknowledgeable
 
 KINDS: tuple[str, ...] = get_args(Acknowledgeable)
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.study.spec import Augment
+from harness.study.training import Augment
 
 PLACES = (
     "hflip",

@@ -16,7 +16,7 @@ from harness.data.npz import archive_of, as_file, is_array, read_array
 from harness.data.retries import patiently
 from harness.data.unreadable import Unreadable as Unreadable
 from harness.data.unreadable import cannot_open
-from harness.study.spec import Decode
+from harness.study.dataset import Decode
 
 VERSION = 2
 """part of every pixel store's key: raise it whenever a decoded pixel changes"""

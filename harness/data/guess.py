@@ -30,7 +30,7 @@ from harness.data.sources import FOLDERS, images_under
 from harness.data.tables import SUFFIXES, read_table
 from harness.errors import RequestError
 from harness.home import Home
-from harness.study.spec import Decode
+from harness.study.dataset import Decode
 
 SAMPLE = 8
 """images looked at"""

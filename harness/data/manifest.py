@@ -12,7 +12,7 @@ import pandas as pd
 from harness.data.answers import join_answers, require_both
 from harness.data.sources import NO_FOLDER, NO_LABEL, NO_MATCH, Source
 from harness.errors import RequestError, nearest
-from harness.study.spec import Data
+from harness.study.dataset import Data
 
 NO_GROUP = "none"
 NO_GROUP_VALUE = "the image's header has no value for data.group"

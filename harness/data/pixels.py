@@ -23,7 +23,7 @@ from harness.errors import RequestError
 from harness.home import Home, is_done, lock, mark_used, new_folder
 from harness.ragged import Pixels, Ragged, lay_out
 from harness.records import Progress
-from harness.study.spec import Decode
+from harness.study.dataset import Decode
 
 FORMAT = 2
 """part of every store's key: raise it whenever the files are laid out in another way"""

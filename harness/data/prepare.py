@@ -23,7 +23,7 @@ from harness.errors import RequestError
 from harness.home import Home, is_done, lock, read_json, write_bytes, write_json
 from harness.ragged import Pixels
 from harness.records import TEST, Dataset, Folds, Progress
-from harness.study.spec import Data
+from harness.study.dataset import Data
 
 VERSION = 3
 """part of the key of stored findings: raise it whenever the audit looks at something new"""

@@ -8,7 +8,7 @@ from harness.data.augment import apply, draw
 from harness.seeds import derive_seed
 from harness.study.load import Study
 from harness.study.space import extremes
-from harness.study.spec import Augment
+from harness.study.training import Augment
 
 
 def largest_augmentation(study: Study) -> Augment:

@@ -31,7 +31,7 @@ from harness.data.where import keep_rows
 from harness.errors import RequestError, nearest
 from harness.home import Home
 from harness.records import Progress
-from harness.study.spec import Data
+from harness.study.dataset import Data
 
 PHANTOM = "phantom"
 EMPTY_LABEL = "image without label: the label is empty"

@@ -17,7 +17,7 @@ from harness.data.npz import is_archive, read_rows
 from harness.data.tables import SUFFIXES, read_table
 from harness.errors import RequestError, nearest
 from harness.home import Home
-from harness.study.spec import Data
+from harness.study.dataset import Data
 
 FOLDERS = "folders"
 """data.labels: the first folder under the root is the class"""

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.errors import RequestError, nearest
-from harness.study.spec import Cell
+from harness.study.dataset import Cell
 
 Condition = Cell | tuple[Cell | None, ...]
 Bools = NDArray[np.bool_]

@@ -28,7 +28,7 @@ from harness.errors import HarnessError, RequestError
 from harness.home import is_done, read_json
 from harness.ragged import Pixels, Ragged
 from harness.records import Progress
-from harness.study.spec import Decode
+from harness.study.dataset import Decode
 
 FORMAT = 2
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from harness.errors import RequestError
 from harness.models.backbones import build_backbone
-from harness.study.spec import Model
+from harness.study.training import Model
 
 
 class Network(nn.Module):

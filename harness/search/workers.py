@@ -17,7 +17,7 @@ from harness.errors import HarnessError
 from harness.events import EpochDone, FoldDone
 from harness.home import Home
 from harness.search.objective import Boss, Outcome, Task, run_trial
-from harness.study.spec import Data
+from harness.study.dataset import Data
 
 NextTask = Callable[[], Task | None]
 OnOutcome = Callable[[Outcome], None]

@@ -13,8 +13,10 @@ import pydantic
 import yaml
 
 from harness.errors import RequestError, nearest
+from harness.study.dataset import Data
+from harness.study.part import Part
 from harness.study.space import Range, Space, extremes, fill, find_ranges, flatten
-from harness.study.spec import Data, Part, Spec
+from harness.study.spec import Spec
 
 SHIPPED = (Path(__file__).parents[1] / "studies", Path(__file__).parents[2] / "studies")
 FREE_KEYS = ("search.trials", "search.timeout_minutes", "description", "data.root")

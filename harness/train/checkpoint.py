@@ -19,7 +19,8 @@ from torch import Tensor
 from harness.errors import HarnessError
 from harness.home import write_bytes
 from harness.models.network import Network, build_network
-from harness.study.spec import Decode, Model
+from harness.study.dataset import Decode
+from harness.study.training import Model
 
 WRITE_SHARE = 0.02
 """largest share of training time that goes into writing resume states"""

@@ -35,8 +35,9 @@ class Square:
         """(B, channels, S, S) uint8 on the device."""
         return self.x[rows.to(self.x.device)]
 
-    def epoch(self, batch_size: int, seed: int) -> list[Tensor]:
-        return batches(len(self.x), batch_size, seed)
+    def epoch(self, order: Tensor, batch_size: int, seed: int) -> list[Tensor]:
+        """An epoch's batches: the rows of `order` (n,), in which rows may be repeated, as they come."""
+        return batches(order, batch_size)
 
     def in_order(self, batch_size: int) -> Sequence[Tensor]:
         return torch.split(torch.arange(len(self.x)), batch_size)
@@ -63,8 +64,9 @@ class Varied:
             out[place, top : top + h, left : left + w] = self.pixels[row]
         return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous().to(self.device)
 
-    def epoch(self, batch_size: int, seed: int) -> list[Tensor]:
-        return similar_batches(self.pixels.sizes, batch_size, seed)
+    def epoch(self, order: Tensor, batch_size: int, seed: int) -> list[Tensor]:
+        """An epoch's batches: the rows of `order` (n,), in which rows may be repeated, by similar sizes."""
+        return similar_batches(self.pixels.sizes, order, batch_size, seed)
 
     def in_order(self, batch_size: int) -> Sequence[Tensor]:
         """Batches of one canvas size each, whose height and width are each image's own."""
@@ -93,23 +95,22 @@ def canvas(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     return -(-sizes // STRIDE) * STRIDE
 
 
-def batches(n: int, batch_size: int, seed: int) -> list[Tensor]:
-    """The rows of one epoch in random order; a last batch of a single row joins the one before (batch norm)."""
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+def batches(order: Tensor, batch_size: int) -> list[Tensor]:
+    """The rows of one epoch in their order; a last batch of a single row joins the one before (batch norm)."""
     return _no_single(list(torch.split(order, batch_size)))
 
 
-def similar_batches(sizes: NDArray[np.int64], batch_size: int, seed: int) -> list[Tensor]:
-    """The rows of one epoch in random order, each batch of similar sizes (n, 2), batches in random order.
+def similar_batches(sizes: NDArray[np.int64], order: Tensor, batch_size: int, seed: int) -> list[Tensor]:
+    """The rows of one epoch, each batch of similar sizes (n, 2), batches in random order.
 
-    Rows are shuffled and cut into windows of WINDOW batches; each window is halved again and again, by height, width or
+    The shuffled rows are cut into windows of WINDOW batches; each window is halved again and again, by height, width or
     area, whichever pads least, until what is left is a batch.
     """
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(sizes), generator=generator).numpy()
+    rows = order.numpy()
     parts: list[NDArray[np.int64]] = []
-    for start in range(0, len(order), WINDOW * batch_size):
-        parts += _halved(order[start : start + WINDOW * batch_size], canvas(sizes), batch_size)
+    for start in range(0, len(rows), WINDOW * batch_size):
+        parts += _halved(rows[start : start + WINDOW * batch_size], canvas(sizes), batch_size)
     shuffled = torch.randperm(len(parts), generator=generator).tolist()
     return _no_single([torch.from_numpy(parts[one].copy()) for one in shuffled])
 

@@ -96,7 +96,7 @@ def fit_fold(
         history, before = state["history"], state["seconds"]
 
     epochs, n = spec.train.epochs, len(y_train)
-    steps = epochs * len(x_train.epoch(spec.train.batch_size, 0))
+    steps = epochs * len(x_train.epoch(torch.arange(n), spec.train.batch_size, 0))
     try:
         for epoch in range(len(history), epochs):
             began = time.perf_counter()
@@ -105,7 +105,8 @@ def fit_fold(
             draws = torch.Generator().manual_seed(derive_seed(seed, "augment"))
             network.train()
             losses, sizes = [], []
-            order = x_train.epoch(spec.train.batch_size, derive_seed(seed, "order"))
+            shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(derive_seed(seed, "order")))
+            order = x_train.epoch(shuffled, spec.train.batch_size, derive_seed(seed, "batches"))
             for number, rows in enumerate(order):
                 rate = learning_rate(spec.optim, epoch * len(order) + number, steps)
                 for group in optimizer.param_groups:

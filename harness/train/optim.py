@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from harness.study.spec import Optim
+from harness.study.training import Optim
 
 
 def build_optimizer(network: nn.Module, optim: Optim) -> torch.optim.Optimizer:

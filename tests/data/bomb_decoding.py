@@ -41,7 +41,7 @@ from peak_memory import peak_megabytes
 from harness.data.decode import Unreadable, decode_bytes
 from harness.data.dicom import dicom_header
 from harness.data.raster import MAX_PIXELS
-from harness.study.spec import Decode
+from harness.study.dataset import Decode
 
 SMALL = np.arange(256, dtype=np.uint8).reshape(16, 16)
 HUGE = 65_000

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from peak_memory import peak_megabytes
 
 from harness.data.decode import Unreadable, decode_bytes
-from harness.study.spec import Decode
+from harness.study.dataset import Decode
 
 HOW = Decode(size=16, channels=3)
 

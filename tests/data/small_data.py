@@ -9,7 +9,7 @@ import pydicom
 from harness.data.dicom import write_dicom
 from harness.data.scan import Scan, scan_data
 from harness.home import Home
-from harness.study.spec import Data
+from harness.study.dataset import Data
 
 
 def quiet(what: str, done: int, total: int) -> None:

@@ -10,8 +10,8 @@ from harness.data.audit import Finding
 from harness.data.prepare import findings, prepare
 from harness.errors import RequestError
 from harness.home import Home
+from harness.study.dataset import Data
 from harness.study.load import check_study, load_study
-from harness.study.spec import Data
 
 WHY = "two readers disagreed, both are kept"
 CONFLICT = Finding("conflicting_labels", "block", ("a", "b"), "a = b, labelled differently. ")

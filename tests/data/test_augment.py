@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.data.augment import PARAMETERS, PLACES, _normal_field, apply, augment, draw
-from harness.study.spec import Augment
+from harness.study.training import Augment
 
 EVERYTHING = Augment(
     hflip=0.5,

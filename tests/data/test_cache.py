@@ -14,7 +14,7 @@ from harness.data.prepare import Prepared, prepare
 from harness.errors import RequestError
 from harness.home import Home, lock
 from harness.ledger import StudyRecord, write_study
-from harness.study.spec import Data, Decode
+from harness.study.dataset import Data, Decode
 
 DATA = Data(root="phantom", group="patient", folds=2, decode=Decode(size=16))
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from harness.data.decode import Unreadable, decode
 from harness.data.dicom import read_dicom, write_dicom
 from harness.data.raster import read_raster
-from harness.study.spec import Decode
+from harness.study.dataset import Decode
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no development data at {SHARED}")

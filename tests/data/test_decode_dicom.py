@@ -28,9 +28,9 @@ from harness.data.decode import decode_bytes
 from harness.data.dicom import dicom_header, read_dicom
 from harness.data.unreadable import Unreadable
 from harness.errors import RequestError
+from harness.study.dataset import Decode
 from harness.study.load import check_study
 from harness.study.space import flatten
-from harness.study.spec import Decode
 
 RAMP = np.tile(np.arange(0, 4096, 16, dtype=np.uint16), (4, 1))
 SMALL = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4

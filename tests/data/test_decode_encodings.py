@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from harness.data.decode import decode, decode_bytes
 from harness.data.dicom import read_dicom
 from harness.data.raster import read_raster
-from harness.study.spec import Decode
+from harness.study.dataset import Decode
 
 sides = st.integers(1, 40)
 

@@ -14,7 +14,7 @@ from harness.data.prepare import findings, prepare
 from harness.errors import RequestError
 from harness.home import Home
 from harness.records import TEST
-from harness.study.spec import Data, Decode
+from harness.study.dataset import Data, Decode
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no development data at {SHARED}")

@@ -11,7 +11,7 @@ from harness.data import phantom
 from harness.data.decode import decode
 from harness.data.headers import read_header
 from harness.home import Home
-from harness.study.spec import Decode
+from harness.study.dataset import Decode
 
 
 def quiet(what: str, done: int, total: int) -> None:

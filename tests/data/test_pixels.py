@@ -17,7 +17,7 @@ from harness.data.decode import decode
 from harness.data.pixels import open_store, store_folder
 from harness.errors import RequestError
 from harness.home import Home, is_done
-from harness.study.spec import Decode
+from harness.study.dataset import Decode
 
 HOW = Decode(size=16)
 
@@ -27,7 +27,7 @@ from pathlib import Path
 import pandas as pd
 from harness.data.pixels import open_store
 from harness.home import Home
-from harness.study.spec import Decode
+from harness.study.dataset import Decode
 root, home = Path(sys.argv[1]), Home(Path(sys.argv[2]))
 rows = pd.read_parquet(sys.argv[3])
 def progress(what, done, total):

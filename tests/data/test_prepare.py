@@ -12,7 +12,7 @@ from harness.data.prepare import findings, prepare, scan
 from harness.errors import RequestError
 from harness.home import Home
 from harness.records import TEST
-from harness.study.spec import Data
+from harness.study.dataset import Data
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from harness.data.preview import augmented, largest_augmentation
 from harness.study.load import check_study
-from harness.study.spec import Augment
+from harness.study.training import Augment
 
 
 def test_ranges_give_their_largest_value_and_constants_their_own() -> None:

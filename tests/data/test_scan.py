@@ -12,7 +12,7 @@ from harness.data.scan import EMPTY_LABEL, NO_FILE, NO_LABEL, scan_data
 from harness.data.tables import read_table
 from harness.errors import RequestError
 from harness.home import Home
-from harness.study.spec import Data
+from harness.study.dataset import Data
 
 
 def quiet(what: str, done: int, total: int) -> None:

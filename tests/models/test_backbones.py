@@ -6,7 +6,7 @@ import torch
 from harness.errors import RequestError
 from harness.models.backbones import list_backbones, resolve
 from harness.models.network import build_network
-from harness.study.spec import Model
+from harness.study.training import Model
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 
 from harness.models.network import build_network
 from harness.ragged import Ragged, gather
-from harness.study.spec import Model
+from harness.study.training import Model
 from harness.train.checkpoint import FoldMeta
 from harness.train.images import STRIDE, Varied, canvas, load_images, similar_batches, statistics
 from harness.train.infer import infer
@@ -25,17 +25,18 @@ def filled(sizes: np.ndarray, parts: list[torch.Tensor]) -> int:
 
 def test_every_row_is_in_one_batch_and_batches_are_of_similar_sizes() -> None:
     sizes = pictures(333).sizes
-    parts = similar_batches(sizes, 16, seed=5)
+    rows = torch.arange(333)
+    parts = similar_batches(sizes, rows, 16, seed=5)
     assert sorted(torch.cat(parts).tolist()) == list(range(333)) and max(map(len, parts)) <= 17
-    assert [part.tolist() for part in parts] == [part.tolist() for part in similar_batches(sizes, 16, seed=5)]
-    assert [part.tolist() for part in parts] != [part.tolist() for part in similar_batches(sizes, 16, seed=6)]
+    assert [part.tolist() for part in parts] == [part.tolist() for part in similar_batches(sizes, rows, 16, seed=5)]
+    assert [part.tolist() for part in parts] != [part.tolist() for part in similar_batches(sizes, rows, 16, seed=6)]
     at_random = list(torch.split(torch.randperm(333, generator=torch.Generator().manual_seed(0)), 16))
     assert filled(sizes, parts) < 0.6 * filled(sizes, at_random)
 
 
 @pytest.mark.parametrize("n", [1, 2, 17, 33])
 def test_no_batch_of_one_image_but_for_a_single_one(n: int) -> None:
-    parts = similar_batches(pictures(n).sizes, 16, seed=1)
+    parts = similar_batches(pictures(n).sizes, torch.arange(n), 16, seed=1)
     assert sorted(torch.cat(parts).tolist()) == list(range(n))
     assert n == 1 or min(map(len, parts)) > 1
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.study.spec import Optim
+from harness.study.training import Optim
 from harness.train.optim import build_optimizer, learning_rate
 
 
