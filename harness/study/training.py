@@ -11,7 +11,7 @@ class Model(Part):
     """The network: a backbone, its pooling and a head."""
 
     backbone: str = "resnet10t"
-    """a timm or torchvision name (see `harness models list`); `timm/resnet18`, `torchvision/resnet18` where both have it"""
+    """a timm or torchvision name (see `harness models list`); `timm/resnet18`, `torchvision/resnet18` where both do"""
     weights: str = "none"
     """none; pretrained (the library's own); one of its tags, such as a1_in1k or IMAGENET1K_V2; the path of a weights
     file; or an earlier study: `study:NAME` (its best trial) or `study:NAME/7`, where fold k starts from its fold k"""
