@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness import metrics
 from harness.data.augment import augment
@@ -26,9 +26,10 @@ from harness.study.spec import Spec
 from harness.train.checkpoint import ResumeState
 from harness.train.images import Images, load_images, statistics
 from harness.train.infer import normalize
-from harness.train.loss import build_loss
-from harness.train.optim import build_optimizer, learning_rate
+from harness.train.loss import Loss, build_loss, mean_loss
+from harness.train.optim import build_optimizer, clip_gradients
 from harness.train.precision import Precision
+from harness.train.schedule import learning_rate
 
 OnEpoch = Callable[[EpochReport], None]
 """Called after each epoch; may raise to stop the training."""
@@ -81,7 +82,7 @@ def fit_fold(
     network.to(device).to(memory_format=precision.layout)
     optimizer = build_optimizer(network, spec.optim)
     scaler = torch.amp.GradScaler(kind, enabled=precision.name == "fp16")
-    loss_of = build_loss(data.y_train, data.classes, spec.train.class_weights, spec.train.label_smoothing, device)
+    loss_of = build_loss(data.y_train, data.classes, spec.train, device)
     mean, std = statistics(data.x_train)
     x_train, y_train = load_images(data.x_train, mean, device), torch.from_numpy(data.y_train.copy()).to(device)
     x_val, y_val = load_images(data.x_val, mean, device), torch.from_numpy(data.y_val.copy()).to(device)
@@ -108,18 +109,20 @@ def fit_fold(
             shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(derive_seed(seed, "order")))
             order = x_train.epoch(shuffled, spec.train.batch_size, derive_seed(seed, "batches"))
             for number, rows in enumerate(order):
-                rate = learning_rate(spec.optim, epoch * len(order) + number, steps)
+                rate = learning_rate(
+                    spec.optim, epoch * len(order) + number, steps, [past["train_loss"] for past in history]
+                )
                 for group in optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = rate * group["scale"]
                 x = augment(x_train.batch(rows).float().div_(255), spec.augment, draws)
                 x = normalize(x, mean, std).contiguous(memory_format=precision.layout)
                 with torch.autocast(kind, precision.dtype, enabled=precision.name != "fp32"):
-                    loss = loss_of(network(x).float(), y_train[rows.to(device)])
+                    loss = mean_loss(loss_of, network(x).float(), y_train[rows.to(device)])
                 optimizer.zero_grad(set_to_none=True)
-                scaler.scale(loss).backward()
-                if spec.optim.clip > 0:
+                torch.autograd.backward(scaler.scale(loss))
+                if spec.optim.clip > 0 or spec.optim.clip_value > 0:
                     scaler.unscale_(optimizer)
-                    nn.utils.clip_grad_norm_(network.parameters(), spec.optim.clip)
+                    clip_gradients(network.parameters(), spec.optim.clip, spec.optim.clip_value)
                 scaler.step(optimizer)
                 scaler.update()
                 losses.append(loss.detach())
@@ -156,7 +159,7 @@ def evaluate(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     precision: Precision,
-    loss_of: nn.Module,
+    loss_of: Loss,
     batch_size: int = 256,
 ) -> tuple[float, dict[str, float]]:
     """Loss and metrics on held-out rows for the learning curve, in the training's own precision."""
@@ -168,7 +171,7 @@ def evaluate(
             inputs = inputs.contiguous(memory_format=precision.layout)
             with torch.autocast(y.device.type, precision.dtype, enabled=precision.name != "fp32"):
                 logits[rows.to(y.device)] = network(inputs).float()
-        loss = float(loss_of(logits, y))
+        loss = float(mean_loss(loss_of, logits, y))
     p = metrics.probabilities(logits.cpu().numpy(), multilabel=y.ndim == 2)
     return loss, metrics.score(y.cpu().numpy(), p)
 

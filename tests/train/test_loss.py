@@ -5,13 +5,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from harness.train.loss import answer_weights, build_loss
+from harness.study.training import Train
+from harness.train.loss import answer_weights, build_loss, mean_loss
 
 
 def test_unknown_answers_take_no_part() -> None:
     logits = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
     y = torch.tensor([[1, 0, -1], [0, -1, 1], [1, 1, 0], [0, 0, 0], [-1, -1, -1], [1, 0, 1]])
-    loss = build_loss(y.numpy(), 3, weighted=False, smoothing=0.0, device="cpu")(logits, y)
+    loss = mean_loss(build_loss(y.numpy(), 3, Train(), "cpu"), logits, y)
     known = y >= 0
     wanted = functional.binary_cross_entropy_with_logits(logits[known], y[known].double())
     torch.testing.assert_close(loss, wanted)
@@ -23,7 +24,7 @@ def test_weights_are_torchs_pos_weight_up_to_scale() -> None:
     rng = np.random.default_rng(0)
     y = (rng.random((50, 2)) < [0.1, 0.5]).astype(np.int64)
     logits = torch.from_numpy(rng.normal(size=(50, 2)))
-    mine = build_loss(y, 2, weighted=True, smoothing=0.0, device="cpu")(logits, torch.from_numpy(y))
+    mine = mean_loss(build_loss(y, 2, Train(class_weights=True), "cpu"), logits, torch.from_numpy(y))
     weights = answer_weights(y).double()
     each = functional.binary_cross_entropy_with_logits(
         logits, torch.from_numpy(y).double(), pos_weight=weights[:, 1] / weights[:, 0], reduction="none"
@@ -35,11 +36,11 @@ def test_weights_are_torchs_pos_weight_up_to_scale() -> None:
 
 def test_smoothing_is_that_of_two_classes() -> None:
     logits, y = torch.randn(20, 1), torch.randint(0, 2, (20, 1))
-    mine = build_loss(y.numpy(), 1, weighted=False, smoothing=0.2, device="cpu")(logits, y)
+    mine = mean_loss(build_loss(y.numpy(), 1, Train(label_smoothing=0.2), "cpu"), logits, y)
     two = torch.cat([torch.zeros_like(logits), logits], dim=1)
     torch.testing.assert_close(mine, functional.cross_entropy(two, y[:, 0], label_smoothing=0.2))
 
 
 def test_no_known_answer_at_all_is_no_loss() -> None:
     y = torch.full((4, 2), -1)
-    assert build_loss(y.numpy(), 2, weighted=True, smoothing=0.0, device="cpu")(torch.randn(4, 2), y).item() == 0.0
+    assert mean_loss(build_loss(y.numpy(), 2, Train(class_weights=True), "cpu"), torch.randn(4, 2), y).item() == 0.0

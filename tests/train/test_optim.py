@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from harness.study.training import Optim
-from harness.train.optim import build_optimizer, learning_rate
+from harness.train.optim import build_optimizer
+from harness.train.schedule import learning_rate
 
 
 def one_step(optim: Optim, gradient: float) -> tuple[float, float]:
