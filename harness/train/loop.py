@@ -19,16 +19,16 @@ from harness import metrics
 from harness.data.augment import augment
 from harness.errors import HarnessError
 from harness.models.network import Network, build_network
-from harness.ragged import Pixels
+from harness.ragged import Selection
 from harness.records import EpochReport
 from harness.seeds import derive_seed
 from harness.study.spec import Spec
 from harness.train.checkpoint import ResumeState
-from harness.train.images import Images, load_images, statistics
-from harness.train.infer import normalize
+from harness.train.images import Images, load_images, statistics, to_input
 from harness.train.loss import build_loss
 from harness.train.optim import build_optimizer, learning_rate
 from harness.train.precision import Precision
+from harness.train.prefetch import prefetched
 
 OnEpoch = Callable[[EpochReport], None]
 """Called after each epoch; may raise to stop the training."""
@@ -43,11 +43,11 @@ class FoldData:
     """One fold's rows as arrays."""
 
     fold: int
-    x_train: Pixels
+    x_train: Selection
     """n images: (n, S, S, channels), or of their own sizes"""
     y_train: NDArray[np.int64]
     """(n,) class numbers, or (n, classes) answers of a multi-label task"""
-    x_val: Pixels
+    x_val: Selection
     """v images"""
     y_val: NDArray[np.int64]
     classes: int
@@ -107,14 +107,13 @@ def fit_fold(
             losses, sizes = [], []
             shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(derive_seed(seed, "order")))
             order = x_train.epoch(shuffled, spec.train.batch_size, derive_seed(seed, "batches"))
-            for number, rows in enumerate(order):
+            for number, (rows, pixels) in enumerate(prefetched(x_train, order)):
                 rate = learning_rate(spec.optim, epoch * len(order) + number, steps)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                x = augment(x_train.batch(rows).float().div_(255), spec.augment, draws)
-                x = normalize(x, mean, std).contiguous(memory_format=precision.layout)
+                x = to_input(augment(pixels.float().div_(255), spec.augment, draws), mean, std, precision.layout)
                 with torch.autocast(kind, precision.dtype, enabled=precision.name != "fp32"):
-                    loss = loss_of(network(x).float(), y_train[rows.to(device)])
+                    loss = loss_of(network(x).float(), y_train[rows])
                 optimizer.zero_grad(set_to_none=True)
                 scaler.scale(loss).backward()
                 if spec.optim.clip > 0:
@@ -163,11 +162,10 @@ def evaluate(
     network.eval()
     logits = torch.empty(len(y), network.head.out_features, device=y.device)
     with torch.inference_mode():
-        for rows in images.in_order(batch_size):
-            inputs = normalize(images.batch(rows).float().div_(255), mean, std)
-            inputs = inputs.contiguous(memory_format=precision.layout)
+        for rows, pixels in prefetched(images, images.in_order(batch_size)):
+            inputs = to_input(pixels, mean, std, precision.layout)
             with torch.autocast(y.device.type, precision.dtype, enabled=precision.name != "fp32"):
-                logits[rows.to(y.device)] = network(inputs).float()
+                logits[rows] = network(inputs).float()
         loss = float(loss_of(logits, y))
     p = metrics.probabilities(logits.cpu().numpy(), multilabel=y.ndim == 2)
     return loss, metrics.score(y.cpu().numpy(), p)
