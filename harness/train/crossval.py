@@ -18,6 +18,7 @@ from harness import metrics
 from harness.columns import to_column
 from harness.data.prepare import Prepared
 from harness.home import is_done, new_folder, read_json, write_json
+from harness.ragged import select
 from harness.records import FoldResult, TrialResult
 from harness.stats.grouped import How, all_intervals
 from harness.study.spec import Spec
@@ -92,7 +93,12 @@ def _run_fold(
     dataset = data.dataset
     train, held_out = data.folds.train_rows(fold), data.folds.held_out_rows(fold)
     fold_data = FoldData(
-        fold, data.pixels[train], dataset.y[train], data.pixels[held_out], dataset.y[held_out], len(dataset.classes)
+        fold,
+        select(data.pixels, train),
+        dataset.y[train],
+        select(data.pixels, held_out),
+        dataset.y[held_out],
+        len(dataset.classes),
     )
     resume = ResumeState(place.running / f"fold_{fold}.pt")
     fitted = fit_fold(spec, fold_data, device, precision, resume, on_epoch)

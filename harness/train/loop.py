@@ -13,23 +13,22 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness import metrics
 from harness.data.augment import augment
 from harness.errors import HarnessError
 from harness.models.network import Network, build_network
-from harness.ragged import Pixels
+from harness.ragged import Selection
 from harness.records import EpochReport
 from harness.seeds import derive_seed
 from harness.study.spec import Spec
 from harness.train.checkpoint import ResumeState
-from harness.train.images import Images, load_images, statistics
-from harness.train.infer import normalize
-from harness.train.loss import Loss, build_loss, mean_loss
-from harness.train.optim import build_optimizer, clip_gradients
+from harness.train.images import Images, load_images, statistics, to_input
+from harness.train.loss import build_loss
+from harness.train.optim import build_optimizer, learning_rate
 from harness.train.precision import Precision
-from harness.train.schedule import learning_rate
+from harness.train.prefetch import prefetched
 
 OnEpoch = Callable[[EpochReport], None]
 """Called after each epoch; may raise to stop the training."""
@@ -44,11 +43,11 @@ class FoldData:
     """One fold's rows as arrays."""
 
     fold: int
-    x_train: Pixels
+    x_train: Selection
     """n images: (n, S, S, channels), or of their own sizes"""
     y_train: NDArray[np.int64]
     """(n,) class numbers, or (n, classes) answers of a multi-label task"""
-    x_val: Pixels
+    x_val: Selection
     """v images"""
     y_val: NDArray[np.int64]
     classes: int
@@ -82,7 +81,7 @@ def fit_fold(
     network.to(device).to(memory_format=precision.layout)
     optimizer = build_optimizer(network, spec.optim)
     scaler = torch.amp.GradScaler(kind, enabled=precision.name == "fp16")
-    loss_of = build_loss(data.y_train, data.classes, spec.train, device)
+    loss_of = build_loss(data.y_train, data.classes, spec.train.class_weights, spec.train.label_smoothing, device)
     mean, std = statistics(data.x_train)
     x_train, y_train = load_images(data.x_train, mean, device), torch.from_numpy(data.y_train.copy()).to(device)
     x_val, y_val = load_images(data.x_val, mean, device), torch.from_numpy(data.y_val.copy()).to(device)
@@ -108,21 +107,18 @@ def fit_fold(
             losses, sizes = [], []
             shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(derive_seed(seed, "order")))
             order = x_train.epoch(shuffled, spec.train.batch_size, derive_seed(seed, "batches"))
-            for number, rows in enumerate(order):
-                rate = learning_rate(
-                    spec.optim, epoch * len(order) + number, steps, [past["train_loss"] for past in history]
-                )
+            for number, (rows, pixels) in enumerate(prefetched(x_train, order)):
+                rate = learning_rate(spec.optim, epoch * len(order) + number, steps)
                 for group in optimizer.param_groups:
-                    group["lr"] = rate * group["scale"]
-                x = augment(x_train.batch(rows).float().div_(255), spec.augment, draws)
-                x = normalize(x, mean, std).contiguous(memory_format=precision.layout)
+                    group["lr"] = rate
+                x = to_input(augment(pixels.float().div_(255), spec.augment, draws), mean, std, precision.layout)
                 with torch.autocast(kind, precision.dtype, enabled=precision.name != "fp32"):
-                    loss = mean_loss(loss_of, network(x).float(), y_train[rows.to(device)])
+                    loss = loss_of(network(x).float(), y_train[rows])
                 optimizer.zero_grad(set_to_none=True)
-                torch.autograd.backward(scaler.scale(loss))
-                if spec.optim.clip > 0 or spec.optim.clip_value > 0:
+                scaler.scale(loss).backward()
+                if spec.optim.clip > 0:
                     scaler.unscale_(optimizer)
-                    clip_gradients(network.parameters(), spec.optim.clip, spec.optim.clip_value)
+                    nn.utils.clip_grad_norm_(network.parameters(), spec.optim.clip)
                 scaler.step(optimizer)
                 scaler.update()
                 losses.append(loss.detach())
@@ -159,19 +155,18 @@ def evaluate(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     precision: Precision,
-    loss_of: Loss,
+    loss_of: nn.Module,
     batch_size: int = 256,
 ) -> tuple[float, dict[str, float]]:
     """Loss and metrics on held-out rows for the learning curve, in the training's own precision."""
     network.eval()
     logits = torch.empty(len(y), network.head.out_features, device=y.device)
     with torch.inference_mode():
-        for rows in images.in_order(batch_size):
-            inputs = normalize(images.batch(rows).float().div_(255), mean, std)
-            inputs = inputs.contiguous(memory_format=precision.layout)
+        for rows, pixels in prefetched(images, images.in_order(batch_size)):
+            inputs = to_input(pixels, mean, std, precision.layout)
             with torch.autocast(y.device.type, precision.dtype, enabled=precision.name != "fp32"):
-                logits[rows.to(y.device)] = network(inputs).float()
-        loss = float(mean_loss(loss_of, logits, y))
+                logits[rows] = network(inputs).float()
+        loss = float(loss_of(logits, y))
     p = metrics.probabilities(logits.cpu().numpy(), multilabel=y.ndim == 2)
     return loss, metrics.score(y.cpu().numpy(), p)
 
