@@ -49,8 +49,8 @@ DOORS = {
     "yaml": ("study/load.py",),
     "pydicom": ("data/dicom.py",),
     "imagecodecs": ("data/dicom_codecs.py",),
-    "timm": ("models/backbones.py",),
-    "torchvision": ("models/backbones.py",),
+    "timm": ("models/timm_models.py",),
+    "torchvision": ("models/torchvision_models.py",),
     "typer": ("cli/",),
     "rich": ("cli/",),
 }

@@ -161,7 +161,7 @@ def evaluate(
 ) -> tuple[float, dict[str, float]]:
     """Loss and metrics on held-out rows for the learning curve, in the training's own precision."""
     network.eval()
-    logits = torch.empty(len(y), network.head.out_features, device=y.device)
+    logits = torch.empty(len(y), network.classes, device=y.device)
     with torch.inference_mode():
         for rows in images.in_order(batch_size):
             inputs = normalize(images.batch(rows).float().div_(255), mean, std)
