@@ -49,9 +49,9 @@ DOORS = {  # a library, or a part of one that has a door of its own
     "yaml": ("study/load.py",),
     "pydicom": ("data/dicom.py",),
     "imagecodecs": ("data/dicom_codecs.py",),
-    "timm": ("models/backbones.py",),
+    "timm": ("models/timm_models.py",),
     "timm.optim": ("train/optim.py",),
-    "torchvision": ("models/backbones.py",),
+    "torchvision": ("models/torchvision_models.py",),
     "typer": ("cli/",),
     "rich": ("cli/",),
 }
