@@ -233,6 +233,16 @@ def test_a_real_network_keeps_its_layout_and_its_ways() -> None:
     assert logits.shape == (2, kept.head.out_features) and embedding.shape == (2, kept.embedding_size)
 
 
+def test_a_module_with_two_names_is_averaged_once() -> None:
+    layer = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(layer.weight, 0.0)
+    network = nn.Sequential(layer, layer)
+    average = average_of(network, ema=0.5)
+    nn.init.constant_(layer.weight, 1.0)
+    average.after_step()
+    assert [part.weight.item() for part in average.network()] == pytest.approx([0.9, 0.9])
+
+
 def test_no_average_and_two_averages() -> None:
     assert build_average(nn.Linear(1, 1), Train()) is None
     with pytest.raises(RequestError, match=r"train.ema=0.9 and train.swa=0.5: .* Set one of them to 0"):
