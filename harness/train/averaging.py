@@ -1,7 +1,7 @@
 """Averages of a network's weights over its training, which are then what is kept: EMA and SWA. Knows no data.
 
-The updates are torch's foreach kernels over tensors that are looked up once. torch's own AveragedModel is not used: it
-reads its counter from the device in every step, which stops a GPU's queue each time.
+The updates are torch's foreach kernels over tensors that are looked up once. torch's own AveragedModel is not used: in
+every step it walks through all modules, and copies its counter to the device, which waits for a GPU's queue.
 """
 
 import copy
@@ -36,10 +36,10 @@ class Average:
         self.updates = 0
         self._trained = network
         self._average = copy.deepcopy(network).requires_grad_(False).eval()
-        ours, theirs = self._average.state_dict(), network.state_dict()
-        floats = [name for name, tensor in theirs.items() if tensor.is_floating_point()]
-        self._ours, self._theirs = [ours[name] for name in floats], [theirs[name] for name in floats]
-        self._counters = [(ours[name], theirs[name]) for name in theirs.keys() - set(floats)]
+        pairs = list(zip(_tensors(self._average), _tensors(network), strict=True))
+        self._ours = [ours for ours, _ in pairs if ours.is_floating_point()]
+        self._theirs = [theirs for _, theirs in pairs if theirs.is_floating_point()]
+        self._counters = [(ours, theirs) for ours, theirs in pairs if not ours.is_floating_point()]
 
     def after_step(self) -> None:
         """To be called after each optimiser step."""
@@ -79,6 +79,13 @@ class Average:
         """Take a state of state_dict(), on any device."""
         self._average.load_state_dict(state["network"])
         self.updates = state["updates"]
+
+
+def _tensors(network: nn.Module) -> list[Tensor]:
+    """Parameters and buffers that belong to the state, each once, also where a module has two names."""
+    state = network.state_dict()
+    names = [name for name, _ in [*network.named_parameters(), *network.named_buffers()]]
+    return [state[name] for name in names if name in state]
 
 
 def build_average(network: Network, train: Train) -> Average | None:
