@@ -198,7 +198,7 @@ BREAKS = [
     (door_problems, {"ensemble/stacking.py": "import torch.nn"}, "torch-free room"),
     (door_problems, {"track/a.py": "import mlflow"}, None),
     (door_problems, {"train/optim.py": "def f():\n    from timm.optim import create_optimizer_v2"}, None),
-    (door_problems, {"train/optim.py": "import timm.models"}, "timm is imported outside models/backbones.py"),
+    (door_problems, {"train/optim.py": "import timm.models"}, "timm is imported outside models/timm_models.py"),
     (door_problems, {"train/loop.py": "import timm.optim"}, "timm.optim is imported outside train/optim.py"),
     (cycles, {"data/a.py": "import harness.data.b", "data/b.py": "def f():\n    from harness.data import a"}, "data.a"),
     (cycles, {"data/a.py": "import harness.data.b", "data/b.py": "x = 1"}, None),

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.data.augment import draw
+from harness.data.augment_draws import changes_anything, draw
 from harness.errors import HarnessError
 from harness.models.network import Network, build_network
 from harness.models.stages import freeze, layers, training_mode
@@ -29,7 +29,7 @@ from harness.study.training import Train
 from harness.train.averaging import Average, build_average
 from harness.train.checkpoint import ResumeState
 from harness.train.evaluate import Scores, evaluate
-from harness.train.images import Images, load_images, statistics, to_input
+from harness.train.images import Images, load_images, own_sizes, statistics, to_input
 from harness.train.keeping import Keeper
 from harness.train.loss import build_loss
 from harness.train.mixing import draw_mix
@@ -242,8 +242,10 @@ class _Fold:
         order = self.x_train.epoch(rows, train.batch_size, derive_seed(seed, "batches"))
         for part, x in prefetched(self.x_train, order):
             height, width = x.shape[-2:]
+            drawn = draw(len(part), draws) if changes_anything(augment) else None
             mix = draw_mix(len(part), height, width, augment, mixes, self.device)
-            yield Batch(x, self.y_train[part], draw(len(part), draws), mix)
+            sizes = own_sizes(self.x_train, part)
+            yield Batch(x, self.y_train[part], drawn, mix, sizes)
 
     def _plain_inputs(self) -> Iterator[Tensor]:
         """The training rows as they are, for batch-norm statistics of averaged weights."""

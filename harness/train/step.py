@@ -40,6 +40,8 @@ class Batch:
     """(B, P) what augmentation draws; None where nothing is augmented"""
     mix: Mix | None
     """who is mixed with whom"""
+    sizes: Tensor | None = None
+    """(B, 2) int64 on the CPU: height and width of images of their own sizes, which stand in the middle of x"""
 
 
 @dataclass
@@ -107,7 +109,7 @@ class Stepper:
         """The network's input (B, channels, H, W), float32: augmented, mixed, normalised."""
         x = batch.x
         if batch.draws is not None:
-            x = apply(x.float().div_(255), batch.draws, self.spec.augment)
+            x = apply(x.float().div_(255), batch.draws, self.spec.augment, batch.sizes)
         if batch.mix is not None:
             x = apply_mix(x.float().div_(255) if x.dtype == torch.uint8 else x, batch.mix)
         return to_input(x, self.mean, self.std, self.precision.layout)

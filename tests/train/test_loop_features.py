@@ -124,7 +124,8 @@ def test_the_inner_part_chooses_and_the_scored_fold_does_not_touch_anything(tmp_
 
 
 def test_patience_ends_a_training_early_and_the_best_epoch_is_kept(tmp_path):
-    spec = spec_of(train__select="inner", train__patience=1, train__epochs=30, optim__lr=0.05, optim__schedule="constant")
+    steep = {"optim__lr": 0.05, "optim__schedule": "constant"}
+    spec = spec_of(train__select="inner", train__patience=1, train__epochs=30, **steep)
     fitted = fit(spec, tmp_path / "a.pt")
     assert len(fitted.history) < 30 and fitted.epoch == len(fitted.history) - 2
     assert fitted.images == 17 * len(fitted.history)
