@@ -6,7 +6,7 @@ channels and to the image size by itself.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -60,8 +60,13 @@ def resolve(name: str) -> Backbone:
 
 def weight_tags(backbone: Backbone) -> list[str]:
     """Tags of the weights that the library publishes, the default one first."""
-    library = timm_models if backbone.library == "timm" else torchvision_models
-    return library.tags(backbone.model)
+    found: list[str] = _library(backbone).tags(backbone.model)
+    return found
+
+
+def _library(backbone: Backbone) -> Any:
+    """The module of the library; both have the same functions."""
+    return timm_models if backbone.library == "timm" else torchvision_models
 
 
 def _require_tag(backbone: Backbone, tag: str, key: str) -> None:
@@ -86,8 +91,7 @@ def weights_source(backbone: Backbone, weights: str) -> Source:
             f"model.weights: {weights}, but model.backbone names {backbone.tag}. Set model.backbone={backbone.model}, "
             "or model.weights=pretrained."
         )
-    library = timm_models if backbone.library == "timm" else torchvision_models
-    source = library.source(backbone.model, tag)
+    source: Source | None = _library(backbone).source(backbone.model, tag)
     if source is None:
         raise RequestError(
             f"model.weights: {backbone.library} publishes no weights of {backbone.model}. Set model.weights=none, or "
@@ -122,9 +126,9 @@ def build_backbone(
     """
     backbone = resolve(name)
     file = weights_file(backbone, weights)
-    library = timm_models if backbone.library == "timm" else torchvision_models
+    library = _library(backbone)
     try:
-        network = library.build(backbone.model, file, channels, size, drop_path)
+        network: nn.Module = library.build(backbone.model, file, channels, size, drop_path)
     except RequestError:
         raise
     except Exception as error:  # libraries raise what they like where a file or a number of channels does not fit
@@ -166,8 +170,14 @@ def _embedding_size(
 
 def native_size(backbone: Backbone) -> int:
     """The side of the images that the library's default weights were trained on."""
-    library = timm_models if backbone.library == "timm" else torchvision_models
-    return int(library.about(backbone.model)["input"][-1])
+    return int(about(backbone)["input"][-1])
+
+
+def about(backbone: Backbone) -> dict[str, Any]:
+    """Of the published weights (the named tag's or the default's): input (channels, height, width), mean, std, license
+    ('?' where the library does not say) and tag."""
+    found: dict[str, Any] = _library(backbone).about(backbone.model, backbone.tag)
+    return found
 
 
 def groups(network: nn.Module, names: list[str], coarse: bool) -> list[float]:

@@ -113,7 +113,8 @@ def _load(network: nn.Module, model: str, file: Path, size: int) -> None:
 
 def _classifier(network: nn.Module) -> str:
     """The name of the last layer with weights."""
-    return [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+    layers: list[str] = [n for n, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    return layers[-1]
 
 
 def _drop_classifier(network: nn.Module) -> None:
