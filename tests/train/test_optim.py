@@ -271,6 +271,11 @@ def test_what_cannot_be_used_is_refused_with_its_reason(name: str, reason: str) 
         build_optimizer(small(), Optim(name=name))
 
 
+def test_a_momentum_that_an_optimiser_cannot_have_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"optim.name: nlars does not go with optim.momentum=0 and .*Nesterov"):
+        build_optimizer(small(), Optim(name="nlars", momentum=0.0))
+
+
 def test_the_betas_and_the_momentum_reach_timms_optimisers() -> None:
     optim = Optim(name="lamb", momentum=0.7, beta2=0.8)
     assert build_optimizer(small(), optim).param_groups[0]["betas"] == (0.7, 0.8)
