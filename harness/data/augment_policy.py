@@ -18,6 +18,7 @@ from torch import Tensor
 
 from harness.data.augment_area import Area, on_rows, sides
 from harness.data.augment_colour import COLOURS, mean_level, per_image, to_grey
+from harness.data.augment_draws import at
 from harness.data.augment_geometry import shifted, turned
 from harness.study.training import Augment
 
@@ -62,16 +63,16 @@ class Slot:
     """(B,) float32 in [-1, 1], negative only where the change goes both ways"""
 
 
-def slots(u: dict[str, Tensor], spec: Augment) -> list[Slot]:
-    """What each image draws, in the order in which it is made; u: by place, (B,) in [0, 1)."""
+def slots(u_BP: Tensor, spec: Augment) -> list[Slot]:
+    """What each image draws, in the order in which it is made."""
     found = []
     signed = torch.tensor([name in SIGNED for name in CHANGES])
     for slot in range({"none": 0, "randaugment": spec.policy_ops, "trivialaugment": 1}[spec.policy]):
-        change = (u[f"policy_change_{slot}"] * len(CHANGES)).long()
-        strength = torch.full_like(u["hflip"], spec.policy_magnitude)
+        change = (at(u_BP, f"policy_change_{slot}") * len(CHANGES)).long()
+        strength = torch.full((len(u_BP),), spec.policy_magnitude)
         if spec.policy == "trivialaugment":
-            strength *= (u[f"policy_strength_{slot}"] * STRENGTHS).floor() / (STRENGTHS - 1)
-        negative = signed[change] & (u[f"policy_sign_{slot}"] < 0.5)
+            strength *= (at(u_BP, f"policy_strength_{slot}") * STRENGTHS).floor() / (STRENGTHS - 1)
+        negative = signed[change] & (at(u_BP, f"policy_sign_{slot}") < 0.5)
         found.append(Slot(change, torch.where(negative, -strength, strength)))
     return found
 

@@ -7,7 +7,7 @@ import torch
 
 from harness.data.augment import apply, augment
 from harness.data.augment_corruptions import normal_field
-from harness.data.augment_draws import GATED, PARAMETERS, PLACES, amounts, by_place, draw
+from harness.data.augment_draws import GATED, PARAMETERS, PLACES, amounts, at, draw
 from harness.study.training import Augment
 
 EVERYTHING = Augment(
@@ -122,7 +122,7 @@ def test_what_one_switch_draws_does_not_depend_on_the_others(name):
 
 @pytest.mark.parametrize("name", GATED)
 def test_each_change_is_made_with_the_stated_probability(name):
-    u = by_place(draw(4000, generator(8)))
+    u = draw(4000, generator(8))
     always, half = amounts(u, only(name)), amounts(u, only(name).model_copy(update={"probability": 0.5}))
     assert always.keys() == half.keys()
     for place, value in half.items():
@@ -134,7 +134,7 @@ def test_each_change_is_made_with_the_stated_probability(name):
 
 
 def test_changes_are_made_independently_of_each_other():
-    made = amounts(by_place(draw(4000, generator(9))), EVERYTHING.model_copy(update={"probability": 0.5}))
+    made = amounts(draw(4000, generator(9)), EVERYTHING.model_copy(update={"probability": 0.5}))
     table = torch.stack([made["translate_x" if name == "translate" else name] != 0 for name in GATED]).float()
     assert (torch.corrcoef(table) - torch.eye(len(GATED))).abs().max() < 0.08
     # a shift goes both ways or not at all
@@ -180,8 +180,8 @@ def test_blur_keeps_flat_areas_and_spreads_a_point_by_its_sigma():
 
 def test_noise_is_normal_without_pattern_and_its_own_for_each_image():
     x = torch.full((64, 1, 64, 64), 0.5)
-    u = dict(zip(PLACES, draw(64, generator(4)).unbind(1), strict=False))
-    field = normal_field(x, u["noise_seed"], u["noise_seed_2"]).flatten(1)
+    u = draw(64, generator(4))
+    field = normal_field(x, at(u, "noise_seed"), at(u, "noise_seed_2")).flatten(1)
     n = field.numel()
     assert field.mean().abs() < 5 / math.sqrt(n)
     assert field.var() == pytest.approx(1.0, abs=5 * math.sqrt(2 / n))
