@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks._report import arguments, publish
@@ -19,7 +20,6 @@ from harness.models.network import build_network
 from harness.study.load import build_spec
 from harness.study.spec import Spec
 from harness.train.checkpoint import ResumeState
-from harness.train.images import to_batch
 from harness.train.loop import FoldData, fit_fold
 from harness.train.precision import Precision, choose_precision
 
@@ -48,13 +48,18 @@ def harness_epochs(spec: Spec, data: FoldData, device: str, precision: Precision
     return np.diff(ends).tolist()
 
 
+def normalised(pixels: NDArray[np.uint8], device: str, precision: Precision) -> torch.Tensor:
+    x = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float().div(255).sub(0.5)
+    return x.contiguous(memory_format=precision.layout)
+
+
 def bare_epochs(spec: Spec, data: FoldData, device: str, precision: Precision) -> list[float]:
     kind, decode = device.split(":")[0], spec.data.decode
     network = build_network(spec.model, data.classes, decode.channels, decode.size, 0).to(device)
     network.to(memory_format=precision.layout)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
-    x = to_batch(data.x_train, device).float().div(255).sub(0.5).contiguous(memory_format=precision.layout)
-    v = to_batch(data.x_val, device).float().div(255).sub(0.5).contiguous(memory_format=precision.layout)
+    x = normalised(data.x_train, device, precision)
+    v = normalised(data.x_val, device, precision)
     y = torch.from_numpy(data.y_train).to(device)
     seconds = []
     for _ in range(spec.train.epochs):

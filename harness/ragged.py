@@ -1,6 +1,7 @@
-"""Images of different sizes as one flat array, so that a memory map of one file can hold them all.
+"""Images of different sizes as one flat array, so that a memory map of one file can hold them all; and some rows of a
+memory map, without a copy.
 
-N: images, H, W: an image's own sides.
+N: images, H, W: an image's own sides, S: the side of images of one size.
 """
 
 from dataclasses import dataclass
@@ -42,6 +43,48 @@ class Ragged:
 
 Pixels = NDArray[np.uint8] | Ragged
 """images of one size (N, H, W, channels), or of their own sizes"""
+
+
+@dataclass(frozen=True)
+class Subset:
+    """N images (S, S, channels) among those of an array, a memory map as a rule. Taking rows of it copies no pixel."""
+
+    pixels: NDArray[np.uint8]
+    """(all, S, S, channels)"""
+    rows: NDArray[np.int64]
+    """(N,) which of them"""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def nbytes(self) -> int:
+        """What a copy would take."""
+        return len(self.rows) * int(np.prod(self.pixels.shape[1:]))
+
+    def __getitem__(self, rows: Rows) -> "Subset":
+        return Subset(self.pixels, self.rows[rows])
+
+    def gather(self, rows: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """(n, S, S, channels) a copy of these of its images, into `out` where given. Raises IndexError."""
+        taken = self.rows[rows]
+        if out is None:
+            out = np.empty((len(taken), *self.pixels.shape[1:]), np.uint8)
+        # with mode="raise" numpy copies twice; the rows are known to be good
+        return np.take(self.pixels, taken, axis=0, out=out, mode="clip")
+
+
+Selection = Pixels | Subset
+"""images, or some of them"""
+
+
+def select(pixels: Pixels, rows: NDArray[np.int64]) -> Selection:
+    """The images of these rows, no pixel copied. Raises IndexError for a row that is not there."""
+    if isinstance(pixels, Ragged):
+        return pixels[rows]
+    if len(rows) and not (rows.min() >= 0 and rows.max() < len(pixels)):
+        raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(pixels)} images")
+    return Subset(pixels, rows)
 
 
 def lay_out(sizes: NDArray[np.int64], channels: int) -> NDArray[np.int64]:

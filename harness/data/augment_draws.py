@@ -60,6 +60,12 @@ PARAMETERS = 64
 """numbers drawn per image; more than are used yet, so that a new change needs no other numbers of the old ones"""
 
 
+def changes_anything(spec: Augment) -> bool:
+    """Whether any change is switched on."""
+    gated = spec.probability > 0 and any(getattr(spec, name) for name in GATED)
+    return gated or spec.policy != "none" or any((spec.hflip, spec.vflip, spec.erase))
+
+
 def draw(batch: int, generator: torch.Generator) -> Tensor:
     """(B, P) numbers in [0, 1), float32, on the CPU: all the randomness of one batch, whatever is switched on."""
     return torch.rand(batch, PARAMETERS, generator=generator)

@@ -1,39 +1,50 @@
-"""Images on their way to the network: one tensor of equal sizes, or images of their own sizes, padded batch by batch.
+"""Images on their way to the network: small sets whole on the device, larger ones batch by batch from the pixel store,
+and images of their own sizes padded batch by batch.
+
+Which of the first two it is changes no number: both give the same bytes for the same rows.
 
 An image of its own size is laid in the middle of a canvas whose sides are multiples of STRIDE; around it stands the
 training rows' mean grey level, which normalisation turns into 0: neutral. For scoring, a batch holds one size of
 canvas, which depends on the image alone, so what else is predicted with it changes nothing but the last digits of sums.
 For training, a batch holds images of similar sizes on the largest canvas among them.
 
-n: images, B: images of a batch, S, H, W: sides.
+n: images, B: images of a batch, S, H, W: sides. Batches are (B, channels, H, W) with the store's own order in memory:
+channels last.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.ragged import Pixels, Ragged
+from harness.ragged import Ragged, Selection, Subset
+from harness.train.memory import free_memory
 
 STRIDE = 32
 """what common networks divide an image's sides by"""
 WINDOW = 16
 """batches whose images are sorted by size together: more waste less padding, fewer shuffle better"""
+RESIDENT_SHARE = 0.25
+"""of a device's free memory that one set may take: a fold loads two sets, and network, activations and other workers
+need the rest; a quarter of what is left can be taken again and again without an end"""
+CHUNK_BYTES = 16 * 2**20
+"""pixels that are looked at together when statistics are taken"""
 
 
 @dataclass(frozen=True)
 class Square:
-    """n images of one size, on the device."""
+    """n images of one size, whole on the device."""
 
     x: Tensor
-    """(n, channels, S, S) uint8"""
+    """(n, S, S, channels) uint8"""
 
     def batch(self, rows: Tensor) -> Tensor:
         """(B, channels, S, S) uint8 on the device."""
-        return self.x[rows.to(self.x.device)]
+        return self.x[rows.to(self.x.device)].permute(0, 3, 1, 2)
 
     def epoch(self, order: Tensor, batch_size: int, seed: int) -> list[Tensor]:
         """An epoch's batches: the rows of `order` (n,), in which rows may be repeated, as they come."""
@@ -44,25 +55,56 @@ class Square:
 
 
 @dataclass(frozen=True)
+class Streamed:
+    """n images of one size, read from the pixel store batch by batch."""
+
+    pixels: Subset
+    device: str
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """(B, S, S, channels) uint8 in memory, pinned where it will go to a card."""
+        out = torch.empty((len(rows), *self.pixels.pixels.shape[1:]), dtype=torch.uint8, pin_memory=_pins(self.device))
+        self.pixels.gather(rows.numpy(), out.numpy())
+        return out
+
+    def batch(self, rows: Tensor) -> Tensor:
+        """(B, channels, S, S) uint8 on the device."""
+        return self.gather(rows).to(self.device).permute(0, 3, 1, 2)
+
+    def epoch(self, order: Tensor, batch_size: int, seed: int) -> list[Tensor]:
+        """As of Square."""
+        return batches(order, batch_size)
+
+    def in_order(self, batch_size: int) -> Sequence[Tensor]:
+        return torch.split(torch.arange(len(self.pixels)), batch_size)
+
+
+@dataclass(frozen=True)
 class Varied:
-    """n images of their own sizes, moved to the device batch by batch."""
+    """n images of their own sizes, padded and moved to the device batch by batch."""
 
     pixels: Ragged
     neutral: NDArray[np.uint8]
     """(channels,) what padding is filled with"""
     device: str
 
-    def batch(self, rows: Tensor) -> Tensor:
-        """(B, channels, H, W) uint8 on the device, H and W the largest canvas of these images."""
+    def gather(self, rows: Tensor) -> Tensor:
+        """(B, H, W, channels) uint8 in memory, H and W the largest canvas of these images."""
         own = self.pixels.sizes[rows.numpy()]
         height, width = canvas(own).max(axis=0).tolist()
-        out = np.empty((len(rows), height, width, self.pixels.channels), np.uint8)
+        shape = (len(rows), height, width, self.pixels.channels)
+        made = torch.empty(shape, dtype=torch.uint8, pin_memory=_pins(self.device))
+        out = made.numpy()
         out[:] = self.neutral
         for place, row in enumerate(rows.tolist()):
             h, w = own[place].tolist()
             top, left = (height - h) // 2, (width - w) // 2
             out[place, top : top + h, left : left + w] = self.pixels[row]
-        return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous().to(self.device)
+        return made
+
+    def batch(self, rows: Tensor) -> Tensor:
+        """(B, channels, H, W) uint8 on the device."""
+        return self.gather(rows).to(self.device).permute(0, 3, 1, 2)
 
     def epoch(self, order: Tensor, batch_size: int, seed: int) -> list[Tensor]:
         """An epoch's batches: the rows of `order` (n,), in which rows may be repeated, by similar sizes."""
@@ -75,19 +117,69 @@ class Varied:
         return [part for group in groups for part in torch.split(group, batch_size)]
 
 
-Images = Square | Varied
+Images = Square | Streamed | Varied
 
 
-def load_images(pixels: Pixels, mean: tuple[float, ...], device: str = "cpu") -> Images:
-    """mean: per channel of pixel / 255 over the training rows."""
+def load_images(pixels: Selection, mean: tuple[float, ...], device: str = "cpu", budget: int | None = None) -> Images:
+    """Images that are looked at many times.
+
+    mean: per channel of pixel / 255 over the training rows; budget: bytes up to which a set is held whole on the
+    device, RESIDENT_SHARE of what is free there when None.
+    """
+    if isinstance(pixels, Ragged):
+        return stream_images(pixels, mean, device)
+    if budget is None:
+        budget = int(RESIDENT_SHARE * free_memory(device))
+    if pixels.nbytes > budget:
+        return stream_images(pixels, mean, device)
+    whole = pixels.gather(np.arange(len(pixels))) if isinstance(pixels, Subset) else np.array(pixels, copy=True)
+    return Square(torch.from_numpy(whole).to(device))
+
+
+def stream_images(pixels: Selection, mean: tuple[float, ...], device: str = "cpu") -> Streamed | Varied:
+    """Images that are looked at once, or too many to be held: nothing is copied but the batch at hand."""
     if isinstance(pixels, Ragged):
         return Varied(pixels, np.round(np.array(mean) * 255).astype(np.uint8), device)
-    return Square(to_batch(pixels, device))
+    return Streamed(pixels if isinstance(pixels, Subset) else Subset(pixels, np.arange(len(pixels))), device)
 
 
-def to_batch(pixels: NDArray[np.uint8], device: str = "cpu") -> Tensor:
-    """(n, H, W, C) uint8 -> (n, C, H, W) uint8 on the device, contiguous."""
-    return torch.from_numpy(np.array(pixels, copy=True)).permute(0, 3, 1, 2).contiguous().to(device)
+def own_sizes(images: Images, rows: Tensor) -> Tensor | None:
+    """(B, 2) int64 on the CPU: height and width of a batch's images within their canvas; None where they fill it."""
+    return torch.from_numpy(images.pixels.sizes[rows.cpu().numpy()]) if isinstance(images, Varied) else None
+
+
+def to_input(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...], layout: torch.memory_format) -> Tensor:
+    """What a network is shown: (x - mean) / std per channel, float32 in the given memory layout.
+
+    x: (B, channels, H, W) uint8, or what augmentation makes of it: float32 in [0, 1].
+    """
+    scale, shift = _scale_and_shift(mean, std, 255.0 if x.dtype == torch.uint8 else 1.0, x.device)
+    return _laid_out(torch.addcmul(shift, x.float(), scale), layout)
+
+
+@lru_cache(maxsize=32)
+def _scale_and_shift(
+    mean: tuple[float, ...], std: tuple[float, ...], unit: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """(channels, 1, 1) each, kept: making them anew for each batch would wait for a card to finish all it has."""
+    with torch.inference_mode(False):  # for use in training, too
+        scale = torch.tensor([1 / (unit * s) for s in std], device=device)
+        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device)
+        return scale.view(-1, 1, 1), shift.view(-1, 1, 1)
+
+
+def _laid_out(x: Tensor, layout: torch.memory_format) -> Tensor:
+    """x in this layout, its strides included: with one channel every tensor passes for both layouts, and a convolution
+    that looks at the strides would choose by chance."""
+    x = x.contiguous(memory_format=layout)
+    if x.shape[1] > 1:
+        return x
+    h, w = x.shape[2:]
+    return x.as_strided(x.shape, (h * w, 1, w, 1) if layout == torch.channels_last else (h * w, h * w, w, 1))
+
+
+def _pins(device: str) -> bool:
+    return device.startswith("cuda")
 
 
 def canvas(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -141,14 +233,18 @@ def _no_single(parts: list[Tensor]) -> list[Tensor]:
     return parts
 
 
-def statistics(pixels: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of pixel / 255, over training rows only; padding takes no part."""
+def statistics(pixels: Selection) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of pixel / 255, over training rows only; padding takes no part.
+
+    Levels are counted, chunk by chunk, so the result does not depend on where the pixels are.
+    """
     if isinstance(pixels, Ragged):
-        counts = np.zeros((pixels.channels, 256), dtype=np.int64)
-        for row in range(len(pixels)):
-            counts += _histogram(pixels[row])
+        counts = sum((_histogram(pixels[row]) for row in range(len(pixels))), np.zeros((pixels.channels, 256)))
     else:
-        counts = _histogram(pixels)
+        some = pixels if isinstance(pixels, Subset) else Subset(pixels, np.arange(len(pixels)))
+        step = max(1, CHUNK_BYTES * len(some) // max(1, some.nbytes))
+        chunks = np.split(np.arange(len(some)), range(step, len(some), step))
+        counts = sum((_histogram(some.gather(chunk)) for chunk in chunks), np.zeros((some.pixels.shape[-1], 256)))
     levels = np.arange(256) / 255
     share = counts / counts.sum(1, keepdims=True)
     mean = share @ levels
@@ -156,6 +252,7 @@ def statistics(pixels: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def _histogram(x: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """(channels, 256) how often each level occurs in (..., channels)."""
-    return np.stack([np.bincount(x[..., c].ravel(), minlength=256) for c in range(x.shape[-1])])
+def _histogram(x: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(channels, 256) how often each level occurs in (..., channels); whole numbers."""
+    levels = torch.from_numpy(np.array(x, copy=not x.flags.writeable))  # torch counts bytes twice as fast as numpy
+    return np.stack([torch.bincount(levels[..., c].reshape(-1), minlength=256).numpy() for c in range(x.shape[-1])])

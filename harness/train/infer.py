@@ -3,25 +3,19 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from harness.models.network import Network
-from harness.ragged import Pixels
+from harness.ragged import Selection
 from harness.records import Progress
 from harness.train.checkpoint import FoldMeta
-from harness.train.images import load_images
-
-
-def normalize(x_BCHW: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """(x - mean) / std per channel, for x in [0, 1]."""
-    shape = (1, -1, 1, 1)
-    return (x_BCHW - x_BCHW.new_tensor(mean).view(shape)) / x_BCHW.new_tensor(std).view(shape)
+from harness.train.images import stream_images, to_input
+from harness.train.prefetch import prefetched
 
 
 def infer(
     network: Network,
     meta: FoldMeta,
-    pixels: Pixels,
+    pixels: Selection,
     device: str = "cpu",
     batch_size: int = 64,
     progress: Progress | None = None,
@@ -31,12 +25,11 @@ def infer(
     network.to(memory_format=torch.channels_last)
     logits = np.empty((len(pixels), len(meta.classes)), np.float32)
     embeddings = np.empty((len(pixels), network.embedding_size), np.float32)
-    images, done = load_images(pixels, meta.mean, device), 0
+    images, done = stream_images(pixels, meta.mean, device), 0
     with torch.inference_mode():
-        for rows in images.in_order(batch_size):
-            x = normalize(images.batch(rows).float() / 255, meta.mean, meta.std)
-            out, embedding = network.embed(x.contiguous(memory_format=torch.channels_last))
-            batch = rows.numpy()
+        for rows, x in prefetched(images, images.in_order(batch_size)):
+            out, embedding = network.embed(to_input(x, meta.mean, meta.std, torch.channels_last))
+            batch = rows.cpu().numpy()
             logits[batch], embeddings[batch] = out.float().cpu().numpy(), embedding.float().cpu().numpy()
             done += len(rows)
             if progress:
