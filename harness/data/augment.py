@@ -63,4 +63,4 @@ def apply(x_BCHW: Tensor, u_BP: Tensor, spec: Augment, sizes: Tensor | None = No
         x = on_rows(x, deviation, seeded, None, lambda part, value, _: add_noise(part, *value.unbind(1))).clamp_(0, 1)
     if (erased := amount.get("erase")) is not None:
         x = erase(x, erased, u_BP, area)
-    return x if area is None else torch.where(area.inside, x, x_BCHW)
+    return x if area is None else torch.lerp(x_BCHW, x, area.inside)  # exact at 0 and 1

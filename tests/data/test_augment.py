@@ -81,6 +81,13 @@ def test_a_batch_is_its_images_one_by_one(name, channels):
     torch.testing.assert_close(apply(x, u, ALONE[name]), alone, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ALONE)
+def test_the_order_in_memory_changes_nothing(name):
+    x, u = pictures(7, 3), draw(7, generator(1))
+    last = x.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(apply(last, u, ALONE[name]), apply(x, u, ALONE[name]), rtol=0, atol=1e-6)
+
+
 def test_the_split_into_batches_changes_nothing():
     x, one, other = pictures(8, 3), generator(4), generator(4)
     parts = [augment(x[a:b], EVERYTHING, one) for a, b in ((0, 3), (3, 8))]
