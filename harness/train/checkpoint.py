@@ -19,6 +19,7 @@ from torch import Tensor
 from harness.errors import HarnessError
 from harness.home import write_bytes
 from harness.models.network import Network, build_network
+from harness.models.weights import load_tensors
 from harness.study.dataset import Decode
 from harness.study.training import Model
 from harness.train.reading import mark
@@ -89,7 +90,7 @@ def load_fold(path: Path, device: str = "cpu") -> tuple[Network, FoldMeta]:
     decode = Decode.model_validate(meta.decode)
     network = build_network(model, len(meta.classes), decode.channels, decode.side, seed=0)
     with safetensors.safe_open(str(path), framework="pt") as file:
-        network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        load_tensors(network, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     return network.to(device).eval(), meta
 
 
