@@ -123,7 +123,7 @@ def check_optimizer(name: str) -> None:
     usable = sorted({*TORCH, *(other for other, reason in reasons.items() if not reason)})
     if name not in reasons:
         raise RequestError(
-            f"optim.name: there is no optimiser {name}.{nearest(name, usable)} All there are: {', '.join(usable)}."
+            f"optim.name: there is no optimiser {name}.{nearest(name.lower(), usable)} All there are: {', '.join(usable)}."
         )
     if reasons[name]:
         raise RequestError(f"optim.name: {name} {reasons[name]}.{nearest(name, usable)} Or adamw, sgd, lamb, lion.")

@@ -282,7 +282,7 @@ def test_each_optimiser_trains_and_resumes_bit_for_bit(name: str) -> None:
         ("kron", "more than tensors"),
         ("adammw", "Did you mean adamw"),
         ("lookahead_adam", "there is no optimiser lookahead_adam"),
-        ("AdamW", "there is no optimiser AdamW"),
+        ("AdamW", "there is no optimiser AdamW. Did you mean adamw"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_its_reason(name: str, reason: str) -> None:
