@@ -180,6 +180,11 @@ def about(backbone: Backbone) -> dict[str, Any]:
     return found
 
 
+def family(backbone: Backbone) -> str:
+    """The module of the library that defines it."""
+    return str(_library(backbone).family(backbone.model))
+
+
 def groups(network: nn.Module, names: list[str], coarse: bool) -> list[float]:
     """For each name of a tensor or module a number that rises from the input to the head; inf: part of the head.
 
