@@ -115,3 +115,7 @@ def _time_steps(network: nn.Module, x: torch.Tensor, y: torch.Tensor, precision:
             torch.cuda.synchronize()
     network.zero_grad(set_to_none=True)
     return time.perf_counter() - start
+
+
+def forward_of(network: nn.Module, precision: Precision) -> nn.Module:
+    return network
