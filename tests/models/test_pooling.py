@@ -75,7 +75,7 @@ def test_the_tokens_of_a_torchvision_transformer():
         assert network.embed(torch.zeros(2, 3, 64, 64))[1].shape == (2, 768)
 
 
-@pytest.mark.parametrize("name", ["torchvision/vgg11", "hiera_tiny_224"])
+@pytest.mark.parametrize("name", ["torchvision/vgg11", "pit_ti_224"])
 def test_what_cannot_be_pooled_is_refused(name):
     with pytest.raises(RequestError, match=r"model.pooling: gem: .*model.pooling=native"), torch.device("meta"):
         build_network(Model(backbone=name, pooling="gem"), 2, 3, 224, 0)
