@@ -40,8 +40,8 @@ class Place:
     """finished folds: fold_0/, fold_1/, ..."""
     running: Path
     """the resume state of the running fold; removed at the end"""
-    start: Path | None = None
-    """the artifacts of the earlier trial whose fold k fold k starts from"""
+    start: tuple[Path, ...] = ()
+    """for each fold the checkpoint of an earlier study that it starts from; none where weights are not a study's"""
 
 
 def cross_validate(
@@ -98,7 +98,7 @@ def _run_fold(
     held_out = data.folds.held_out_rows(fold)
     fold_data = _fold_data(spec, data, fold)
     resume = ResumeState(place.running / f"fold_{fold}.pt")
-    start = place.start / f"fold_{fold}" / "weights.safetensors" if place.start else None
+    start = place.start[fold] if place.start else None
     fitted = fit_fold(spec, fold_data, device, precision, resume, on_epoch, start)
     meta = FoldMeta(
         study=place.study,
