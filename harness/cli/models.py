@@ -110,18 +110,14 @@ def show_(
 
 def describe(name: str) -> dict[str, Any]:
     """What `harness models show --json` prints. Raises RequestError."""
-    import torch
-
     from harness.models.backbones import about, resolve, weight_tags
-    from harness.models.network import build_network
+    from harness.models.network import outline
     from harness.models.stages import stages
-    from harness.study.training import Model
 
     backbone = resolve(name)
     facts = about(backbone)
     size = int(facts["input"][-1])
-    with torch.device("meta"):  # nothing is computed: counts and shapes are all that is asked for
-        network = build_network(Model(backbone=name), 2, 3, size, seed=0)
+    network = outline(name, 2, 3, size)
     found = stages(network)
     total = sum(stage.parameters for stage in found)
     left = [total - sum(stage.parameters for stage in found[:level]) for level in range(len(found))]

@@ -62,23 +62,20 @@ def known_rows() -> list[Row]:
 
 def measure(name: str) -> Row | None:
     """The row of one backbone, built on the meta device. None where it gives no embedding."""
-    import torch
-
     from harness.errors import RequestError
-    from harness.models import backbones
+    from harness.models.backbones import about, family, resolve, weight_tags
+    from harness.models.network import outline
 
-    backbone = backbones.resolve(name)
-    tags = backbones.weight_tags(backbone)
-    facts = backbones.about(backbone)
+    backbone = resolve(name)
+    tags, facts = weight_tags(backbone), about(backbone)
     size = int(facts["input"][-1])
     try:
-        with torch.device("meta"):
-            network, _, embedding = backbones.build_backbone(name, "none", 3, size)
+        network = outline(name, 1, 3, size)
     except RequestError:
         return None
-    parameters = sum(parameter.numel() for parameter in network.parameters())
+    parameters = sum(parameter.numel() for parameter in network.backbone.parameters())
     license_ = str(facts["license"]) if tags else ""
-    return Row(name, backbones.family(backbone), parameters, embedding, size, license_, tags[0] if tags else "")
+    return Row(name, family(backbone), parameters, network.embedding_size, size, license_, tags[0] if tags else "")
 
 
 def main() -> None:
