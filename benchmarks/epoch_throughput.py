@@ -20,8 +20,9 @@ from harness.models.network import build_network
 from harness.study.load import build_spec
 from harness.study.spec import Spec
 from harness.train.checkpoint import ResumeState
+from harness.train.fastest import choose_precision
 from harness.train.loop import FoldData, fit_fold
-from harness.train.precision import Precision, choose_precision
+from harness.train.precision import Precision
 
 AUGMENT = {"hflip": 0.5, "rotate": 15.0, "translate": 0.1, "brightness": 0.2, "noise": 0.05}
 

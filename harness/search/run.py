@@ -37,7 +37,7 @@ from harness.study.load import Study, spec_hash
 from harness.study.space import Choice, fill, flatten
 from harness.train.crossval import pooled_predictions
 from harness.train.devices import parse_devices
-from harness.train.precision import choose_precision
+from harness.train.fastest import choose_precision
 
 if TYPE_CHECKING:
     import optuna
