@@ -1,9 +1,11 @@
 """A study killed again and again (kill -9) and continued with the same command, beside one left alone.
 
-Both run the real command line in homes of their own. `ratio` is the share of trials whose state, parameters, scores
-and every checkpoint byte are equal; the goal is all of them.
+Both run the real command line in homes of their own, with everything switched on that has a state: averaged weights,
+gradual unfreezing, a schedule that looks back, a choice of epoch, balanced sampling, mixup, dropout, accumulation.
+`ratio` is the share of trials whose state, parameters, scores and every byte of checkpoints and out-of-fold predictions
+are equal; the goal is all of them.
 
-    python -m benchmarks.kill_resume [--kills 5] [--trials 4] [--json]
+    python -m benchmarks.kill_resume [--kills 20] [--trials 4] [--json]
 """
 
 import hashlib
@@ -21,6 +23,21 @@ from harness.home import Home
 from harness.ledger import read_trials
 from harness.records import TrialRecord
 
+STATEFUL = {
+    "train.precision": "fp32",
+    "train.ema": 0.95,
+    "train.freeze": 2,
+    "train.unfreeze_every": 2,
+    "train.select": "inner",
+    "train.sampling": "balanced",
+    "train.accumulate": 2,
+    "optim.schedule": "plateau",
+    "optim.plateau_epochs": 1,
+    "optim.layer_decay": 0.8,
+    "augment.mixup": 0.2,
+    "augment.cutmix": 1.0,
+    "model.dropout": 0.2,
+}
 START_SECONDS = 8.0
 """a process spends about this long on imports before it trains on; killed earlier, it would never get anywhere"""
 
@@ -37,7 +54,8 @@ def start(home: Path, options: list[str]) -> "subprocess.Popen[bytes]":
 
 def digests(home: Home, trial: TrialRecord) -> list[str]:
     folder = home.run_artifacts("lr_aug_sweep", trial.run_id)
-    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("fold_*/weights.safetensors"))]
+    files = [path for name in ("weights.safetensors", "predictions.parquet") for path in folder.glob(f"fold_*/{name}")]
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)]
 
 
 def told(trial: TrialRecord) -> str:
@@ -48,13 +66,13 @@ def told(trial: TrialRecord) -> str:
 
 def main() -> None:
     parser = arguments(__doc__ or "")
-    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--trials", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     sets = ["--set", f"search.trials={options.trials}", "--set", f"train.epochs={options.epochs}"]
-    sets += ["--set", "train.precision=fp32"]
+    sets += [part for key, value in STATEFUL.items() for part in ("--set", f"{key}={value}")]
     draw = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
         calm, hurt = Path(folder) / "calm", Path(folder) / "hurt"

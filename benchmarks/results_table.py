@@ -94,7 +94,8 @@ def commit_of(home: Home, study: str) -> str:
 
 
 def model_row(name: str, row: dict[str, Any], metric: str) -> dict[str, Any]:
-    return {"model": name, "oof": row["oof"][metric], "test": row["test"][metric]}
+    optimistic = row.get("optimistic", False)
+    return {"model": name, "oof": row["oof"][metric], "test": row["test"][metric], "optimistic": optimistic}
 
 
 def numbers(node: dict[str, Any]) -> dict[str, float]:
@@ -114,7 +115,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             f"{row['development']} + {row['test_images']} test{grouped}" if first else "",
             str(row["folds"]) if first else "",
             row["model"],
-            interval(Interval(**numbers(row["oof"]))),
+            interval(Interval(**numbers(row["oof"]))) + (" (optimistic)" if row["optimistic"] else ""),
             interval(Interval(**numbers(row["test"]))),
             delta(row["delta"]),
             row["commit"] if first else "",

@@ -63,6 +63,11 @@ def audit_tags(record: StudyRecord) -> dict[str, str]:
     return {"harness.audit_hash": record.audit_hash, "harness.findings": said or "none"}
 
 
+def is_optimistic(tree: dict[str, Any]) -> bool:
+    """Whether a study's folds pick their epoch on the very rows that they are scored on."""
+    return bool(tree.get("train", {}).get("select") == "scored_fold")
+
+
 def require_study(home: Home, name: str | None) -> StudyRecord:
     """The named study, or the newest completed one. Raises RequestError when there is none."""
     studies = list_studies(home)

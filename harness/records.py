@@ -102,6 +102,11 @@ class EpochReport:
     lr: float
     seconds: float
     images: int
+    inner_loss: float | None = None
+    """on the inner part of the training rows, where one chooses the epoch"""
+    inner: dict[str, float] | None = None
+    parts: int = 1
+    """pieces that a batch is computed in; more than one where memory did not suffice"""
 
 
 @dataclass(frozen=True)
@@ -152,3 +157,5 @@ class TrialRecord:
     """the search metric of each finished fold, in fold order"""
     reason: str = ""
     seconds: float = 0.0
+    optimistic: bool = False
+    """whether each fold's epoch was picked on the very rows that it is scored on (train.select: scored_fold)"""

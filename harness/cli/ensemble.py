@@ -80,7 +80,7 @@ def _document(about: Mapping[str, Any], rows: Any, members: list[int]) -> dict[s
 def _show_scores(document: Mapping[str, Any]) -> None:
     """The table and the two comparisons, from plain JSON data."""
     from harness.cli.tables import is_higher_better, numbers_of, scores_table
-    from harness.cli.words import difference
+    from harness.cli.words import OPTIMISTIC, difference
     from harness.records import Difference
 
     metric, method = document["metric"], document["method"]
@@ -88,6 +88,8 @@ def _show_scores(document: Mapping[str, Any]) -> None:
     members = ", ".join(str(number) for number in document["members"])
     show(f"study {document['study']}: {method} of trial{'s' if len(document['members']) > 1 else ''} {members}\n")
     show(scores_table(document["scores"], metric, results().width))
+    if any(row.get("optimistic", False) for row in document["scores"]):
+        show(f"\n{OPTIMISTIC}")
     show(f"\n{method} minus the others, {metric} on the test split, paired by group:")
     others = {"best single": "delta_vs_single", "simple mean": "delta_vs_mean"}
     for other, name in others.items():

@@ -109,7 +109,7 @@ def absorb(picture: Picture, event: Event, now: float) -> str | None:
 
 def _oof(record: TrialRecord, metric: str) -> str:
     found = record.oof.get(metric)
-    return number(found.value if found else None)
+    return number(found.value if found else None) + (" (optimistic)" if record.optimistic else "")
 
 
 def _data_line(event: DataReady) -> str:

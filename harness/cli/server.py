@@ -134,15 +134,17 @@ def _show_pages(home: Home, address: str) -> None:
 
 def _give_views(address: str, study: "StudyRecord") -> str | None:
     """Put the views of a study on its experiment's page. Returns the experiment's id, None where there is no such."""
+    from harness.ledger import is_optimistic
     from harness.study.space import find_ranges
     from harness.track.views import study_tags
 
+    metric, varied = study.tree["search"]["metric"], list(find_ranges(study.tree))
     query = urllib.parse.urlencode({"experiment_name": study.name})
     try:
         found = _ask(f"{address}/api/2.0/mlflow/experiments/get-by-name?{query}")
         number = str(found["experiment"]["experiment_id"])
         known = {tag["key"]: tag["value"] for tag in found["experiment"].get("tags", [])}
-        for key, value in study_tags(study.tree["search"]["metric"], list(find_ranges(study.tree))).items():
+        for key, value in study_tags(metric, varied, is_optimistic(study.tree)).items():
             if known.get(key) != value:
                 body = {"experiment_id": number, "key": key, "value": value}
                 _ask(f"{address}/api/2.0/mlflow/experiments/set-experiment-tag", body)

@@ -130,20 +130,23 @@ def _trial_document(trial: "TrialRecord") -> dict[str, Any]:
         "seconds": trial.seconds,
         "run_id": trial.run_id,
         "reason": trial.reason or None,
+        "optimistic": trial.optimistic,
     }
 
 
 def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]") -> None:
     from harness.cli.tables import ranked, trials_table
-    from harness.cli.words import interval
+    from harness.cli.words import OPTIMISTIC, interval
 
     metric = record.tree["search"]["metric"]
     show(trials_table(trials, metric, results().width))
     complete = [trial for trial in trials if trial.state == "complete"]
+    if any(trial.optimistic for trial in complete):
+        show(f"\n{OPTIMISTIC}")
     if not complete:
         return
     best = ranked(trials, metric)[0]
-    said = f"trial {best.number}, out-of-fold {metric} {interval(best.oof.get(metric))}"
+    said = f"trial {best.number}, out-of-fold {metric} {interval(best.oof.get(metric), best.optimistic)}"
     if len(trials) == 1:
         show(f"\nOne trial: {said}. The number to report is the test split's:")
     else:
@@ -212,7 +215,8 @@ def _study_row(home: "Home", name: str, path: Path | None, record: "StudyRecord 
     best = next((trial for trial in ranked(trials, metric) if trial.state == "complete"), None)
     row.update(state=record.state, done=sum(trial.state != "running" for trial in trials))
     if best is not None:
-        row["best"] = f"{metric} {number(best.oof[metric].value)} (trial {best.number})"
+        said = ", optimistic" if best.optimistic else ""
+        row["best"] = f"{metric} {number(best.oof[metric].value)} (trial {best.number}{said})"
     return row
 
 

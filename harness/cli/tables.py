@@ -100,7 +100,7 @@ def trials_table(trials: Sequence[TrialRecord], metric: str, width: int) -> Tabl
                 str(trial.number),
                 *(value(trial.params[name]) if name in trial.params else "-" for name in own),
                 _switches(rest),
-                cv if trial.state == "complete" else "-",
+                (cv + "*" * trial.optimistic) if trial.state == "complete" else "-",
                 _outcome(trial, metric),
                 number(trial.seconds, 0),
             ]
@@ -136,7 +136,7 @@ def _switches(params: Mapping[str, Any]) -> str:
 
 def _outcome(trial: TrialRecord, metric: str) -> str:
     if trial.state == "complete":
-        return interval(trial.oof.get(metric))
+        return interval(trial.oof.get(metric), trial.optimistic)
     if trial.state == "pruned":
         return f"pruned after {plural(len(trial.fold_values), 'fold')}"
     reason = trial.reason.strip().splitlines()
@@ -153,7 +153,7 @@ def scores_table(rows: Sequence[Mapping[str, Any]], metric: str, width: int) -> 
     body = []
     for row in rows:
         oof, test = (Interval(**numbers_of(row[part][metric])) for part in ("oof", "test"))
-        body.append([row["name"], row["kind"], interval(oof), interval(test)])
+        body.append([row["name"], row["kind"], interval(oof, row.get("optimistic", False)), interval(test)])
     return table(["model", "kind", f"{metric} out-of-fold", f"{metric} test [95%]"], body, width=width)
 
 

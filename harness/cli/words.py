@@ -8,6 +8,10 @@ from harness.records import Difference, Interval
 
 BELIEVABLE_P = 0.05
 """below this, a difference is called one"""
+OPTIMISTIC = (
+    "* optimistic: each fold's epoch was picked on the very rows that it is scored on (train.select: scored_fold). "
+    "Such a number is no estimate; set train.select to last or inner for one."
+)
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -17,13 +21,14 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}f}"
 
 
-def interval(found: Interval | None) -> str:
-    """0.842 [0.801, 0.880]"""
+def interval(found: Interval | None, optimistic: bool = False) -> str:
+    """0.842 [0.801, 0.880]; with a star where it is optimistic"""
     if found is None or not math.isfinite(found.value):
         return "-"
+    star = "*" if optimistic else ""
     if not (math.isfinite(found.lo) and math.isfinite(found.hi)):
-        return number(found.value)
-    return f"{number(found.value)} [{number(found.lo)}, {number(found.hi)}]"
+        return number(found.value) + star
+    return f"{number(found.value)} [{number(found.lo)}, {number(found.hi)}]{star}"
 
 
 def p_value(p: float) -> str:

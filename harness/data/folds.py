@@ -74,6 +74,36 @@ def make_folds(
     return folds
 
 
+def draw_part(
+    y: Ints, groups: NDArray[np.str_], share: float, seed: int, classes: tuple[str, ...]
+) -> NDArray[np.bool_]:
+    """(n,) whole groups that hold about `share` of the rows, drawn so that class shares are kept.
+
+    y: (n,) or multi-label (n, C); groups: (n,). A class that has two groups or more is in both parts where that can be.
+    Raises RequestError when all rows are of one group.
+    """
+    of_row = _by_appearance(groups)
+    columns, names, _ = _columns(y, classes)
+    counts = np.zeros((int(of_row.max(initial=-1)) + 1, len(names)), dtype=np.int64)
+    np.add.at(counts, of_row, columns)
+    if len(counts) < 2:
+        raise RequestError("train.select: inner: the training rows are one single group. Set train.select: last.")
+    shares, seed = np.array([share, 1 - share]), derive_seed(seed, "part")
+    wanted = ((counts > 0).sum(axis=0) >= 2).astype(np.int64)
+    for need in (np.tile(wanted, (2, 1)), np.zeros((2, len(names)), dtype=np.int64)):
+        try:
+            drawn = np.asarray(_deal(counts, shares, need, seed, False, names) == 0)
+            break
+        except RequestError:  # groups of several classes cannot always be dealt so that each part has each class
+            continue
+    rows = np.bincount(of_row)
+    if not drawn.any():
+        drawn[np.argmin(rows)] = True
+    if drawn.all():
+        drawn[np.argmax(rows)] = False
+    return np.asarray(drawn[of_row])
+
+
 def _columns(y: Ints, classes: tuple[str, ...]) -> tuple[Ints, tuple[str, ...], Ints]:
     """(N, F) what is balanced, 0 or 1 for each row; its names (F,); (F,) 1 where every part needs one, else 0.
 

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.data.augment import apply, draw
+from harness.data.augment import apply
+from harness.data.augment_draws import draw
 from harness.seeds import derive_seed
 from harness.study.load import Study
 from harness.study.space import extremes

@@ -148,11 +148,12 @@ def _score(
     rows = data.folds.test_rows()
     development = Rows(table.y, table.groups, per_group)
     test = Rows(data.dataset.y[rows], data.dataset.groups[rows], per_group)
+    optimistic = any(member.trial.optimistic for member in members)
     scored = []
     for done, candidate in enumerate(candidates, start=1):
         # stage 1 has scored these very out-of-fold predictions of the single members
         stage_1 = members[done - 1].trial.oof if done <= len(members) else None
-        scored.append(score_row(candidate, development, test, seed, stage_1))
+        scored.append(score_row(candidate, development, test, seed, stage_1, optimistic))
         report("intervals", done, len(candidates))
     single = candidates[best_single(scored, metric)]
     return EnsembleResult(
@@ -259,6 +260,7 @@ def _log(home: Home, study: StudyRecord, result: EnsembleResult, folder: Path, t
         "harness.folds_hash": study.folds_hash,
         "harness.commit": commit(),
         **audit_tags(study),
+        **({"harness.optimistic": "true"} if result.rows[-1].optimistic else {}),
     }
     params = {"ensemble.method": result.method, "ensemble.top": top, "ensemble.members": numbers, "ensemble.seed": seed}
     log_run(

@@ -27,6 +27,8 @@ class ScoreRow:
     """pooled over the development rows, by metric"""
     test: dict[str, Interval]
     """on the held-out test split, by metric"""
+    optimistic: bool = False
+    """whether the members' epochs were picked on the rows of `oof`; the test split's scores are not touched by that"""
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,18 @@ class Rows:
 
 
 def score_row(
-    found: Predictions, development: Rows, test: Rows, seed: int, known: dict[str, Interval] | None = None
+    found: Predictions,
+    development: Rows,
+    test: Rows,
+    seed: int,
+    known: dict[str, Interval] | None = None,
+    optimistic: bool = False,
 ) -> ScoreRow:
     """`known`: the out-of-fold scores, where these very predictions have been scored before."""
     if known is None or not set(METRICS) <= set(known):
         known = all_intervals(development.y, found.oof, development.groups, seed, development.per_group)
     on_test = all_intervals(test.y, found.test, test.groups, seed, test.per_group)
-    return ScoreRow(found.name, found.kind, known, on_test)
+    return ScoreRow(found.name, found.kind, known, on_test, optimistic)
 
 
 def best_single(rows: list[ScoreRow], metric: str) -> int:

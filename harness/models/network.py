@@ -1,31 +1,61 @@
-"""The network of a fold: a backbone with its pooling, dropout and a linear head. It must not know data or training."""
+"""The network of a fold: a backbone with its pooling, dropout and a head. It must not know data or training."""
+
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from harness.errors import RequestError
-from harness.models.backbones import build_backbone
+from harness.models.backbones import build_backbone, embed
+from harness.models.pooling import PooledFeatures
+from harness.models.start import is_fold_checkpoint, load_start
+from harness.models.weights import kind_of
 from harness.study.training import Model
 
 
 class Network(nn.Module):
     """x_BCHW -> logits (B, C); `embed` also gives the penultimate embedding (B, D)."""
 
-    def __init__(self, backbone: nn.Module, embedding_size: int, classes: int, dropout: float) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        embedding_size: int,
+        classes: int,
+        dropout: float,
+        pool: PooledFeatures | None = None,
+        hidden: int = 0,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.embedding_size = embedding_size
+        self.classes = classes
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(embedding_size, classes)
+        self.head = _linear(embedding_size, classes) if hidden == 0 else _mlp(embedding_size, hidden, classes)
+        self.pool = pool
+
+    def _embedding(self, x_BCHW: Tensor) -> Tensor:
+        return embed(self.backbone, self.pool, x_BCHW)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.dropout(self.backbone(x_BCHW).flatten(1)))
+        logits: Tensor = self.head(self.dropout(self._embedding(x_BCHW)))
         return logits
 
     def embed(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """(logits (B, C), embedding (B, D)) from one pass."""
-        embedding = self.backbone(x_BCHW).flatten(1)
+        embedding = self._embedding(x_BCHW)
         return self.head(self.dropout(embedding)), embedding
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    nn.init.trunc_normal_(layer.weight, std=0.02)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """The hidden layer keeps torch's start, which is made for its width."""
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), _linear(hidden, outputs))
 
 
 def require_any_size(network: Network, backbone: str, channels: int) -> None:
@@ -45,12 +75,32 @@ def require_any_size(network: Network, backbone: str, channels: int) -> None:
         network.train(training)
 
 
-def build_network(model: Model, classes: int, channels: int, size: int, seed: int) -> Network:
-    """The network of a spec, its new weights drawn from `seed` alone. Raises RequestError when parts do not fit."""
+def build_network(
+    model: Model,
+    classes: int,
+    channels: int,
+    size: int,
+    seed: int,
+    start: Path | None = None,
+    class_names: tuple[str, ...] = (),
+) -> Network:
+    """The network of a spec, its new weights drawn from `seed` alone. Raises RequestError when parts do not fit.
+
+    `start` is the fold checkpoint that model.weights: study:NAME comes to; the head starts from it, too, where its
+    classes are `class_names`.
+    """
+    weights = model.weights
+    if start is None and kind_of(weights) == "study":
+        raise RequestError(f"model.weights: {weights} says where each fold starts, and no fold is given here.")
+    if start is None and kind_of(weights) == "file" and is_fold_checkpoint(Path(weights).expanduser()):
+        start = Path(weights).expanduser()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        backbone, embedding_size = build_backbone(model.backbone, model.weights, channels, size, model.drop_path)
-        network = Network(backbone, embedding_size, classes, model.dropout)
-        nn.init.trunc_normal_(network.head.weight, std=0.02)
-        nn.init.zeros_(network.head.bias)
+        backbone, pool, embedding_size = build_backbone(
+            model.backbone, "none" if start else weights, channels, size, model.drop_path, model.pooling
+        )
+        hidden = model.hidden if model.head == "mlp" else 0
+        network = Network(backbone, embedding_size, classes, model.dropout, pool, hidden)
+    if start is not None:
+        load_start(network, start, class_names)
     return network

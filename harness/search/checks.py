@@ -7,7 +7,7 @@ from harness.data.prepare import Prepared
 from harness.errors import RequestError
 from harness.home import Home
 from harness.ledger import StudyRecord
-from harness.models.backbones import check_weights_file, resolve
+from harness.models.backbones import check_weights, resolve
 from harness.models.network import Network, build_network, require_any_size
 from harness.records import Dataset
 from harness.study.load import Study, differences, spec_hash
@@ -34,12 +34,16 @@ def _build(study: Study, values: dict[str, Any], dataset: Dataset) -> Network:
 
 def check_backbones(study: Study) -> None:
     """Names and files alone: fast enough to come before any data is read."""
-    range_ = study.space.get("model.backbone")
-    for name in range_.options if isinstance(range_, Choice) else [study.spec.model.backbone]:
-        resolve(str(name))
-    weights = study.space.get("model.weights")
-    for file in weights.options if isinstance(weights, Choice) else [study.spec.model.weights]:
-        check_weights_file(str(file))
+    for name in _options(study, "backbone"):
+        resolve(name)
+        for weights in _options(study, "weights"):
+            check_weights(name, weights)
+
+
+def _options(study: Study, key: str) -> list[str]:
+    """Every value that model.KEY can take."""
+    range_ = study.space.get(f"model.{key}")
+    return [str(v) for v in range_.options] if isinstance(range_, Choice) else [str(getattr(study.spec.model, key))]
 
 
 def check_disk(study: Study, home: Home, dataset: Dataset, trials: int) -> None:

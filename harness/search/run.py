@@ -24,7 +24,16 @@ from harness.events import (
     Working,
 )
 from harness.home import Home, is_done, lock
-from harness.ledger import StudyRecord, audit_tags, read_study, read_trial, read_trials, write_study, write_trial
+from harness.ledger import (
+    StudyRecord,
+    audit_tags,
+    is_optimistic,
+    read_study,
+    read_trial,
+    read_trials,
+    write_study,
+    write_trial,
+)
 from harness.metrics import METRICS
 from harness.records import TrialRecord, TrialResult
 from harness.search import checks
@@ -115,7 +124,7 @@ class Driver:
         self.records = {record.number: record for record in read_trials(home, study.name)}
         self.optuna: optuna.Study = open_optuna(home, study.name, self.search)
         self.tracking: Tracking = Tracking(home, study.name, study.spec.description)
-        self.tracking.tag_study(study_tags(self.search.metric, list(study.space)))
+        self.tracking.tag_study(study_tags(self.search.metric, list(study.space), is_optimistic(study.tree)))
         self.running: dict[int, optuna.Trial] = {}
         self.folds: dict[int, list[float]] = {}
         self.seconds: dict[int, float] = {}
@@ -267,8 +276,10 @@ class Driver:
                 "harness.precision": precision,
                 **audit_tags(self.record),
             }
+            optimistic = is_optimistic(tree)
+            tags |= {"harness.optimistic": "true"} if optimistic else {}
             run_id = self.tracking.start_trial(number, tags, flatten(tree))
-            record = TrialRecord(number, "running", params, run_id)
+            record = TrialRecord(number, "running", params, run_id, optimistic=optimistic)
             write_trial(self.home, self.study.name, record)
         self.records[number], self.folds[number], self.seconds[number] = record, [], 0.0
         artifacts = self.home.run_artifacts(self.study.name, record.run_id)

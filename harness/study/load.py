@@ -15,7 +15,7 @@ import yaml
 from harness.errors import RequestError, nearest
 from harness.study.dataset import Data
 from harness.study.part import Part
-from harness.study.space import Range, Space, extremes, fill, find_ranges, flatten
+from harness.study.space import Choice, Range, Space, extremes, fill, find_ranges, flatten
 from harness.study.spec import Spec
 
 SHIPPED = (Path(__file__).parents[1] / "studies", Path(__file__).parents[2] / "studies")
@@ -134,6 +134,12 @@ def check_study(tree: dict[str, Any], place: str) -> Study:
     for name, range_ in space.items():
         for value in extremes(range_):
             build_spec(fill(tree, {**first, name: value}), place)
+    chosen = space.get("train.select")
+    if isinstance(chosen, Choice) and "scored_fold" in chosen.options:
+        raise RequestError(
+            f"{place}: train.select: scored_fold cannot be searched: it picks by the scores that the search "
+            "compares, so it would win. Write it as the one value of a study of its own, or leave it out."
+        )
     if not space and spec.search.trials > 1:
         raise RequestError(
             f"{place}: nothing is searched, so {spec.search.trials} trials would all be the same. "

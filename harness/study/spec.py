@@ -67,6 +67,8 @@ class Spec(Part):
             raise ValueError("train.ema and train.swa both average the weights: set one of them to 0")
         if train.patience and train.select == "last":
             raise ValueError("train.patience stops by train.select's choice of epoch: set train.select: inner as well")
+        if train.swa and train.select != "last":
+            raise ValueError("train.swa keeps an average of the last epochs: set train.select: last")
         if train.unfreeze_every and not train.freeze:
             raise ValueError("train.unfreeze_every: nothing is frozen: set train.freeze as well")
         return self

@@ -14,18 +14,22 @@ TAG = "mlflow.sharedViewState."
 """the tag's name is this and the view's key"""
 
 
-def study_tags(metric: str, varied: Sequence[str]) -> dict[str, str]:
-    """Tags of a study's experiment: one per view. `varied`: the parameters that the study varies, by dotted name."""
+def study_tags(metric: str, varied: Sequence[str], optimistic: bool = False) -> dict[str, str]:
+    """Tags of a study's experiment: one per view. `varied`: the parameters that the study varies, by dotted name;
+    `optimistic`: whether its folds pick their epoch on the rows they are scored on, which is then a column."""
     interval = ["", "_lo", "_hi"]
     # A table sorted by test scores would invite a choice by them: both views are sorted by out-of-fold scores.
+    marks = [_column("tags", "harness.optimistic")] if optimistic else []
     trials = [
         _column("tags", "harness.state"),
+        *marks,
         *(_column("metrics", f"oof/{metric}{end}") for end in interval),
         *(_column("metrics", f"cv/{metric}{end}") for end in ("", "_se")),
         *(_column("params", name) for name in sorted(varied, key=_augmentation_last)),
         _column("metrics", "cost/seconds"),
     ]
     ensembles = [
+        *marks,
         *(_column("params", f"ensemble.{name}") for name in ("method", "members")),
         _column("metrics", f"oof/{metric}"),
         *(_column("metrics", f"test/{metric}{end}") for end in interval),

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from harness import metrics
 from harness.columns import to_column
+from harness.data.folds import draw_part
 from harness.data.prepare import Prepared
 from harness.home import is_done, new_folder, read_json, write_json
 from harness.ragged import select
 from harness.records import FoldResult, TrialResult
+from harness.seeds import derive_seed
 from harness.stats.grouped import How, all_intervals
 from harness.study.spec import Spec
 from harness.train.checkpoint import FoldMeta, ResumeState, digest, save_weights
@@ -38,6 +40,8 @@ class Place:
     """finished folds: fold_0/, fold_1/, ..."""
     running: Path
     """the resume state of the running fold; removed at the end"""
+    start: Path | None = None
+    """the artifacts of the earlier trial whose fold k fold k starts from"""
 
 
 def cross_validate(
@@ -91,17 +95,11 @@ def _run_fold(
     spec: Spec, data: Prepared, fold: int, place: Place, device: str, precision: Precision, on_epoch: OnEpoch
 ) -> FoldResult:
     dataset = data.dataset
-    train, held_out = data.folds.train_rows(fold), data.folds.held_out_rows(fold)
-    fold_data = FoldData(
-        fold,
-        select(data.pixels, train),
-        dataset.y[train],
-        select(data.pixels, held_out),
-        dataset.y[held_out],
-        len(dataset.classes),
-    )
+    held_out = data.folds.held_out_rows(fold)
+    fold_data = _fold_data(spec, data, fold)
     resume = ResumeState(place.running / f"fold_{fold}.pt")
-    fitted = fit_fold(spec, fold_data, device, precision, resume, on_epoch)
+    start = place.start / f"fold_{fold}" / "weights.safetensors" if place.start else None
+    fitted = fit_fold(spec, fold_data, device, precision, resume, on_epoch, start)
     meta = FoldMeta(
         study=place.study,
         trial=place.trial,
@@ -118,13 +116,35 @@ def _run_fold(
     )
     logits, _ = infer(fitted.network, meta, fold_data.x_val, device)
     scores = metrics.score(fold_data.y_val, metrics.probabilities(logits, data.dataset.multilabel))
-    summary = {"fold": fold, "seconds": fitted.seconds, "images": fitted.images}
+    summary = {"fold": fold, "seconds": fitted.seconds, "images": fitted.images, "epoch": fitted.epoch}
     with new_folder(place.artifacts / f"fold_{fold}") as folder:
         save_weights(folder / "weights.safetensors", fitted.network, meta)
         _write_predictions(folder / "predictions.parquet", data, held_out, logits)
         write_json(folder / "history.json", {**summary, "metrics": scores, "epochs": fitted.history})
     resume.path.unlink(missing_ok=True)
     return FoldResult(fold, held_out, logits, scores, fitted.history, fitted.seconds, fitted.images)
+
+
+def _fold_data(spec: Spec, data: Prepared, fold: int) -> FoldData:
+    """The arrays of a fold. With train.select: inner a part of its training rows, whole groups, is kept aside."""
+    dataset = data.dataset
+    train, held_out = data.folds.train_rows(fold), data.folds.held_out_rows(fold)
+    inner = None
+    if spec.train.select == "inner":
+        seed = derive_seed(spec.seed, "fold", fold, "inner")
+        drawn = draw_part(dataset.y[train], dataset.groups[train], spec.train.inner, seed, dataset.classes)
+        inner, train = train[drawn], train[~drawn]
+    return FoldData(
+        fold=fold,
+        x_train=select(data.pixels, train),
+        y_train=dataset.y[train],
+        x_val=select(data.pixels, held_out),
+        y_val=dataset.y[held_out],
+        classes=len(dataset.classes),
+        class_names=dataset.classes,
+        x_inner=None if inner is None else select(data.pixels, inner),
+        y_inner=None if inner is None else dataset.y[inner],
+    )
 
 
 def _write_predictions(path: Path, data: Prepared, rows: np.ndarray, logits: np.ndarray) -> None:

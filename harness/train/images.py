@@ -143,6 +143,11 @@ def stream_images(pixels: Selection, mean: tuple[float, ...], device: str = "cpu
     return Streamed(pixels if isinstance(pixels, Subset) else Subset(pixels, np.arange(len(pixels))), device)
 
 
+def own_sizes(images: Images, rows: Tensor) -> Tensor | None:
+    """(B, 2) int64 on the CPU: height and width of a batch's images within their canvas; None where they fill it."""
+    return torch.from_numpy(images.pixels.sizes[rows.cpu().numpy()]) if isinstance(images, Varied) else None
+
+
 def to_input(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...], layout: torch.memory_format) -> Tensor:
     """What a network is shown: (x - mean) / std per channel, float32 in the given memory layout.
 

@@ -1,41 +1,53 @@
 """Fit one fold: the training loop, and nothing about files of studies, searches or tracking.
 
-Every epoch draws from seeds of its own (order, augmentation, dropout), so the state after epoch e and the number e are
-all that a resumed training needs. n: training rows, v: held-out rows, S: side, B: batch.
+Every epoch draws from seeds of its own (order, augmentation, mixing, dropout), so the state after epoch e and the
+number e are all that a resumed training needs. n: training rows, v: held-out rows, S: side, B: batch.
 """
 
+import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from harness import metrics
-from harness.data.augment import augment
+from harness.data.augment_draws import changes_anything, draw
 from harness.errors import HarnessError
 from harness.models.network import Network, build_network
+from harness.models.stages import freeze, layers, training_mode
 from harness.ragged import Selection
 from harness.records import EpochReport
 from harness.seeds import derive_seed
 from harness.study.spec import Spec
+from harness.study.training import Train
+from harness.train.averaging import Average, build_average
 from harness.train.checkpoint import ResumeState
-from harness.train.images import Images, load_images, statistics, to_input
+from harness.train.evaluate import Scores, evaluate
+from harness.train.images import Images, load_images, own_sizes, statistics, to_input
+from harness.train.keeping import Keeper
 from harness.train.loss import build_loss
-from harness.train.optim import build_optimizer, learning_rate
-from harness.train.precision import Precision
+from harness.train.mixing import draw_mix
+from harness.train.optim import add_trainable, build_optimizer
+from harness.train.precision import Precision, forward_of
 from harness.train.prefetch import prefetched
+from harness.train.sampling import row_order
+from harness.train.schedule import learning_rate
+from harness.train.step import Batch, Stepper
 
 OnEpoch = Callable[[EpochReport], None]
 """Called after each epoch; may raise to stop the training."""
+EXPLODED = 1000.0
+"""a mean loss of so many times that of a guess (the logarithm of the number of classes) has exploded"""
 
 
 class Diverged(HarnessError):
-    """The loss became NaN or infinite."""
+    """The loss became NaN, infinite or absurdly large."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,11 @@ class FoldData:
     """v images"""
     y_val: NDArray[np.int64]
     classes: int
+    class_names: tuple[str, ...] = ()
+    """in the order of the class numbers: a head is started from an earlier study's only where these agree"""
+    x_inner: Selection | None = None
+    """the inner part of the training rows that chooses the epoch; not trained on (train.select: inner)"""
+    y_inner: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,125 +76,260 @@ class Fitted:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     history: list[dict[str, Any]]
+    epoch: int
+    """whose weights these are"""
     seconds: float
     """training and validation, over all epochs, resumed ones included"""
     images: int
+    """training images seen over all epochs"""
 
 
 def fit_fold(
-    spec: Spec, data: FoldData, device: str, precision: Precision, resume: ResumeState, on_epoch: OnEpoch
+    spec: Spec,
+    data: FoldData,
+    device: str,
+    precision: Precision,
+    resume: ResumeState,
+    on_epoch: OnEpoch,
+    start: Path | None = None,
 ) -> Fitted:
     """Train a network on one fold's training rows and report on its held-out rows after every epoch.
 
-    The last epoch's weights are what is returned (train.select: last): the held-out rows choose nothing.
-    Raises Diverged when the loss is not finite, and whatever `on_epoch` raises.
+    `start` is the checkpoint of an earlier study that the weights start from. Which epoch's weights are returned is
+    train.select's choice: by default the last, so that the held-out rows choose nothing.
+    Raises Diverged when the loss is not finite or explodes, OutOfMemory, and whatever `on_epoch` raises.
     """
-    start = time.perf_counter()
-    kind = device.split(":")[0]
-    decode = spec.data.decode
-    network = build_network(
-        spec.model, data.classes, decode.channels, decode.side, derive_seed(spec.seed, "fold", data.fold, "weights")
-    )
-    network.to(device).to(memory_format=precision.layout)
-    optimizer = build_optimizer(network, spec.optim)
-    scaler = torch.amp.GradScaler(kind, enabled=precision.name == "fp16")
-    loss_of = build_loss(data.y_train, data.classes, spec.train.class_weights, spec.train.label_smoothing, device)
-    mean, std = statistics(data.x_train)
-    x_train, y_train = load_images(data.x_train, mean, device), torch.from_numpy(data.y_train.copy()).to(device)
-    x_val, y_val = load_images(data.x_val, mean, device), torch.from_numpy(data.y_val.copy()).to(device)
-
-    history: list[dict[str, Any]] = []
-    before = 0.0
-    state = resume.load(device)
-    if state is not None:
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
-        history, before = state["history"], state["seconds"]
-
-    epochs, n = spec.train.epochs, len(y_train)
-    steps = epochs * len(x_train.epoch(torch.arange(n), spec.train.batch_size, 0))
-    try:
-        for epoch in range(len(history), epochs):
-            began = time.perf_counter()
-            seed = derive_seed(spec.seed, "fold", data.fold, "epoch", epoch)
-            torch.manual_seed(seed)
-            draws = torch.Generator().manual_seed(derive_seed(seed, "augment"))
-            network.train()
-            losses, sizes = [], []
-            shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(derive_seed(seed, "order")))
-            order = x_train.epoch(shuffled, spec.train.batch_size, derive_seed(seed, "batches"))
-            for number, (rows, pixels) in enumerate(prefetched(x_train, order)):
-                rate = learning_rate(spec.optim, epoch * len(order) + number, steps)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                x = to_input(augment(pixels.float().div_(255), spec.augment, draws), mean, std, precision.layout)
-                with torch.autocast(kind, precision.dtype, enabled=precision.name != "fp32"):
-                    loss = loss_of(network(x).float(), y_train[rows])
-                optimizer.zero_grad(set_to_none=True)
-                scaler.scale(loss).backward()
-                if spec.optim.clip > 0:
-                    scaler.unscale_(optimizer)
-                    nn.utils.clip_grad_norm_(network.parameters(), spec.optim.clip)
-                scaler.step(optimizer)
-                scaler.update()
-                losses.append(loss.detach())
-                sizes.append(len(rows))
-            train_loss = _mean_loss(losses, sizes, data.fold, epoch, spec.optim.lr)
-            val_loss, val = evaluate(network, x_val, y_val, mean, std, precision, loss_of)
-            report = EpochReport(
-                data.fold, epoch, epochs, train_loss, val_loss, val, rate, time.perf_counter() - began, n
-            )
-            history.append({**vars(report)})
-            seconds = before + time.perf_counter() - start
-            if epoch + 1 < epochs:
-                resume.keep(
-                    {
-                        "epoch": epoch,
-                        "network": network.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        "scaler": scaler.state_dict(),
-                        "history": history,
-                        "seconds": seconds,
-                    }
-                )
-            on_epoch(report)
-    except KeyboardInterrupt:
-        resume.write()
-        raise
-    return Fitted(network, mean, std, history, before + time.perf_counter() - start, n * epochs)
+    with _algorithms(spec.train.deterministic):
+        return _Fold(spec, data, device, precision, resume, start).fit(on_epoch)
 
 
-def evaluate(
-    network: Network,
-    images: Images,
-    y: Tensor,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    precision: Precision,
-    loss_of: nn.Module,
-    batch_size: int = 256,
-) -> tuple[float, dict[str, float]]:
-    """Loss and metrics on held-out rows for the learning curve, in the training's own precision."""
-    network.eval()
-    logits = torch.empty(len(y), network.head.out_features, device=y.device)
-    with torch.inference_mode():
-        for rows, pixels in prefetched(images, images.in_order(batch_size)):
-            inputs = to_input(pixels, mean, std, precision.layout)
-            with torch.autocast(y.device.type, precision.dtype, enabled=precision.name != "fp32"):
-                logits[rows] = network(inputs).float()
-        loss = float(loss_of(logits, y))
-    p = metrics.probabilities(logits.cpu().numpy(), multilabel=y.ndim == 2)
-    return loss, metrics.score(y.cpu().numpy(), p)
+class _Fold:
+    """A fold being trained: what is built once, and what changes from epoch to epoch."""
 
-
-def _mean_loss(losses: list[Tensor], sizes: list[int], fold: int, epoch: int, lr: float) -> float:
-    """The epoch's mean loss over rows; read from the device once an epoch, not once a step."""
-    values = torch.stack(losses).double().cpu().numpy()
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        raise Diverged(
-            f"the training loss became {values[bad[0]]} in fold {fold}, epoch {epoch}, step {bad[0]} "
-            f"at optim.lr={lr:g}. Use a lower optim.lr, or optim.clip=1."
+    def __init__(
+        self, spec: Spec, data: FoldData, device: str, precision: Precision, resume: ResumeState, start: Path | None
+    ) -> None:
+        self.began = time.perf_counter()
+        self.spec, self.data, self.device, self.resume = spec, data, device, resume
+        decode, train = spec.data.decode, spec.train
+        seed = derive_seed(spec.seed, "fold", data.fold, "weights")
+        self.network = build_network(
+            spec.model, data.classes, decode.channels, decode.side, seed, start, data.class_names
         )
-    return math.fsum(v * s for v, s in zip(values, sizes, strict=True)) / sum(sizes)
+        self.network.to(device).to(memory_format=precision.layout)
+        freeze(self.network, train.freeze)
+        self.layers = layers(self.network)
+        optimizer = build_optimizer(self.network, spec.optim, self.layers)
+        self.average: Average | None = build_average(self.network, train)
+        self.mean, self.std = statistics(data.x_train)
+        self.x_train, self.y_train = self._load(data.x_train, data.y_train)
+        self.x_val, self.y_val = self._load(data.x_val, data.y_val)
+        self.inner = None if data.x_inner is None or data.y_inner is None else self._load(data.x_inner, data.y_inner)
+        self.stepper = Stepper(
+            spec,
+            self.network,
+            forward_of(self.network, precision),
+            build_loss(data.y_train, data.classes, train, device),
+            optimizer,
+            torch.amp.GradScaler(device.split(":")[0], enabled=precision.name == "fp16"),
+            precision,
+            self.mean,
+            self.std,
+            device,
+        )
+        self.keeper = Keeper(train)
+        self.history: list[dict[str, Any]] = []
+        self.before = 0.0
+        self._resume()
+        n, batch = len(data.y_train), train.batch_size
+        self.batches = len(self.x_train.epoch(torch.arange(n), batch, 0))
+        self.steps = train.epochs * math.ceil(self.batches / train.accumulate)
+
+    def _load(self, x: Selection, y: NDArray[np.int64]) -> tuple[Images, Tensor]:
+        return load_images(x, self.mean, self.device), torch.from_numpy(y.copy()).to(self.device)
+
+    def _resume(self) -> None:
+        """Go back to the state after the last finished epoch, if there is one."""
+        state = self.resume.load(self.device)
+        if state is None:
+            return
+        self.history, self.before = state["history"], state["seconds"]
+        for epoch in range(1, len(self.history)):  # what thawed since, in the order in which the optimiser got it
+            self._thaw(epoch)
+        self.network.load_state_dict(state["network"])
+        self.stepper.optimizer.load_state_dict(state["optimizer"])
+        self.stepper.scaler.load_state_dict(state["scaler"])
+        self.stepper.parts = state["parts"]
+        self.keeper.load(state["keeper"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+
+    def fit(self, on_epoch: OnEpoch) -> Fitted:
+        epochs = self.spec.train.epochs
+        try:
+            for epoch in range(len(self.history), epochs):
+                if self.keeper.stopped:
+                    break
+                report = self._epoch(epoch)
+                if epoch + 1 < epochs and not self.keeper.stopped:
+                    self._keep_state(epoch)
+                on_epoch(report)
+        except KeyboardInterrupt:
+            self.resume.write()
+            raise
+        network = self._shown()
+        self.keeper.restore(network)
+        trained = len(self.history)
+        return Fitted(
+            network,
+            self.mean,
+            self.std,
+            self.history,
+            self.keeper.epoch if self.keeper.epoch is not None else trained - 1,
+            self.before + time.perf_counter() - self.began,
+            len(self.data.y_train) * trained,
+        )
+
+    def _epoch(self, epoch: int) -> EpochReport:
+        """Train one epoch, look at the held-out rows, and write both into the history."""
+        began = time.perf_counter()
+        train = self.spec.train
+        seed = derive_seed(self.spec.seed, "fold", self.data.fold, "epoch", epoch)
+        torch.manual_seed(seed)
+        self._thaw(epoch)
+        training_mode(self.network, frozen_stages(train, epoch))
+        monitored = [entry["inner_loss"] if self.inner else entry["train_loss"] for entry in self.history]
+        steps = itertools.count(epoch * (self.steps // train.epochs))
+        rates, values, weights = [], [], []
+        for batches in _grouped(self._batches(seed), train.accumulate):
+            rates.append(learning_rate(self.spec.optim, next(steps), self.steps, monitored))
+            value, weight = self.stepper.take(batches, rates[-1])
+            values.append(value)
+            weights.append(weight)
+            if self.average is not None:
+                self.average.after_step()
+        train_loss = self._mean_loss(values, weights, rates, epoch)
+        if self.average is not None:
+            self.average.after_epoch(epoch)
+            if epoch + 1 == train.epochs:
+                self.average.finish(self._plain_inputs())
+        val = self._evaluate(self.x_val, self.y_val)
+        inner = self._evaluate(*self.inner) if self.inner else None
+        report = EpochReport(
+            fold=self.data.fold,
+            epoch=epoch,
+            epochs=train.epochs,
+            train_loss=train_loss,
+            val_loss=val.loss,
+            val=val.metrics,
+            inner_loss=inner.loss if inner else None,
+            inner=inner.metrics if inner else None,
+            lr=rates[-1],
+            parts=self.stepper.parts,
+            seconds=time.perf_counter() - began,
+            images=len(self.data.y_train),
+        )
+        self.history.append({**vars(report)})
+        self.keeper.see(epoch, (inner or val).metrics, self._shown())
+        return report
+
+    def _batches(self, seed: int) -> Iterator[Batch]:
+        """The epoch's batches with all that is drawn for them."""
+        train, augment = self.spec.train, self.spec.augment
+        draws = torch.Generator().manual_seed(derive_seed(seed, "augment"))
+        mixes = torch.Generator().manual_seed(derive_seed(seed, "mix"))
+        rows = row_order(self.data.y_train, train.sampling, derive_seed(seed, "order"))
+        order = self.x_train.epoch(rows, train.batch_size, derive_seed(seed, "batches"))
+        for part, x in prefetched(self.x_train, order):
+            height, width = x.shape[-2:]
+            drawn = draw(len(part), draws) if changes_anything(augment) else None
+            mix = draw_mix(len(part), height, width, augment, mixes, self.device)
+            sizes = own_sizes(self.x_train, part)
+            yield Batch(x, self.y_train[part], drawn, mix, sizes)
+
+    def _plain_inputs(self) -> Iterator[Tensor]:
+        """The training rows as they are, for batch-norm statistics of averaged weights."""
+        layout = self.stepper.precision.layout
+        order = self.x_train.epoch(torch.arange(len(self.y_train)), self.spec.train.batch_size, 0)
+        for _, x in prefetched(self.x_train, order):
+            yield to_input(x, self.mean, self.std, layout)
+
+    def _thaw(self, epoch: int) -> None:
+        """Gradual unfreezing: what trains from this epoch on."""
+        level = frozen_stages(self.spec.train, epoch)
+        if epoch and level != frozen_stages(self.spec.train, epoch - 1):
+            freeze(self.network, level)
+            add_trainable(self.stepper.optimizer, self.network, self.spec.optim, self.layers)
+
+    def _shown(self) -> Network:
+        """The network to score and keep: the averaged one where weights are averaged.
+
+        SWA's has its batch-norm statistics only in the end, so that before the last epoch the trained one is shown.
+        """
+        last = len(self.history) + 1 >= self.spec.train.epochs
+        return self.network if self.average is None or not (self.spec.train.ema or last) else self.average.network()
+
+    def _evaluate(self, images: Images, y: Tensor) -> Scores:
+        network = self._shown()
+        forward = self.stepper.forward if network is self.network else network
+        network.eval()
+        step = self.stepper
+        return evaluate(forward, self.data.classes, images, y, self.mean, self.std, step.precision, step.loss)
+
+    def _keep_state(self, epoch: int) -> None:
+        self.resume.keep(
+            {
+                "epoch": epoch,
+                "network": self.network.state_dict(),
+                "optimizer": self.stepper.optimizer.state_dict(),
+                "scaler": self.stepper.scaler.state_dict(),
+                "average": self.average.state_dict() if self.average else None,
+                "keeper": self.keeper.state(),
+                "parts": self.stepper.parts,
+                "history": self.history,
+                "seconds": self.before + time.perf_counter() - self.began,
+            }
+        )
+
+    def _mean_loss(self, values: list[Tensor], weights: list[Tensor], rates: list[float], epoch: int) -> float:
+        """The epoch's mean loss; read from the device once an epoch, not once a step."""
+        value, weight = torch.stack([torch.stack(values), torch.stack(weights)]).double().cpu().numpy()
+        losses = value / np.maximum(weight, 1e-12)
+        absurd = EXPLODED * math.log(max(2, self.data.classes if self.y_train.ndim == 1 else 2))
+        mean = math.fsum(value) / max(math.fsum(weight), 1e-12)
+        bad = np.flatnonzero(~np.isfinite(losses) | ((losses > absurd) & (not mean <= absurd)))
+        if len(bad):
+            step = int(bad[0])
+            raise Diverged(
+                f"the training loss became {losses[step]:.3g} in fold {self.data.fold}, epoch {epoch}, step {step} "
+                f"at a learning rate of {rates[step]:.3g} (optim.lr={self.spec.optim.lr:g}). Use a lower optim.lr, or "
+                "optim.clip=1."
+            )
+        return mean
+
+
+def frozen_stages(train: Train, epoch: int) -> int:
+    """How many stages, counted from the input, stand still in an epoch."""
+    return max(0, train.freeze - epoch // train.unfreeze_every) if train.unfreeze_every else train.freeze
+
+
+def _grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    while group := list(itertools.islice(batches, size)):
+        yield group
+
+
+class _algorithms:
+    """Inside: only algorithms that give the same numbers every time, if that is asked for."""
+
+    def __init__(self, deterministic: bool) -> None:
+        self._wanted = deterministic
+
+    def __enter__(self) -> None:
+        self._before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+        if self._wanted:
+            torch.use_deterministic_algorithms(True)
+            torch.backends.cudnn.benchmark = False
+
+    def __exit__(self, *_: object) -> None:
+        torch.use_deterministic_algorithms(self._before[0])
+        torch.backends.cudnn.benchmark = self._before[1]

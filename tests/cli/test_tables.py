@@ -103,3 +103,10 @@ def test_every_number_of_the_scores_table_survives_a_narrow_window(width: int) -
     assert text.count("[0.123, 0.987]") == 3
     for number in ("0.500", "0.600", "0.700", "single", "ensemble", "trial-0001"):
         assert number in text
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_scores_whose_epoch_was_picked_on_the_scored_rows_carry_a_star(width: int) -> None:
+    text = drawn(trials_table([trial(0, 0.7), trial(1, 0.9, optimistic=True)], "auroc", width), width)
+    assert "[0.850, 0.950]*" in text and "0.900 ±.012*" in text
+    assert "[0.650, 0.750]*" not in text and "0.700 ±.012*" not in text

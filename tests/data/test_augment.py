@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from harness.data.augment import PARAMETERS, PLACES, _normal_field, apply, augment, draw
+from harness.data.augment import apply, augment
+from harness.data.augment_corruptions import normal_field
+from harness.data.augment_draws import GATED, PARAMETERS, PLACES, amounts, by_place, draw
 from harness.study.training import Augment
 
 EVERYTHING = Augment(
@@ -18,15 +20,28 @@ EVERYTHING = Augment(
     brightness=0.2,
     contrast=0.3,
     gamma=0.3,
+    saturation=0.5,
+    hue=0.2,
     noise=0.1,
     blur=1.5,
     erase=0.5,
 )
-SWITCHES = sorted(EVERYTHING.model_dump())
+SWITCHES = sorted(name for name, value in EVERYTHING if value not in (0, "none") and value != getattr(Augment(), name))
+OF_COLOUR = ("saturation", "hue")
 
 
 def only(name: str) -> Augment:
     return Augment(**{name: getattr(EVERYTHING, name)})
+
+
+ALONE = {
+    **{name: only(name) for name in SWITCHES},
+    "everything": EVERYTHING,
+    "half": EVERYTHING.model_copy(update={"probability": 0.5}),
+    "randaugment": Augment(policy="randaugment", policy_ops=3, policy_magnitude=0.6),
+    "trivialaugment": Augment(policy="trivialaugment", policy_magnitude=1.0),
+    "both": EVERYTHING.model_copy(update={"policy": "randaugment"}),
+}
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -38,36 +53,43 @@ def pictures(batch: int = 6, channels: int = 1, height: int = 16, width: int = 1
 
 
 def forced(batch: int, **values: float) -> torch.Tensor:
-    """Draws in the middle (no change where both ways are possible), but for the named places."""
+    """Draws in the middle (no change where both ways are possible, no change by a policy), but for the named places."""
     u = torch.full((batch, PARAMETERS), 0.5)
+    u[:, [i for i, place in enumerate(PLACES) if place.startswith("policy_change")]] = 0.0
     for name, value in values.items():
         u[:, PLACES.index(name)] = value
     return u
 
 
-@pytest.mark.parametrize("name", [*SWITCHES, "everything"])
+@pytest.mark.parametrize("name", ALONE)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_shape_and_range_hold_and_something_changes(name, channels):
-    spec = EVERYTHING if name == "everything" else only(name)
     x = pictures(8, channels, 16, 12)
     before = x.clone()
-    out = augment(x, spec, generator())
+    out = augment(x, ALONE[name], generator())
     assert out.shape == x.shape and out.dtype == torch.float32
     assert out.min() >= 0 and out.max() <= 1
-    assert not torch.equal(out, x) and torch.equal(x, before)
+    assert torch.equal(x, before)
+    assert torch.equal(out, x) == (channels == 1 and name in OF_COLOUR)
 
 
-@pytest.mark.parametrize("name", [*SWITCHES, "everything"])
-def test_a_batch_is_its_images_one_by_one(name):
-    spec = EVERYTHING if name == "everything" else only(name)
-    x, u = pictures(5, 3), draw(5, generator(1))
-    alone = torch.cat([apply(x[i : i + 1], u[i : i + 1], spec) for i in range(5)])
-    torch.testing.assert_close(apply(x, u, spec), alone, rtol=0, atol=1e-5)
+@pytest.mark.parametrize("name", ALONE)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_batch_is_its_images_one_by_one(name, channels):
+    x, u = pictures(7, channels), draw(7, generator(1))
+    alone = torch.cat([apply(x[i : i + 1], u[i : i + 1], ALONE[name]) for i in range(7)])
+    torch.testing.assert_close(apply(x, u, ALONE[name]), alone, rtol=0, atol=1e-5)
+
+
+def test_the_split_into_batches_changes_nothing():
+    x, one, other = pictures(8, 3), generator(4), generator(4)
+    parts = [augment(x[a:b], EVERYTHING, one) for a, b in ((0, 3), (3, 8))]
+    torch.testing.assert_close(torch.cat(parts), augment(x, EVERYTHING, other), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", SWITCHES)
 def test_equal_images_in_one_batch_come_out_different(name):
-    x = pictures(1).expand(16, -1, -1, -1)
+    x = pictures(1, 3).expand(16, -1, -1, -1)
     out = augment(x, only(name), generator(2))
     assert len(torch.unique(out.flatten(1), dim=0)) >= (2 if name in ("hflip", "vflip") else 6)
 
@@ -89,55 +111,51 @@ def test_the_same_generator_gives_the_same_batch_and_the_next_another():
 @pytest.mark.parametrize("name", SWITCHES)
 def test_what_one_switch_draws_does_not_depend_on_the_others(name):
     """Every other switch on, but at its neutral draw: the result is that of the one switch alone."""
-    x, u = pictures(), draw(6, generator(3))
+    x, u = pictures(6, 3), draw(6, generator(3))
     place = [i for i, at in enumerate(PLACES) if at.split("_")[0] == name]
     neutral = forced(6, hflip=1.0, vflip=1.0, noise=0.0, blur=0.0, erase=1.0)
     neutral[:, place] = u[:, place]
-    # an index flip and a resampled flip agree but for rounding
-    torch.testing.assert_close(apply(x, neutral, EVERYTHING), apply(x, u, only(name)), rtol=0, atol=2e-5)
+    for policy in ("none", "randaugment", "trivialaugment"):
+        spec = EVERYTHING.model_copy(update={"policy": policy})
+        torch.testing.assert_close(apply(x, neutral, spec), apply(x, u, only(name)), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "axis"), [("hflip", 3), ("vflip", 2)])
-def test_flips_are_exact(name, axis):
-    x = pictures(4, 3, 9, 7)
-    assert torch.equal(augment(x, Augment(**{name: 1.0}), generator()), x.flip(axis))
-    # folded into a resampling of no turn they move the same pixels
-    resampled = apply(x, forced(4), Augment(**{name: 1.0}, rotate=10.0))
-    torch.testing.assert_close(resampled, x.flip(axis), rtol=0, atol=1e-5)
+@pytest.mark.parametrize("name", GATED)
+def test_each_change_is_made_with_the_stated_probability(name):
+    u = by_place(draw(4000, generator(8)))
+    always, half = amounts(u, only(name)), amounts(u, only(name).model_copy(update={"probability": 0.5}))
+    assert always.keys() == half.keys()
+    for place, value in half.items():
+        made = value != 0
+        assert made.float().mean() == pytest.approx(0.5, abs=0.04)
+        # who is changed is changed as much as without the coin
+        assert torch.equal(value[made], always[place][made])
+    assert amounts(u, only(name).model_copy(update={"probability": 0.0})) == {}
 
 
-@pytest.mark.parametrize(("degrees", "quarters"), [(90.0, 1), (180.0, 2)])
-def test_quarter_turns_are_rot90(degrees, quarters):
-    x = pictures(2, 1, 8, 8)
-    turned = apply(x, forced(2, rotate=1.0), Augment(rotate=degrees))
-    torch.testing.assert_close(turned, torch.rot90(x, quarters, (2, 3)), rtol=0, atol=1e-5)
-    back = apply(x, forced(2, rotate=0.0), Augment(rotate=degrees))
-    torch.testing.assert_close(back, torch.rot90(x, -quarters, (2, 3)), rtol=0, atol=1e-5)
+def test_changes_are_made_independently_of_each_other():
+    made = amounts(by_place(draw(4000, generator(9))), EVERYTHING.model_copy(update={"probability": 0.5}))
+    table = torch.stack([made["translate_x" if name == "translate" else name] != 0 for name in GATED]).float()
+    assert (torch.corrcoef(table) - torch.eye(len(GATED))).abs().max() < 0.08
+    # a shift goes both ways or not at all
+    assert torch.equal(made["translate_x"] != 0, made["translate_y"] != 0)
 
 
-def test_a_turn_keeps_proportions_in_a_picture_that_is_not_square():
-    x = torch.zeros(1, 1, 21, 41)
-    x[0, 0, 10, 14:27] = 1.0
-    turned = apply(x, forced(1, rotate=1.0), Augment(rotate=90.0))
-    torch.testing.assert_close(turned[0, 0, 4:17, 20], torch.ones(13), rtol=0, atol=1e-4)
-    assert turned.sum() == pytest.approx(13.0, abs=1e-3)
+def test_an_image_whose_coins_all_say_no_is_exactly_the_same():
+    x, u = pictures(64, 3), draw(64, generator(10))
+    spec = Augment(rotate=20.0, brightness=0.2, blur=1.0, hue=0.1, probability=0.3)
+    coins = [PLACES.index(f"make_{name}") for name in ("rotate", "brightness", "blur", "hue")]
+    untouched = (u[:, coins] >= 0.3).all(dim=1)
+    same = (apply(x, u, spec) == x).flatten(1).all(dim=1)
+    assert 5 < untouched.sum() < 30 and same[untouched].all()
+    # a blur too weak to be seen comes now and then
+    assert same[~untouched].float().mean() < 0.1
 
 
-def test_a_shift_by_whole_pixels_moves_pixels_and_fills_with_black():
-    x = pictures(1, 1, 8, 8)
-    moved = apply(x, forced(1, translate_x=1.0, translate_y=0.5), Augment(translate=0.25))
-    torch.testing.assert_close(moved[..., 2:], x[..., :-2], rtol=0, atol=1e-5)
-    assert moved[..., :2].abs().max() == 0
-
-
-def test_zoom_is_by_the_stated_factor_either_way():
-    x = torch.zeros(1, 1, 64, 64)
-    x[..., 24:40, 24:40] = 1.0
-    larger = apply(x, forced(1, scale=1.0), Augment(scale=0.5))
-    smaller = apply(x, forced(1, scale=0.0), Augment(scale=0.5))
-    assert larger.sum() == pytest.approx(16 * 16 * 1.5**2, rel=0.02)
-    # two thirds of 16 pixels end between pixels
-    assert smaller.sum() == pytest.approx(16 * 16 / 1.5**2, rel=0.05)
+def test_flips_and_erasing_have_probabilities_of_their_own():
+    x, u = pictures(), draw(6, generator(11))
+    spec = Augment(hflip=0.5, vflip=0.5, erase=0.5)
+    assert torch.equal(apply(x, u, spec.model_copy(update={"probability": 0.0})), apply(x, u, spec))
 
 
 def test_intensity_changes_are_the_stated_ones():
@@ -163,7 +181,7 @@ def test_blur_keeps_flat_areas_and_spreads_a_point_by_its_sigma():
 def test_noise_is_normal_without_pattern_and_its_own_for_each_image():
     x = torch.full((64, 1, 64, 64), 0.5)
     u = dict(zip(PLACES, draw(64, generator(4)).unbind(1), strict=False))
-    field = _normal_field(x, u).flatten(1)
+    field = normal_field(x, u["noise_seed"], u["noise_seed_2"]).flatten(1)
     n = field.numel()
     assert field.mean().abs() < 5 / math.sqrt(n)
     assert field.var() == pytest.approx(1.0, abs=5 * math.sqrt(2 / n))

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
-from harness.data.folds import check_folds, make_folds
+from harness.data.folds import check_folds, draw_part, make_folds
 from harness.errors import RequestError
 from harness.records import TEST, Folds
 
@@ -240,3 +240,25 @@ def test_a_rare_label_is_refused_by_its_name():
     y[:3, 1] = 1
     with pytest.raises(RequestError, match="'scar=1' has 3 rows"):
         make_folds(y, np.arange(40).astype(np.str_), 5, 0, 0.2, None, ("fluid", "scar"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), share=st.sampled_from([0.1, 0.2, 0.5]))
+def test_a_part_is_of_whole_groups_and_about_its_share(seed, share):
+    y, groups, classes = random_rows(seed)
+    drawn = draw_part(y, groups, share, seed, classes)
+    assert drawn.any() and not drawn.all()
+    assert not set(groups[drawn]) & set(groups[~drawn])
+    largest = max(np.unique(groups, return_counts=True)[1])
+    assert abs(drawn.sum() - share * len(y)) <= largest + 0.05 * len(y)
+    assert np.array_equal(drawn, draw_part(y, groups, share, seed, classes))
+
+
+def test_a_part_holds_each_class_that_has_two_groups():
+    y, groups = np.array([0] * 40 + [1] * 4 + [2]), np.array([f"g{i}" for i in range(45)])
+    for seed in range(20):
+        drawn = draw_part(y, groups, 0.2, seed, NAMES[:3])
+        assert set(y[drawn]) >= {0, 1} and set(y[~drawn]) >= {0, 1}
+    assert draw_part(np.zeros(2, np.int64), np.array(["a", "b"]), 0.2, 0, NAMES[:2]).sum() == 1
+    with pytest.raises(RequestError, match="one single group"):
+        draw_part(y, np.array(["one"] * 45), 0.2, 0, NAMES[:3])

@@ -42,9 +42,10 @@ def test_building_leaves_the_random_state_alone():
 
 
 def test_names():
-    assert resolve("resnet18") == ("timm", "resnet18")
-    assert resolve("torchvision/resnet18") == ("torchvision", "resnet18")
-    assert resolve("squeezenet1_1") == ("torchvision", "squeezenet1_1")
+    assert resolve("resnet18") == ("timm", "resnet18", "")
+    assert resolve("resnet18.a1_in1k") == ("timm", "resnet18", "a1_in1k")
+    assert resolve("torchvision/resnet18") == ("torchvision", "resnet18", "")
+    assert resolve("squeezenet1_1") == ("torchvision", "squeezenet1_1", "")
     assert {"timm/resnet10t", "torchvision/resnet18"} <= set(list_backbones("resnet"))
     with pytest.raises(RequestError, match=r"resnet10x.*Did you mean.*resnet10t"):
         resolve("resnet10x")
@@ -82,9 +83,9 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, name):
 
 
 def test_pretrained_weights_out_of_reach_say_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    with pytest.raises(RequestError, match=r"neither in a cache.*model.weights=PATH"):
+    with pytest.raises(RequestError, match=r"(?s)HF_HUB_OFFLINE is set.*timm/resnet10t.c3_in1k.*model.weights=PATH"):
         build_network(Model(backbone="resnet10t", weights="pretrained"), 2, 1, 64, seed=0)
 
 

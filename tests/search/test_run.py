@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from harness.data.phantom import ensure_phantom
 from harness.errors import HarnessError, RequestError
 from harness.events import StudyEnded, StudyStarted, TrialEnded
-from harness.home import Home, lock
+from harness.home import Home, lock, read_json
 from harness.ledger import read_study, read_trials, require_study
 from harness.search.run import run_study
 from harness.study.load import check_study, dump_yaml
@@ -244,3 +244,29 @@ def test_failing_trials_are_recorded_with_their_reason_and_stop_the_study(tmp_pa
     client = MlflowClient(Home(tmp_path).mlflow_uri)
     runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
     assert {run_.data.tags["harness.state"] for run_ in runs} == {"failed"}
+
+
+def test_an_epoch_picked_on_the_scored_fold_is_marked_wherever_its_score_stands(tmp_path):
+    from harness.cli.study import study_document
+    from harness.ensemble.build import build
+
+    with pytest.raises(RequestError, match=r"train.select: scored_fold cannot be searched"):
+        tiny(train__select={"choice": ["last", "scored_fold"]})
+    home, study = Home(tmp_path), tiny(train__select="scored_fold", train__monitor="auroc", search__trials=1)
+    record, _ = run(home, study)
+    (trial,) = read_trials(home, "tiny")
+    assert trial.optimistic and study_document(record, [trial])["best"]["optimistic"] is True
+    histories = [read_json(home.fold("tiny", trial.run_id, k) / "history.json") for k in range(3)]
+    for history in histories:
+        values = [epoch["val"]["auroc"] for epoch in history["epochs"]]
+        assert values[history["epoch"]] == max(values)
+    result = build(home, record, "mean", 1, 0, "cpu")
+    assert all(row.optimistic for row in result.rows)
+    client = MlflowClient(home.mlflow_uri)
+    experiment = client.get_experiment_by_name("tiny")
+    runs = client.search_runs([experiment.experiment_id])
+    assert {run_.data.tags["harness.kind"]: run_.data.tags["harness.optimistic"] for run_ in runs} == {
+        "trial": "true",
+        "ensemble": "true",
+    }
+    assert "harness.optimistic" in experiment.tags["mlflow.sharedViewState.trials"]

@@ -1,0 +1,53 @@
+"""Loss and metrics on held-out rows for the learning curve, in the training's own precision."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness import metrics
+from harness.train.images import Images, to_input
+from harness.train.loss import Loss, mean_loss
+from harness.train.out_of_memory import is_out_of_memory, release
+from harness.train.precision import Precision
+from harness.train.prefetch import prefetched
+
+BATCH = 256
+"""images at a time; halved while the memory does not suffice"""
+
+
+@dataclass(frozen=True)
+class Scores:
+    loss: float
+    metrics: dict[str, float]
+
+
+def evaluate(
+    forward: Callable[[Tensor], Tensor],
+    classes: int,
+    images: Images,
+    y: Tensor,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    precision: Precision,
+    loss: Loss,
+) -> Scores:
+    """Score v images with labels y (v,) or (v, classes), both on the device. The network is in evaluation mode."""
+    logits = torch.empty(len(y), classes, device=y.device)
+    batch_size = BATCH
+    while True:
+        try:
+            with torch.inference_mode():
+                for rows, x in prefetched(images, images.in_order(batch_size)):
+                    inputs = to_input(x, mean, std, precision.layout)
+                    with torch.autocast(y.device.type, precision.dtype, enabled=precision.name != "fp32"):
+                        logits[rows] = forward(inputs).float()
+            break
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or batch_size == 1:
+                raise
+        release(str(y.device))
+        batch_size //= 2
+    p = metrics.probabilities(logits.cpu().numpy(), multilabel=y.ndim == 2)
+    return Scores(float(mean_loss(loss, logits, y)), metrics.score(y.cpu().numpy(), p))

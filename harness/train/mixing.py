@@ -1,0 +1,100 @@
+"""Mixing pairs of training images: mixup and CutMix, with a share and a box of its own for every row of a batch.
+
+All randomness comes from the given generator, NUMBERS numbers a row in any case, so that switching one on or off
+changes nothing about what else is drawn. Knows no labels and no loss: a row's loss is share * loss(logits, own label)
++ (1 - share) * loss(logits, label of its partner).
+
+B: images, C: channels, H, W: sides in pixels.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from scipy.special import betaincinv
+from torch import Tensor
+
+from harness.study.training import Augment
+
+NUMBERS = 5
+"""numbers drawn per row: partner, which of the two, share, and the middle of the box"""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What becomes of each row of one batch."""
+
+    partner: Tensor
+    """(B,) int64, the row of the batch that it is mixed with: another one, and each row is one other's partner"""
+    share: Tensor
+    """(B,) float32 in [0, 1], the weight of the row's own label"""
+    blend: Tensor | None
+    """(B,) float32, mixup's weight of the row's own pixels: its share, or 1 in a row of CutMix; None without mixup"""
+    box: Tensor | None
+    """(B, 4) int64 top, bottom, left, right of what CutMix pastes; empty in a row of mixup; None without CutMix"""
+
+
+def draw_mix(
+    batch: int,
+    height: int,
+    width: int,
+    augment: Augment,
+    generator: torch.Generator,
+    device: str | torch.device = "cpu",
+) -> Mix | None:
+    """How the rows of a batch of images (B, C, H, W) are mixed; None when both alphas are 0.
+
+    mixup (Zhang et al. 2018): share ~ Beta(alpha, alpha). CutMix (Yun et al. 2019): a box of the image's proportions
+    with an area of 1 - share, its middle anywhere, cut off at the border; the share is then that of the pixels that
+    were really kept. With both alphas above 0 each row draws which of the two it gets, half and half.
+    generator: on the CPU, moved on by B * NUMBERS numbers in any case; device: where the result lies.
+    """
+    u = torch.rand(batch, NUMBERS, generator=generator, dtype=torch.float64)
+    mixup, cutmix = augment.mixup, augment.cutmix
+    if not (mixup or cutmix):
+        return None
+    pasted = u[:, 1] < (0.5 if mixup and cutmix else float(cutmix > 0))
+    alpha = torch.where(pasted, cutmix, mixup).numpy()
+    # by its inverse distribution function: one number for one share, however small alpha is
+    share = torch.from_numpy(betaincinv(alpha, alpha, u[:, 2].numpy()))
+    blend = torch.where(pasted, 1.0, share).float().to(device) if mixup else None
+    box = None
+    if cutmix:
+        box = boxes(share, (u[:, 3] * height).long(), (u[:, 4] * width).long(), height, width)
+        box = torch.where(pasted[:, None], box, 0)
+        area = (box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2])
+        share, box = torch.where(pasted, 1 - area / (height * width), share), box.to(device)
+    return Mix(_cycle(u[:, 0]).to(device), share.float().to(device), blend, box)
+
+
+def boxes(share: Tensor, y: Tensor, x: Tensor, height: int, width: int) -> Tensor:
+    """(B, 4) int64 top, bottom, left, right of boxes around y, x (B,) int64 whose area before they are cut off at the
+    border is 1 - share (B,) of the image, in whole pixels."""
+    side = torch.sqrt(1 - share)
+    edges = []
+    for middle, full in ((y, height), (x, width)):
+        cut = (side * full).long()
+        edges += [middle - cut // 2, middle + (cut + 1) // 2]
+    limits = torch.tensor([height, height, width, width])
+    return torch.minimum(torch.stack(edges, dim=1).clamp(min=0), limits)
+
+
+def apply_mix(x_BCHW: Tensor, mix: Mix) -> Tensor:
+    """The mixed images, a new tensor like x; mix lies on x's device."""
+    x, partner = x_BCHW, x_BCHW[mix.partner]
+    if mix.blend is not None:
+        x = torch.lerp(partner, x, mix.blend.to(x.dtype).view(-1, 1, 1, 1))  # exactly x where the weight is 1
+    if mix.box is not None:
+        top, bottom, left, right = mix.box.view(-1, 4, 1, 1, 1).unbind(1)
+        rows = torch.arange(x.shape[2], device=x.device).view(-1, 1)
+        columns = torch.arange(x.shape[3], device=x.device)
+        inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+        x = torch.where(inside, partner, x)
+    return x
+
+
+def _cycle(u: Tensor) -> Tensor:
+    """(B,) int64: each row's successor in a random order of all rows that closes to a ring."""
+    order = torch.argsort(u)
+    partner = torch.empty_like(order)
+    partner[order] = order.roll(-1)
+    return partner
