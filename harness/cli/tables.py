@@ -9,7 +9,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.cli.output import escape_control
-from harness.cli.words import compact_params, interval, number, plural, value
+from harness.cli.words import compact_params, interval, number, plural, switched_off, value
 from harness.records import Interval, TrialRecord
 
 if TYPE_CHECKING:
@@ -129,7 +129,11 @@ def _only_augments(trials: Sequence[TrialRecord], own: Sequence[str]) -> bool:
 
 def _switches(params: Mapping[str, Any]) -> str:
     """Augmentations that are on, by name; everything else with its value."""
-    on = [name.removeprefix("augment.") for name, setting in params.items() if name.startswith("augment.") and setting]
+    on = [
+        setting if isinstance(setting, str) else name.removeprefix("augment.")
+        for name, setting in params.items()
+        if name.startswith("augment.") and not switched_off(name, setting)
+    ]
     rest = compact_params({name: s for name, s in params.items() if not name.startswith("augment.")})
     return "  ".join(part for part in (rest, " ".join(on)) if part) or "none"
 

@@ -80,17 +80,21 @@ def value(setting: Any) -> str:
     return f"{setting:.3g}"
 
 
+def switched_off(name: str, setting: Any) -> bool:
+    """Whether this is an augmentation that is off."""
+    return name.startswith("augment.") and (not setting or setting == "none")
+
+
 def compact_params(params: Mapping[str, Any]) -> str:
     """'lr 1.2e-03  hflip 0.5  rotate 15': the last part of each name, what is switched off left out."""
     named = {name.rsplit(".", 1)[-1]: name for name in params}
     short = {full: last for last, full in named.items() if sum(n.rsplit(".", 1)[-1] == last for n in params) == 1}
     parts = []
     for name, setting in params.items():
-        if name.startswith("augment.") and not setting:
+        if switched_off(name, setting):
             continue
         parts.append(f"{short.get(name, name)} {value(setting)}")
-    if not any(name.startswith("augment.") and setting for name, setting in params.items()) and any(
-        name.startswith("augment.") for name in params
-    ):
+    augments = {name: setting for name, setting in params.items() if name.startswith("augment.")}
+    if augments and all(switched_off(name, setting) for name, setting in augments.items()):
         parts.append("no augmentation")
     return "  ".join(parts)

@@ -13,7 +13,7 @@ from torch import Tensor
 from harness.data.augment_area import area_of, on_rows
 from harness.data.augment_colour import gamma, hue, levels, saturation
 from harness.data.augment_corruptions import add_noise, blur, erase
-from harness.data.augment_draws import amounts, by_place, draw
+from harness.data.augment_draws import amounts, at, draw
 from harness.data.augment_geometry import matrices, move
 from harness.data.augment_policy import policy_matrices, recolour, slots
 from harness.study.training import Augment
@@ -33,8 +33,7 @@ def augment(x_BCHW: Tensor, spec: Augment, generator: torch.Generator, sizes: Te
 @torch.no_grad()
 def apply(x_BCHW: Tensor, u_BP: Tensor, spec: Augment, sizes: Tensor | None = None) -> Tensor:
     """What `augment` does, with given draws: each image depends on its own row of u alone."""
-    u = by_place(u_BP)
-    amount, drawn = amounts(u, spec), slots(u, spec)
+    amount, drawn = amounts(u_BP, spec), slots(u_BP, spec)
     if not amount and not drawn:
         return x_BCHW
     area = area_of(x_BCHW, sizes)
@@ -60,8 +59,8 @@ def apply(x_BCHW: Tensor, u_BP: Tensor, spec: Augment, sizes: Tensor | None = No
         x = on_rows(x, turn, turn, None, lambda part, value, _: hue(part, value))
     x = recolour(x, drawn, spec, area)
     if (deviation := amount.get("noise")) is not None:
-        seeded = torch.stack([deviation, u["noise_seed"], u["noise_seed_2"]], dim=1)
+        seeded = torch.stack([deviation, at(u_BP, "noise_seed"), at(u_BP, "noise_seed_2")], dim=1)
         x = on_rows(x, deviation, seeded, None, lambda part, value, _: add_noise(part, *value.unbind(1))).clamp_(0, 1)
     if (erased := amount.get("erase")) is not None:
-        x = erase(x, erased, u, area)
-    return x if area is None else torch.where(area.inside, x, x_BCHW)
+        x = erase(x, erased, u_BP, area)
+    return x if area is None else torch.lerp(x_BCHW, x, area.inside)  # exact at 0 and 1

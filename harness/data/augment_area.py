@@ -21,7 +21,7 @@ class Area:
     box: Tensor
     """(B, 4) int64 on the CPU: top, left, height, width"""
     inside: Tensor
-    """(B, 1, H, W) bool on the images' device"""
+    """(B, 1, H, W) float32 on the images' device: 1, and 0 in the padding"""
 
 
 def area_of(x_BCHW: Tensor, sizes: Tensor | None) -> Area | None:
@@ -38,7 +38,7 @@ def area_of(x_BCHW: Tensor, sizes: Tensor | None) -> Area | None:
     top, left, height, width = box.to(x_BCHW.device, non_blocking=True).view(-1, 4, 1, 1, 1).unbind(1)
     rows, columns = _places(x_BCHW)
     inside = (rows >= top) & (rows < top + height) & (columns >= left) & (columns < left + width)
-    return Area(box, inside)
+    return Area(box, inside.float())
 
 
 def on_rows(

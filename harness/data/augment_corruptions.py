@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness.data.augment_area import Area, border_repeated, sides
 from harness.data.augment_colour import per_image
-from harness.data.augment_draws import both_ways
+from harness.data.augment_draws import at, both_ways
 
 ERASE_AREA = (0.02, 0.25)
 """share of the picture that erasing blanks (random erasing, Zhong et al. 2020, with a smaller largest area)"""
@@ -81,16 +81,16 @@ def _hash32(value: Tensor) -> Tensor:
     return value
 
 
-def erase(x: Tensor, erased_B: Tensor, u: dict[str, Tensor], area: Area | None) -> Tensor:
-    """One rectangle of each chosen image (1, not 0) blanked (0, black); x is overwritten. u: by place, (B,)."""
+def erase(x: Tensor, erased_B: Tensor, u_BP: Tensor, area: Area | None) -> Tensor:
+    """One rectangle of each chosen image (1, not 0) blanked (0, black); x is overwritten."""
     top, left, height, width = sides(x, area)
     low, high = ERASE_AREA
-    size = (low + u["erase_area"] * (high - low)) * height * width
-    shape = torch.exp(both_ways(u["erase_shape"]) * math.log(ERASE_SHAPE))
+    size = (low + at(u_BP, "erase_area") * (high - low)) * height * width
+    shape = torch.exp(both_ways(at(u_BP, "erase_shape")) * math.log(ERASE_SHAPE))
     rows = torch.minimum(torch.sqrt(size * shape).round().clamp(min=1), height)
     columns = torch.minimum(torch.sqrt(size / shape).round().clamp(min=1), width)
-    top = top + (u["erase_y"] * (height - rows + 1)).floor()
-    left = left + (u["erase_x"] * (width - columns + 1)).floor()
+    top = top + (at(u_BP, "erase_y") * (height - rows + 1)).floor()
+    left = left + (at(u_BP, "erase_x") * (width - columns + 1)).floor()
     # of images that keep everything, no row
     edges = torch.stack([top, top + rows * erased_B, left, left + columns], dim=1).to(x.device, non_blocking=True)
     first_row, last_row, first_column, last_column = edges.unsqueeze(2).unbind(1)

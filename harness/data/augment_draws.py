@@ -71,9 +71,12 @@ def draw(batch: int, generator: torch.Generator) -> Tensor:
     return torch.rand(batch, PARAMETERS, generator=generator)
 
 
-def by_place(u_BP: Tensor) -> dict[str, Tensor]:
-    """Place -> (B,) numbers in [0, 1)."""
-    return dict(zip(PLACES, u_BP.unbind(1), strict=False))
+_COLUMNS = {place: column for column, place in enumerate(PLACES)}
+
+
+def at(u_BP: Tensor, place: str) -> Tensor:
+    """(B,) the numbers in [0, 1) that are drawn for this."""
+    return u_BP[:, _COLUMNS[place]]
 
 
 def both_ways(u_B: Tensor) -> Tensor:
@@ -81,7 +84,7 @@ def both_ways(u_B: Tensor) -> Tensor:
     return 2 * u_B - 1
 
 
-def amounts(u: dict[str, Tensor], spec: Augment) -> dict[str, Tensor]:
+def amounts(u_BP: Tensor, spec: Augment) -> dict[str, Tensor]:
     """Change -> (B,) how much of it each image gets, for the changes that are switched on and no others.
 
     Flips and erasing: 1 or 0. Rotation and shear in radians, translation as a share of the side, scale and gamma as
@@ -91,7 +94,7 @@ def amounts(u: dict[str, Tensor], spec: Augment) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name in ("hflip", "vflip", "erase"):
         if probability := getattr(spec, name):
-            found[name] = (u[name] < probability).float()
+            found[name] = (at(u_BP, name) < probability).float()
     if not spec.probability:
         return found
     for name in GATED:
@@ -103,6 +106,7 @@ def amounts(u: dict[str, Tensor], spec: Augment) -> dict[str, Tensor]:
         elif name == "scale":
             largest = math.log1p(largest)  # zooming by 1 + scale and by its inverse are equally likely
         for place in ("translate_x", "translate_y") if name == "translate" else (name,):
-            value = largest * (u[place] if name in ("noise", "blur") else both_ways(u[place]))
-            found[place] = value if spec.probability == 1 else value * (u[f"make_{name}"] < spec.probability)
+            drawn = at(u_BP, place)
+            value = largest * (drawn if name in ("noise", "blur") else both_ways(drawn))
+            found[place] = value if spec.probability == 1 else value * (at(u_BP, f"make_{name}") < spec.probability)
     return found

@@ -61,7 +61,7 @@ def move(
         source = _mirrored(source, hflip, vflip)
         if moved.all():
             return resample(x_BCHW, source, area)
-    x = x_BCHW.clone()
+    x = x_BCHW.clone(memory_format=torch.contiguous_format)  # what comes is often channels last
     if hflip is not None:
         x = on_rows(x, hflip.bool() & ~moved, hflip, area, lambda part, _, own: flipped(part, 3, own))
     if vflip is not None:

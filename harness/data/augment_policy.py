@@ -18,6 +18,7 @@ from torch import Tensor
 
 from harness.data.augment_area import Area, on_rows, sides
 from harness.data.augment_colour import COLOURS, mean_level, per_image, to_grey
+from harness.data.augment_draws import at
 from harness.data.augment_geometry import shifted, turned
 from harness.study.training import Augment
 
@@ -62,16 +63,16 @@ class Slot:
     """(B,) float32 in [-1, 1], negative only where the change goes both ways"""
 
 
-def slots(u: dict[str, Tensor], spec: Augment) -> list[Slot]:
-    """What each image draws, in the order in which it is made; u: by place, (B,) in [0, 1)."""
+def slots(u_BP: Tensor, spec: Augment) -> list[Slot]:
+    """What each image draws, in the order in which it is made."""
     found = []
     signed = torch.tensor([name in SIGNED for name in CHANGES])
     for slot in range({"none": 0, "randaugment": spec.policy_ops, "trivialaugment": 1}[spec.policy]):
-        change = (u[f"policy_change_{slot}"] * len(CHANGES)).long()
-        strength = torch.full_like(u["hflip"], spec.policy_magnitude)
+        change = (at(u_BP, f"policy_change_{slot}") * len(CHANGES)).long()
+        strength = torch.full((len(u_BP),), spec.policy_magnitude)
         if spec.policy == "trivialaugment":
-            strength *= (u[f"policy_strength_{slot}"] * STRENGTHS).floor() / (STRENGTHS - 1)
-        negative = signed[change] & (u[f"policy_sign_{slot}"] < 0.5)
+            strength *= (at(u_BP, f"policy_strength_{slot}") * STRENGTHS).floor() / (STRENGTHS - 1)
+        negative = signed[change] & (at(u_BP, f"policy_sign_{slot}") < 0.5)
         found.append(Slot(change, torch.where(negative, -strength, strength)))
     return found
 
@@ -126,10 +127,9 @@ def colour_change(name: str, x: Tensor, value: Tensor, area: Area | None) -> Ten
         return _blend(smooth(x, area), x, value)
     if name == "posterize":
         step = per_image(2 ** (8 - value), x)
-        level = x.mul_(255).round_()
-        return level.sub_(torch.remainder(level, step)).div_(255)
+        return x.mul_(255).round_().div_(step).floor_().mul_(step).div_(255)
     if name == "solarize":
-        return torch.where(x >= per_image(value / 255, x), 1 - x, x)
+        return x.lerp_(1 - x, (x >= per_image(value / 255, x)).to(x.dtype))
     return autocontrast(x, area) if name == "autocontrast" else equalize(x, area)
 
 
@@ -144,12 +144,13 @@ def smooth(x: Tensor, area: Area | None) -> Tensor:
     if min(x.shape[2:]) < 3:
         return out
     middle = out[:, :, 1:-1, 1:-1]
-    # the mean of nine counts the middle once
-    smoothed = F.avg_pool2d(x, 3, stride=1).mul_(9 / 13).add_(middle, alpha=4 / 13)
+    b, c, h, w = x.shape
+    kernel = torch.tensor([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]]).div_(13).to(x.device, x.dtype, non_blocking=True)
+    smoothed = F.conv2d(x.reshape(1, b * c, h, w), kernel.expand(b * c, 1, 3, 3), groups=b * c).view_as(middle)
     if area is not None:
         # not next to the padding: where the eight neighbours are the image's own too
-        own = F.avg_pool2d(area.inside.to(x.dtype), 3, stride=1) > 0.99
-        smoothed = torch.where(own, smoothed, middle)
+        own = (F.avg_pool2d(area.inside, 3, stride=1) > 0.99).to(x.dtype)
+        smoothed = torch.lerp(middle, smoothed, own)
     middle.copy_(smoothed)
     return out
 
@@ -159,8 +160,8 @@ def autocontrast(x: Tensor, area: Area | None) -> Tensor:
     if area is None:
         low, high = x.amin(dim=(2, 3), keepdim=True), x.amax(dim=(2, 3), keepdim=True)
     else:
-        low = x.masked_fill(~area.inside, 1).amin(dim=(2, 3), keepdim=True)
-        high = x.masked_fill(~area.inside, 0).amax(dim=(2, 3), keepdim=True)
+        low = x.masked_fill(area.inside == 0, 1).amin(dim=(2, 3), keepdim=True)
+        high = (x * area.inside).amax(dim=(2, 3), keepdim=True)
     flat = high <= low
     low = low.masked_fill(flat, 0)
     return x.sub_(low).div_((high - low).masked_fill(flat, 1)).clamp_(0, 1)
@@ -171,18 +172,13 @@ def equalize(x: Tensor, area: Area | None) -> Tensor:
     b, c, h, w = x.shape
     level = x.mul(255).round_().clamp_(0, 255).long()
     # padding is counted apart, as a level of its own
-    counted = level if area is None else level.masked_fill(~area.inside, 256)
+    counted = level if area is None else level.masked_fill(area.inside == 0, 256)
     count = torch.zeros(b, c, 257, dtype=torch.int64, device=x.device)
-    count.scatter_add_(2, counted.view(b, c, h * w), torch.ones_like(counted).view(b, c, h * w))
-    below = count[:, :, :256].cumsum(dim=2)
-    total, last = below[:, :, -1:], count[:, :, :256].gather(2, _last(count[:, :, :256]))
-    step = (total - last) // 255
-    table = (below - count[:, :, :256] + step // 2) // step.clamp(min=1)
-    table = table.clamp_(0, 255).to(x.dtype).div_(255)
-    return torch.where(step[..., None] > 0, table.gather(2, level.view(b, c, h * w)).view_as(x), x)
-
-
-def _last(count: Tensor) -> Tensor:
-    """(B, C, 1) the highest level that occurs."""
-    levels = torch.arange(count.shape[2], device=count.device)
-    return torch.where(count > 0, levels, 0).amax(dim=2, keepdim=True)
+    count.scatter_add_(2, counted.view(b, c, h * w), count.new_ones(1).expand(b, c, h * w))
+    count, levels = count[:, :, :256], torch.arange(256, device=x.device)
+    highest = torch.where(count > 0, levels, 0).amax(dim=2, keepdim=True)
+    step = (count.sum(dim=2, keepdim=True) - count.gather(2, highest)) // 255
+    table = (count.cumsum(dim=2) - count + step // 2) // step.clamp(min=1)
+    # too few pixels, or too few levels, to spread: the table of no change
+    table = torch.where(step > 0, table.clamp_(0, 255), levels).to(x.dtype).div_(255)
+    return table.gather(2, level.view(b, c, h * w)).view_as(x)

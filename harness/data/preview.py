@@ -5,20 +5,39 @@ import torch
 from numpy.typing import NDArray
 
 from harness.data.augment import apply
-from harness.data.augment_draws import draw
+from harness.data.augment_draws import GATED, draw
 from harness.seeds import derive_seed
 from harness.study.load import Study
 from harness.study.space import extremes
 from harness.study.training import Augment
 
+MIXING = ("mixup", "cutmix", "synthetic")
+"""what needs more than one picture"""
+
 
 def largest_augmentation(study: Study) -> Augment:
-    """Every augmentation at the largest value that the study may draw; those without a range at their own."""
+    """Every augmentation at the largest value that the study may draw, the first policy among several; those without a
+    range at their own."""
     values = study.spec.augment.model_dump()
     for name, range_ in study.space.items():
-        if name.startswith("augment."):
-            values[name.removeprefix("augment.")] = max(float(end) for end in extremes(range_) if end is not None)
+        if name == "augment.policy":
+            values["policy"] = next((end for end in extremes(range_) if end != "none"), "none")
+        elif name.startswith("augment."):
+            values[name.removeprefix("augment.")] = max(end for end in extremes(range_) if end is not None)
     return Augment(**values)
+
+
+def changes(spec: Augment) -> dict[str, float | str]:
+    """What changes a single picture, by the names of the keys, with their values; those that are off are left out."""
+    on = {name: value for name, value in spec.model_dump().items() if value not in (0, "none") and name not in MIXING}
+    strengths = {"randaugment": ("policy_ops", "policy_magnitude"), "trivialaugment": ("policy_magnitude",)}
+    for name in {"policy_ops", "policy_magnitude"}.difference(strengths.get(spec.policy, ())):
+        on.pop(name, None)
+    if spec.probability == 1 or not any(name in on for name in GATED):
+        on.pop("probability", None)
+    if not spec.probability:
+        on = {name: value for name, value in on.items() if name not in GATED}
+    return on
 
 
 def augmented(pixels: NDArray[np.uint8], spec: Augment, draws: int, seed: int) -> NDArray[np.uint8]:

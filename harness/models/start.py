@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from harness.errors import RequestError
 from harness.models.pooling import pool_parameters
+from harness.models.weights import load_tensors
 
 SHOWN = 4
 """tensors named in a refusal"""
@@ -58,7 +59,7 @@ def load_start(network: nn.Module, checkpoint: Path, class_names: tuple[str, ...
     same_head = all(name in stored and stored[name].shape == own[name].shape for name in head)
     if not (same_head and class_names and list(class_names) == list(header["classes"])):
         stored = {name: tensor for name, tensor in stored.items() if not name.startswith("head.")}
-    network.load_state_dict({n: t for n, t in stored.items() if n in own and t.shape == own[n].shape}, strict=False)
+    load_tensors(network, {n: t for n, t in stored.items() if n in own and t.shape == own[n].shape}, strict=False)
 
 
 def _misfits(own: dict[str, Tensor], stored: dict[str, Tensor], free: set[str]) -> list[str]:

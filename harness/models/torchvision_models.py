@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from harness.errors import RequestError
 from harness.models.pooling import Pool, PooledFeatures, replace_module
-from harness.models.weights import Source, read_state
+from harness.models.weights import Source, load_tensors, read_state
 
 AUXILIARY = ("AuxLogits", "aux1", "aux2")
 
@@ -98,7 +98,7 @@ def _load(network: nn.Module, model: str, file: Path, size: int) -> None:
     if model.startswith("vit_") and "encoder.pos_embedding" in state:
         from torchvision.models.vision_transformer import interpolate_embeddings
 
-        state = dict(interpolate_embeddings(size, int(network.patch_size), state))  # type: ignore[arg-type]
+        state = interpolate_embeddings(size, int(network.patch_size), state)  # type: ignore[arg-type]
     own = network.state_dict()
     last = _classifier(network)
     fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
@@ -108,7 +108,9 @@ def _load(network: nn.Module, model: str, file: Path, size: int) -> None:
     strange = [name for name in state if name not in own and not name.startswith(AUXILIARY)]
     if strange:
         raise ValueError(f"the file has {len(strange)} tensors that the model has not, such as {strange[0]}")
-    network.load_state_dict(fitting, strict=False)
+    for name in set(state) - set(fitting):  # of the classifier; what remains keeps its note of versions
+        del state[name]
+    load_tensors(network, state, strict=False)
 
 
 def _classifier(network: nn.Module) -> str:

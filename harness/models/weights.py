@@ -9,6 +9,7 @@ import os
 import re
 import urllib.error
 import urllib.request
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,7 +17,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.errors import RequestError
 
@@ -213,4 +214,20 @@ def read_state(path: Path) -> dict[str, Tensor]:
             state = state[key]
     if not isinstance(state, dict):
         raise ValueError(f"it holds {type(state).__name__} instead of a table of tensors")
-    return {name.removeprefix("module."): t for name, t in state.items() if isinstance(t, Tensor)}
+    tensors = {name.removeprefix("module."): t for name, t in state.items() if isinstance(t, Tensor)}
+    return _versioned(tensors, getattr(state, "_metadata", None))
+
+
+def load_tensors(network: nn.Module, tensors: dict[str, Tensor], strict: bool = True) -> None:
+    """network.load_state_dict for tensors that come from a file; without a note of their own they are taken to be of
+    the modules' present version, which some modules (MNASNet) insist on. Raises RuntimeError as that does."""
+    metadata = getattr(tensors, "_metadata", None) or getattr(network.state_dict(), "_metadata", None)
+    network.load_state_dict(_versioned(tensors, metadata), strict=strict)
+
+
+def _versioned(tensors: dict[str, Tensor], metadata: Any) -> dict[str, Tensor]:
+    ordered: Any = OrderedDict(tensors)
+    if metadata is not None:
+        ordered._metadata = metadata
+    versioned: dict[str, Tensor] = ordered
+    return versioned

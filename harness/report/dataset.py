@@ -22,7 +22,7 @@ from harness.data.facts import (
     usable_rows,
 )
 from harness.data.prepare import Prepared
-from harness.data.preview import augmented, largest_augmentation
+from harness.data.preview import MIXING, augmented, changes, largest_augmentation
 from harness.records import Dataset
 from harness.report.html import curves, page, picture, share_cell, strip, table
 from harness.study.load import Study
@@ -170,13 +170,17 @@ def _curves(spread: Spread, dataset: Dataset, heights: NDArray[np.float64]) -> s
 
 def _augmentation(study: Study, prepared: Prepared, seed: int) -> str:
     spec = largest_augmentation(study)
-    on = {name: value for name, value in spec.model_dump().items() if value}
+    on, mixing = changes(spec), [name for name in MIXING if getattr(spec, name)]
+    besides = f"<p>Not shown, because it takes more than one picture: {', '.join(mixing)}.</p>" if mixing else ""
     if not on:
-        return "<p>This study changes no picture: every augmentation is 0.</p>"
-    listed = ", ".join(f"{name} {value:g}" for name, value in on.items())
+        return besides or "<p>This study changes no picture: every augmentation is off.</p>"
+    listed = ", ".join(
+        f"{name} {value}" if isinstance(value, str) else f"{name} {value:g}" for name, value in on.items()
+    )
     said = [
+        besides,
         f"<p>Random draws at the largest changes that this study allows: {escape(listed)}. "
-        "The first of each row is the picture itself.</p>"
+        "The first of each row is the picture itself.</p>",
     ]
     dataset = prepared.dataset
     rows = [samples(dataset, prepared.folds.development_rows(), c, 1) for c in range(len(dataset.classes))]

@@ -1,6 +1,7 @@
 """What can be known to be wrong before trial 0: another spec or other data than before, networks, weights, disk."""
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 from harness.data.prepare import Prepared
@@ -9,35 +10,57 @@ from harness.home import Home
 from harness.ledger import StudyRecord
 from harness.models.backbones import check_weights, resolve
 from harness.models.network import Network, build_network, require_any_size
-from harness.records import Dataset
+from harness.models.stages import require_level
+from harness.models.weights import kind_of
+from harness.search.start import find_start, refuse_own_checkpoint, resolve_start, start_file
 from harness.study.load import Study, differences, spec_hash
 from harness.study.space import Choice, extremes
+from harness.study.spec import Spec
 
 
-def check_networks(study: Study, dataset: Dataset) -> None:
-    """Build every network that the study can draw, at the ends of its `model` ranges. Raises RequestError."""
+def check_networks(study: Study, home: Home, data: Prepared) -> int:
+    """Build every network that the study can draw, at the ends of its ranges: each backbone with every pooling and
+    every start, as few times as that takes. Returns the parameters of the largest. Raises RequestError."""
     first: dict[str, Any] = {name: extremes(range_)[0] for name, range_ in study.space.items()}
-    model_ranges = {name: range_ for name, range_ in study.space.items() if name.startswith("model.")}
-    variants = [first] + [{**first, name: v} for name, range_ in model_ranges.items() for v in extremes(range_)[1:]]
-    for values in variants:
-        _build(study, values, dataset)
+    first["model.drop_path"] = _largest(study, "model.drop_path", study.spec.model.drop_path)
+    level = int(_largest(study, "train.freeze", study.spec.train.freeze))
+    largest = 0
+    for backbone in _options(study, "backbone"):
+        starts, poolings = _options(study, "weights"), _options(study, "pooling")
+        for number in range(max(len(starts), len(poolings))):
+            values = {**first, "model.backbone": backbone}
+            values["model.weights"] = starts[number] if number < len(starts) else "none"
+            values["model.pooling"] = poolings[number if number < len(poolings) else 0]
+            network = _build(study.draw(values), home, data)
+            require_level(network, level)
+            largest = max(largest, sum(parameter.numel() for parameter in network.parameters()))
+    return largest
 
 
-def _build(study: Study, values: dict[str, Any], dataset: Dataset) -> Network:
-    spec = study.draw(values)
-    decode = spec.data.decode
-    network = build_network(spec.model, len(dataset.classes), decode.channels, decode.side, spec.seed)
+def _build(spec: Spec, home: Home, data: Prepared) -> Network:
+    decode, weights, dataset = spec.data.decode, spec.model.weights, data.dataset
+    start = None
+    if kind_of(weights) == "study":
+        start = start_file(resolve_start(weights, home, data), 0)
+    elif kind_of(weights) == "file":
+        refuse_own_checkpoint(Path(weights).expanduser(), home, data)
+    network = build_network(
+        spec.model, len(dataset.classes), decode.channels, decode.side, spec.seed, start, dataset.classes
+    )
     if decode.size == "native":
         require_any_size(network, spec.model.backbone, decode.channels)
     return network
 
 
-def check_backbones(study: Study) -> None:
-    """Names and files alone: fast enough to come before any data is read."""
+def check_backbones(study: Study, home: Home) -> None:
+    """Names, files and earlier studies alone: fast enough to come before any data is read."""
     for name in _options(study, "backbone"):
         resolve(name)
         for weights in _options(study, "weights"):
-            check_weights(name, weights)
+            if kind_of(weights) == "study":
+                find_start(weights, home)
+            else:
+                check_weights(name, weights)
 
 
 def _options(study: Study, key: str) -> list[str]:
@@ -46,11 +69,15 @@ def _options(study: Study, key: str) -> list[str]:
     return [str(v) for v in range_.options] if isinstance(range_, Choice) else [str(getattr(study.spec.model, key))]
 
 
-def check_disk(study: Study, home: Home, dataset: Dataset, trials: int) -> None:
+def _largest(study: Study, name: str, fixed: float) -> float:
+    """The largest number that a key can be."""
+    values = extremes(study.space[name]) if name in study.space else []
+    return max((value for value in values if isinstance(value, int | float)), default=fixed)
+
+
+def check_disk(study: Study, home: Home, parameters: int, trials: int) -> None:
     """Room for the checkpoints of all trials, and for one resume state with the optimiser. Raises RequestError."""
-    first: dict[str, Any] = {name: extremes(range_)[0] for name, range_ in study.space.items()}
-    size = 4 * sum(int(p.numel()) for p in _build(study, first, dataset).parameters())
-    need = size * (study.spec.data.folds * trials + 4)
+    need = 4 * parameters * (study.spec.data.folds * trials + 4)
     free = shutil.disk_usage(home.root).free
     if need > free:
         raise RequestError(

@@ -37,6 +37,7 @@ from harness.ledger import (
 from harness.metrics import METRICS
 from harness.records import TrialRecord, TrialResult
 from harness.search import checks
+from harness.search.best import best_trial
 from harness.search.grid import total_trials
 from harness.search.objective import Outcome, Task
 from harness.search.precisions import choose_precisions
@@ -64,7 +65,7 @@ def run_study(study: Study, home: Home, jobs: int, device: str, listener: Listen
     if jobs < 1:
         raise RequestError(f"--jobs {jobs}: write a number from 1 up.")
     chosen = parse_devices(device)
-    checks.check_backbones(study)
+    checks.check_backbones(study, home)
     with lock(home.work(study.name) / "driver.lock", f"study {study.name}", wait_seconds=1):
         past = read_study(home, study.name)
         checks.check_same_spec(past, study)
@@ -77,8 +78,8 @@ def run_study(study: Study, home: Home, jobs: int, device: str, listener: Listen
             write_study(home, past)
             listener(StudyEnded(study.name, "complete", 0))
             return past
-        checks.check_networks(study, data.dataset)
-        checks.check_disk(study, home, data.dataset, total_trials(study.spec.search, study.space) - done)
+        parameters = checks.check_networks(study, home, data)
+        checks.check_disk(study, home, parameters, total_trials(study.spec.search, study.space) - done)
         driver = Driver(study, home, data, past, jobs, chosen, listener)
         return driver.run()
 
@@ -324,13 +325,6 @@ class Driver:
         if value is not None and value != value:  # not defined on these rows: no point to learn from
             value, state = None, TrialState.FAIL
         self.optuna.tell(trial, values=value, state=state)
-
-
-def best_trial(records: list[TrialRecord], metric: str) -> TrialRecord | None:
-    """The complete trial with the best pooled out-of-fold value; ties go to the earlier one."""
-    sign = 1.0 if METRICS[metric].higher_is_better else -1.0
-    scored = [r for r in records if r.state == "complete" and r.oof[metric].value == r.oof[metric].value]
-    return max(scored, key=lambda r: (sign * r.oof[metric].value, -r.number), default=None)
 
 
 def _scores(record: TrialRecord) -> TrialResult | None:

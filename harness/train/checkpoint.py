@@ -19,8 +19,10 @@ from torch import Tensor
 from harness.errors import HarnessError
 from harness.home import write_bytes
 from harness.models.network import Network, build_network
+from harness.models.weights import load_tensors
 from harness.study.dataset import Decode
 from harness.study.training import Model
+from harness.train.reading import mark
 
 WRITE_SHARE = 0.02
 """largest share of training time that goes into writing resume states"""
@@ -88,7 +90,7 @@ def load_fold(path: Path, device: str = "cpu") -> tuple[Network, FoldMeta]:
     decode = Decode.model_validate(meta.decode)
     network = build_network(model, len(meta.classes), decode.channels, decode.side, seed=0)
     with safetensors.safe_open(str(path), framework="pt") as file:
-        network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        load_tensors(network, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     return network.to(device).eval(), meta
 
 
@@ -97,12 +99,17 @@ class ResumeState:
 
     Kept in memory after every epoch (a copy of the tensors, a few milliseconds), written to disk as often as costs no
     more than WRITE_SHARE of the time, and at once when the training is interrupted. A file is replaced whole.
+
+    Copying and completing are two calls, because an epoch's scores come later than its weights; between the two
+    nothing is written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._state: dict[str, Any] = {}
         self._tensors: list[Tensor] = []
+        self._whole = False
+        self._copied: torch.cuda.Event | None = None
         self._on_disk = -1
         self._start = time.monotonic()
         self._due: float | None = None
@@ -116,13 +123,20 @@ class ResumeState:
         return state
 
     def keep(self, state: dict[str, Any]) -> None:
-        """Copy the state of a finished epoch; write it when that is due."""
+        """Copy what an epoch ended with. On a card the copies queue up behind the epoch and nobody waits for them."""
+        self._whole = False
         tensors = _tensors(state)
-        if len(tensors) != len(self._tensors):
-            self._tensors = [torch.empty_like(t, device="cpu") for t in tensors]
+        if [(t.shape, t.dtype) for t in tensors] != [(t.shape, t.dtype) for t in self._tensors]:
+            self._tensors = [torch.empty_like(t, device="cpu", pin_memory=t.is_cuda) for t in tensors]
         for kept, tensor in zip(self._tensors, tensors, strict=True):
-            kept.copy_(tensor)
+            kept.copy_(tensor, non_blocking=True)
+        self._copied = next((mark(tensor.device) for tensor in tensors if tensor.is_cuda), None)
         self._state = _replace(state, iter(self._tensors))
+
+    def complete(self, epoch: int, history: list[dict[str, Any]], seconds: float) -> None:
+        """Add what was known later; write the state when that is due."""
+        self._state |= {"epoch": epoch, "history": history, "seconds": seconds}
+        self._whole = True
         if self._due is None:
             size = sum(tensor.nbytes for tensor in self._tensors)
             self._due = self._start + size / BYTES_PER_SECOND / WRITE_SHARE
@@ -131,8 +145,10 @@ class ResumeState:
 
     def write(self) -> None:
         """Put the kept state on disk, unless it is there."""
-        if not self._state or self._state["epoch"] == self._on_disk:
+        if not self._whole or self._state["epoch"] == self._on_disk:
             return
+        if self._copied is not None:
+            self._copied.synchronize()
         start = time.monotonic()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".new")

@@ -1,9 +1,11 @@
-"""Loss and metrics on held-out rows for the learning curve, in the training's own precision."""
+"""Held-out rows through the network after an epoch, for the learning curve, in the training's own precision."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from harness import metrics
@@ -23,7 +25,7 @@ class Scores:
     metrics: dict[str, float]
 
 
-def evaluate(
+def predict(
     forward: Callable[[Tensor], Tensor],
     classes: int,
     images: Images,
@@ -32,8 +34,11 @@ def evaluate(
     std: tuple[float, ...],
     precision: Precision,
     loss: Loss,
-) -> Scores:
-    """Score v images with labels y (v,) or (v, classes), both on the device. The network is in evaluation mode."""
+) -> tuple[Tensor, Tensor]:
+    """Logits (v, classes) of v images with labels y on the device, and their mean loss (), both on the device.
+
+    The network is in evaluation mode.
+    """
     logits = torch.empty(len(y), classes, device=y.device)
     batch_size = BATCH
     while True:
@@ -43,11 +48,14 @@ def evaluate(
                     inputs = to_input(x, mean, std, precision.layout)
                     with torch.autocast(y.device.type, precision.dtype, enabled=precision.name != "fp32"):
                         logits[rows] = forward(inputs).float()
-            break
+                return logits, mean_loss(loss, logits, y)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or batch_size == 1:
                 raise
         release(str(y.device))
         batch_size //= 2
-    p = metrics.probabilities(logits.cpu().numpy(), multilabel=y.ndim == 2)
-    return Scores(float(mean_loss(loss, logits, y)), metrics.score(y.cpu().numpy(), p))
+
+
+def scores(y: NDArray[np.int64], logits: NDArray[np.floating], loss: NDArray[np.floating]) -> Scores:
+    """What predict() found, by labels y (v,) or (v, classes)."""
+    return Scores(float(loss), metrics.score(y, metrics.probabilities(logits, multilabel=y.ndim == 2)))

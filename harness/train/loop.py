@@ -8,6 +8,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.data.augment_draws import changes_anything, draw
-from harness.errors import HarnessError
 from harness.models.network import Network, build_network
 from harness.models.stages import freeze, layers, training_mode
 from harness.ragged import Selection
@@ -28,7 +28,9 @@ from harness.study.spec import Spec
 from harness.study.training import Train
 from harness.train.averaging import Average, build_average
 from harness.train.checkpoint import ResumeState
-from harness.train.evaluate import Scores, evaluate
+from harness.train.devices import algorithms
+from harness.train.divergence import epoch_loss
+from harness.train.evaluate import predict, scores
 from harness.train.images import Images, load_images, own_sizes, statistics, to_input
 from harness.train.keeping import Keeper
 from harness.train.loss import build_loss
@@ -36,18 +38,13 @@ from harness.train.mixing import draw_mix
 from harness.train.optim import add_trainable, build_optimizer
 from harness.train.precision import Precision, forward_of
 from harness.train.prefetch import prefetched
+from harness.train.reading import fetch
 from harness.train.sampling import row_order
 from harness.train.schedule import learning_rate
 from harness.train.step import Batch, Stepper
 
 OnEpoch = Callable[[EpochReport], None]
 """Called after each epoch; may raise to stop the training."""
-EXPLODED = 1000.0
-"""a mean loss of so many times that of a guess (the logarithm of the number of classes) has exploded"""
-
-
-class Diverged(HarnessError):
-    """The loss became NaN, infinite or absurdly large."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +96,19 @@ def fit_fold(
     train.select's choice: by default the last, so that the held-out rows choose nothing.
     Raises Diverged when the loss is not finite or explodes, OutOfMemory, and whatever `on_epoch` raises.
     """
-    with _algorithms(spec.train.deterministic):
+    with algorithms(spec.train.deterministic):
         return _Fold(spec, data, device, precision, resume, start).fit(on_epoch)
+
+
+@dataclass(frozen=True)
+class _Unread:
+    """What an epoch left behind: read() gives each step's summed loss and weights, the held-out rows' logits and loss,
+    and the inner rows', where there are any."""
+
+    epoch: int
+    rates: list[float]
+    parts: int
+    read: Callable[[], list[NDArray[np.floating]]]
 
 
 class _Fold:
@@ -109,7 +117,7 @@ class _Fold:
     def __init__(
         self, spec: Spec, data: FoldData, device: str, precision: Precision, resume: ResumeState, start: Path | None
     ) -> None:
-        self.began = time.perf_counter()
+        self.began = self.last = time.perf_counter()
         self.spec, self.data, self.device, self.resume = spec, data, device, resume
         decode, train = spec.data.decode, spec.train
         seed = derive_seed(spec.seed, "fold", data.fold, "weights")
@@ -142,8 +150,8 @@ class _Fold:
         self.before = 0.0
         self._resume()
         n, batch = len(data.y_train), train.batch_size
-        self.batches = len(self.x_train.epoch(torch.arange(n), batch, 0))
-        self.steps = train.epochs * math.ceil(self.batches / train.accumulate)
+        batches = len(self.x_train.epoch(torch.arange(n), batch, 0))
+        self.steps = train.epochs * math.ceil(batches / train.accumulate)
 
     def _load(self, x: Selection, y: NDArray[np.int64]) -> tuple[Images, Tensor]:
         return load_images(x, self.mean, self.device), torch.from_numpy(y.copy()).to(self.device)
@@ -165,19 +173,31 @@ class _Fold:
             self.average.load_state_dict(state["average"])
 
     def fit(self, on_epoch: OnEpoch) -> Fitted:
-        epochs = self.spec.train.epochs
-        try:
-            for epoch in range(len(self.history), epochs):
-                if self.keeper.stopped:
-                    break
-                report = self._epoch(epoch)
-                if epoch + 1 < epochs and not self.keeper.stopped:
-                    self._keep_state(epoch)
-                on_epoch(report)
-        except KeyboardInterrupt:
-            self.resume.write()
-            raise
-        network = self._shown()
+        """Train to the end. While an epoch is scored and reported, by a thread, the next one trains already, unless it
+        depends on those scores."""
+        epochs, done = self.spec.train.epochs, len(self.history)
+        waits = self.keeper.chooses or self.spec.optim.schedule == "plateau"
+        with ThreadPoolExecutor(1, thread_name_prefix="report") as reporter:
+            reported: Future[None] = reporter.submit(lambda: None)
+            try:
+                for epoch in range(done, epochs):
+                    if self.keeper.stopped:
+                        break
+                    unread = self._train(epoch)
+                    reported.result()
+                    if waits:
+                        report = self._finish(unread)
+                        self._keep_state()
+                        self._complete(epoch, report, on_epoch)
+                    else:
+                        self._keep_state()
+                        reported = reporter.submit(self._report, unread, on_epoch)
+                reported.result()
+            except KeyboardInterrupt:
+                wait([reported])
+                self.resume.write()
+                raise
+        network = self._shown(epochs - 1)
         self.keeper.restore(network)
         trained = len(self.history)
         return Fitted(
@@ -190,48 +210,67 @@ class _Fold:
             len(self.data.y_train) * trained,
         )
 
-    def _epoch(self, epoch: int) -> EpochReport:
-        """Train one epoch, look at the held-out rows, and write both into the history."""
-        began = time.perf_counter()
-        train = self.spec.train
+    def _train(self, epoch: int) -> _Unread:
+        """Train one epoch and show the network the held-out rows. What came out may still be being computed."""
+        train, optim = self.spec.train, self.spec.optim
         seed = derive_seed(self.spec.seed, "fold", self.data.fold, "epoch", epoch)
         torch.manual_seed(seed)
         self._thaw(epoch)
         training_mode(self.network, frozen_stages(train, epoch))
-        monitored = [entry["inner_loss"] if self.inner else entry["train_loss"] for entry in self.history]
+        plateau = optim.schedule == "plateau"
+        monitored = [entry["inner_loss" if self.inner else "train_loss"] for entry in self.history] if plateau else []
         steps = itertools.count(epoch * (self.steps // train.epochs))
         rates, values, weights = [], [], []
         for batches in _grouped(self._batches(seed), train.accumulate):
-            rates.append(learning_rate(self.spec.optim, next(steps), self.steps, monitored))
+            rates.append(learning_rate(optim, next(steps), self.steps, monitored))
             value, weight = self.stepper.take(batches, rates[-1])
             values.append(value)
             weights.append(weight)
             if self.average is not None:
                 self.average.after_step()
-        train_loss = self._mean_loss(values, weights, rates, epoch)
         if self.average is not None:
             self.average.after_epoch(epoch)
             if epoch + 1 == train.epochs:
                 self.average.finish(self._plain_inputs())
-        val = self._evaluate(self.x_val, self.y_val)
-        inner = self._evaluate(*self.inner) if self.inner else None
+        found = [torch.stack(values), torch.stack(weights)]
+        for images, y in [(self.x_val, self.y_val), *([self.inner] if self.inner else [])]:
+            found += self._predict(images, y, epoch)
+        return _Unread(epoch, rates, self.stepper.parts, fetch(found))
+
+    def _report(self, unread: _Unread, on_epoch: OnEpoch) -> None:
+        self._complete(unread.epoch, self._finish(unread), on_epoch)
+
+    def _finish(self, unread: _Unread) -> EpochReport:
+        """Read and score an epoch, and write it into the history."""
+        values, weights, logits, loss, *more = unread.read()
+        now = time.perf_counter()
+        seconds, self.last = now - self.last, now
+        val = scores(self.data.y_val, logits, loss)
+        inner = scores(self.data.y_inner, *more) if self.data.y_inner is not None else None
+        classes = self.data.classes if self.data.y_train.ndim == 1 else 2
+        place = f"fold {self.data.fold}, epoch {unread.epoch}"
         report = EpochReport(
             fold=self.data.fold,
-            epoch=epoch,
-            epochs=train.epochs,
-            train_loss=train_loss,
+            epoch=unread.epoch,
+            epochs=self.spec.train.epochs,
+            train_loss=epoch_loss(values, weights, unread.rates, classes, place),
             val_loss=val.loss,
             val=val.metrics,
             inner_loss=inner.loss if inner else None,
             inner=inner.metrics if inner else None,
-            lr=rates[-1],
-            parts=self.stepper.parts,
-            seconds=time.perf_counter() - began,
+            lr=unread.rates[-1],
+            parts=unread.parts,
+            seconds=seconds,
             images=len(self.data.y_train),
         )
         self.history.append({**vars(report)})
-        self.keeper.see(epoch, (inner or val).metrics, self._shown())
+        self.keeper.see(unread.epoch, (inner or val).metrics, self._shown(unread.epoch))
         return report
+
+    def _complete(self, epoch: int, report: EpochReport, on_epoch: OnEpoch) -> None:
+        if epoch + 1 < self.spec.train.epochs and not self.keeper.stopped:
+            self.resume.complete(epoch, list(self.history), self.before + time.perf_counter() - self.began)
+        on_epoch(report)
 
     def _batches(self, seed: int) -> Iterator[Batch]:
         """The epoch's batches with all that is drawn for them."""
@@ -261,51 +300,31 @@ class _Fold:
             freeze(self.network, level)
             add_trainable(self.stepper.optimizer, self.network, self.spec.optim, self.layers)
 
-    def _shown(self) -> Network:
+    def _shown(self, epoch: int) -> Network:
         """The network to score and keep: the averaged one where weights are averaged.
 
         SWA's has its batch-norm statistics only in the end, so that before the last epoch the trained one is shown.
         """
-        last = len(self.history) + 1 >= self.spec.train.epochs
-        return self.network if self.average is None or not (self.spec.train.ema or last) else self.average.network()
+        averaged = self.spec.train.ema > 0 or epoch + 1 == self.spec.train.epochs
+        return self.network if self.average is None or not averaged else self.average.network()
 
-    def _evaluate(self, images: Images, y: Tensor) -> Scores:
-        network = self._shown()
-        forward = self.stepper.forward if network is self.network else network
+    def _predict(self, images: Images, y: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        network, step = self._shown(epoch), self.stepper
+        forward = step.forward if network is self.network else network
         network.eval()
-        step = self.stepper
-        return evaluate(forward, self.data.classes, images, y, self.mean, self.std, step.precision, step.loss)
+        return predict(forward, self.data.classes, images, y, self.mean, self.std, step.precision, step.loss)
 
-    def _keep_state(self, epoch: int) -> None:
+    def _keep_state(self) -> None:
         self.resume.keep(
             {
-                "epoch": epoch,
                 "network": self.network.state_dict(),
                 "optimizer": self.stepper.optimizer.state_dict(),
                 "scaler": self.stepper.scaler.state_dict(),
                 "average": self.average.state_dict() if self.average else None,
                 "keeper": self.keeper.state(),
                 "parts": self.stepper.parts,
-                "history": self.history,
-                "seconds": self.before + time.perf_counter() - self.began,
             }
         )
-
-    def _mean_loss(self, values: list[Tensor], weights: list[Tensor], rates: list[float], epoch: int) -> float:
-        """The epoch's mean loss; read from the device once an epoch, not once a step."""
-        value, weight = torch.stack([torch.stack(values), torch.stack(weights)]).double().cpu().numpy()
-        losses = value / np.maximum(weight, 1e-12)
-        absurd = EXPLODED * math.log(max(2, self.data.classes if self.y_train.ndim == 1 else 2))
-        mean = math.fsum(value) / max(math.fsum(weight), 1e-12)
-        bad = np.flatnonzero(~np.isfinite(losses) | ((losses > absurd) & (not mean <= absurd)))
-        if len(bad):
-            step = int(bad[0])
-            raise Diverged(
-                f"the training loss became {losses[step]:.3g} in fold {self.data.fold}, epoch {epoch}, step {step} "
-                f"at a learning rate of {rates[step]:.3g} (optim.lr={self.spec.optim.lr:g}). Use a lower optim.lr, or "
-                "optim.clip=1."
-            )
-        return mean
 
 
 def frozen_stages(train: Train, epoch: int) -> int:
@@ -316,20 +335,3 @@ def frozen_stages(train: Train, epoch: int) -> int:
 def _grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
     while group := list(itertools.islice(batches, size)):
         yield group
-
-
-class _algorithms:
-    """Inside: only algorithms that give the same numbers every time, if that is asked for."""
-
-    def __init__(self, deterministic: bool) -> None:
-        self._wanted = deterministic
-
-    def __enter__(self) -> None:
-        self._before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-        if self._wanted:
-            torch.use_deterministic_algorithms(True)
-            torch.backends.cudnn.benchmark = False
-
-    def __exit__(self, *_: object) -> None:
-        torch.use_deterministic_algorithms(self._before[0])
-        torch.backends.cudnn.benchmark = self._before[1]

@@ -80,16 +80,18 @@ def boxes(share: Tensor, y: Tensor, x: Tensor, height: int, width: int) -> Tenso
 
 def apply_mix(x_BCHW: Tensor, mix: Mix) -> Tensor:
     """The mixed images, a new tensor like x; mix lies on x's device."""
-    x, partner = x_BCHW, x_BCHW[mix.partner]
+    weight = torch.ones(len(x_BCHW), 1, 1, 1, device=x_BCHW.device)
     if mix.blend is not None:
-        x = torch.lerp(partner, x, mix.blend.to(x.dtype).view(-1, 1, 1, 1))  # exactly x where the weight is 1
+        weight = mix.blend.view(-1, 1, 1, 1)
     if mix.box is not None:
-        top, bottom, left, right = mix.box.view(-1, 4, 1, 1, 1).unbind(1)
-        rows = torch.arange(x.shape[2], device=x.device).view(-1, 1)
-        columns = torch.arange(x.shape[3], device=x.device)
-        inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
-        x = torch.where(inside, partner, x)
-    return x
+        top, bottom, left, right = mix.box.unsqueeze(2).unbind(1)
+        rows = torch.arange(x_BCHW.shape[2], device=x_BCHW.device)
+        columns = torch.arange(x_BCHW.shape[3], device=x_BCHW.device)
+        in_rows = ((rows >= top) & (rows < bottom)).float()[:, None, :, None]
+        in_columns = ((columns >= left) & (columns < right)).float()[:, None, None, :]
+        weight = weight * (1 - in_rows * in_columns)
+    # lerp returns its first argument exactly where the weight is 0, and its second where it is 1
+    return torch.lerp(x_BCHW.index_select(0, mix.partner), x_BCHW, weight.to(x_BCHW.dtype))
 
 
 def _cycle(u: Tensor) -> Tensor:

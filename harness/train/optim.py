@@ -23,7 +23,8 @@ def build_optimizer(network: nn.Module, optim: Optim, layers: Mapping[str, int] 
     `layers`: parameter name -> layer number from the input, the head's the largest; None: no layers but the head.
     Each group carries `scale`: its rate relative to the schedule's, so a step sets group["lr"] = rate * scale. For a
     layer it is layer_decay ** (deepest - layer), for the head times head_lr. Norms, biases and other one-dimensional
-    parameters, class and position tokens have weight_decay 0 and `l1` 0. Raises RequestError as check_optimizer does.
+    parameters, class and position tokens have weight_decay 0 and `l1` 0. Raises RequestError as check_optimizer does,
+    and where the optimiser refuses its momentum or betas.
     """
     check_optimizer(optim.name)
     groups = _groups(network, optim, layers, set())
@@ -43,9 +44,15 @@ def build_optimizer(network: nn.Module, optim: Optim, layers: Mapping[str, int] 
         options["betas"] = betas
     if "sgd" in optim.name:
         options["nesterov"] = nesterov
-    made: torch.optim.Optimizer = create_optimizer_v2(
-        groups, opt=optim.name, lr=optim.lr, weight_decay=optim.weight_decay, momentum=optim.momentum, **options
-    )
+    try:
+        made: torch.optim.Optimizer = create_optimizer_v2(
+            groups, opt=optim.name, lr=optim.lr, weight_decay=optim.weight_decay, momentum=optim.momentum, **options
+        )
+    except ValueError as error:  # such as Nesterov momentum of 0
+        raise RequestError(
+            f"optim.name: {optim.name} does not go with optim.momentum={optim.momentum:g} and "
+            f"optim.beta2={optim.beta2:g}: {error}. Change them, or the optimiser."
+        ) from error
     return made
 
 

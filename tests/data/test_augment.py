@@ -7,7 +7,7 @@ import torch
 
 from harness.data.augment import apply, augment
 from harness.data.augment_corruptions import normal_field
-from harness.data.augment_draws import GATED, PARAMETERS, PLACES, amounts, by_place, draw
+from harness.data.augment_draws import GATED, PARAMETERS, PLACES, amounts, at, draw
 from harness.study.training import Augment
 
 EVERYTHING = Augment(
@@ -81,6 +81,13 @@ def test_a_batch_is_its_images_one_by_one(name, channels):
     torch.testing.assert_close(apply(x, u, ALONE[name]), alone, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ALONE)
+def test_the_order_in_memory_changes_nothing(name):
+    x, u = pictures(7, 3), draw(7, generator(1))
+    last = x.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(apply(last, u, ALONE[name]), apply(x, u, ALONE[name]), rtol=0, atol=1e-6)
+
+
 def test_the_split_into_batches_changes_nothing():
     x, one, other = pictures(8, 3), generator(4), generator(4)
     parts = [augment(x[a:b], EVERYTHING, one) for a, b in ((0, 3), (3, 8))]
@@ -122,7 +129,7 @@ def test_what_one_switch_draws_does_not_depend_on_the_others(name):
 
 @pytest.mark.parametrize("name", GATED)
 def test_each_change_is_made_with_the_stated_probability(name):
-    u = by_place(draw(4000, generator(8)))
+    u = draw(4000, generator(8))
     always, half = amounts(u, only(name)), amounts(u, only(name).model_copy(update={"probability": 0.5}))
     assert always.keys() == half.keys()
     for place, value in half.items():
@@ -134,7 +141,7 @@ def test_each_change_is_made_with_the_stated_probability(name):
 
 
 def test_changes_are_made_independently_of_each_other():
-    made = amounts(by_place(draw(4000, generator(9))), EVERYTHING.model_copy(update={"probability": 0.5}))
+    made = amounts(draw(4000, generator(9)), EVERYTHING.model_copy(update={"probability": 0.5}))
     table = torch.stack([made["translate_x" if name == "translate" else name] != 0 for name in GATED]).float()
     assert (torch.corrcoef(table) - torch.eye(len(GATED))).abs().max() < 0.08
     # a shift goes both ways or not at all
@@ -180,8 +187,8 @@ def test_blur_keeps_flat_areas_and_spreads_a_point_by_its_sigma():
 
 def test_noise_is_normal_without_pattern_and_its_own_for_each_image():
     x = torch.full((64, 1, 64, 64), 0.5)
-    u = dict(zip(PLACES, draw(64, generator(4)).unbind(1), strict=False))
-    field = normal_field(x, u["noise_seed"], u["noise_seed_2"]).flatten(1)
+    u = draw(64, generator(4))
+    field = normal_field(x, at(u, "noise_seed"), at(u, "noise_seed_2")).flatten(1)
     n = field.numel()
     assert field.mean().abs() < 5 / math.sqrt(n)
     assert field.var() == pytest.approx(1.0, abs=5 * math.sqrt(2 / n))

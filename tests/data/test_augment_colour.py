@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import functional as reference
 
 from harness.data.augment import apply
 from harness.data.augment_colour import hue, saturation, to_grey
-from harness.data.augment_draws import PARAMETERS, PLACES, by_place, draw
+from harness.data.augment_draws import PARAMETERS, PLACES, draw
 from harness.data.augment_policy import CHANGES, COLOUR, SIGNED, colour_change, slots
 from harness.study.training import Augment
 
@@ -133,7 +133,7 @@ def test_a_strength_means_what_it_means_to_torchvision(policy, name, sign):
 
 def test_a_policy_draws_every_change_equally_often_and_both_ways():
     n = 20_000
-    u = by_place(draw(n, torch.Generator().manual_seed(5)))
+    u = draw(n, torch.Generator().manual_seed(5))
     drawn = slots(u, Augment(policy="randaugment", policy_ops=8, policy_magnitude=0.3))
     assert len(drawn) == 8
     signed = torch.tensor([name in SIGNED for name in CHANGES])
@@ -147,7 +147,7 @@ def test_a_policy_draws_every_change_equally_often_and_both_ways():
 
 
 def test_trivialaugment_draws_one_change_of_any_strength():
-    u = by_place(draw(20_000, torch.Generator().manual_seed(6)))
+    u = draw(20_000, torch.Generator().manual_seed(6))
     (slot,) = slots(u, Augment(policy="trivialaugment", policy_ops=5, policy_magnitude=0.5))
     strengths, counts = torch.unique(slot.strength.abs(), return_counts=True)
     torch.testing.assert_close(strengths, torch.linspace(0, 0.5, 31))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from harness.data.preview import augmented, largest_augmentation
+from harness.data.preview import augmented, changes, largest_augmentation
 from harness.study.load import check_study
 from harness.study.training import Augment
 
@@ -17,6 +17,23 @@ def test_ranges_give_their_largest_value_and_constants_their_own() -> None:
     tree = {"name": "s", "data": {"root": "phantom", "group": "patient"}, "augment": augment}
     spec = largest_augmentation(check_study(tree, "test"))
     assert spec == Augment(hflip=0.5, rotate=30.0, noise=0.1)
+
+
+def test_a_searched_policy_is_shown_and_only_what_is_on_is_told() -> None:
+    augment = {"policy": {"choice": ["none", "trivialaugment"]}, "hue": {"float": [0.0, 0.2]}, "mixup": 0.4}
+    tree = {"name": "s", "data": {"root": "phantom", "group": "patient"}, "augment": augment}
+    spec = largest_augmentation(check_study(tree, "test"))
+    assert spec == Augment(policy="trivialaugment", hue=0.2, mixup=0.4)
+    assert changes(spec) == {"hue": 0.2, "policy": "trivialaugment", "policy_magnitude": 0.3}
+    assert changes(Augment(policy="randaugment")) == {
+        "policy": "randaugment",
+        "policy_ops": 2,
+        "policy_magnitude": 0.3,
+    }
+    assert changes(Augment(hflip=0.5, probability=0.5)) == {"hflip": 0.5}
+    assert changes(Augment(rotate=5.0, probability=0.5)) == {"rotate": 5.0, "probability": 0.5}
+    assert changes(Augment(rotate=5.0, hflip=1.0, probability=0.0)) == {"hflip": 1.0}
+    assert changes(Augment(cutmix=1.0)) == {}
 
 
 def test_nothing_switched_on_changes_nothing() -> None:

@@ -91,7 +91,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         "name": "tiny",
         "description": f"A set {EVIL}",
         "data": {**data, "classes": ["well", EVIL], "decode": {"size": 16}},
-        "augment": {"rotate": {"float": [0.0, 45.0]}},
+        "augment": {"rotate": {"float": [0.0, 45.0]}, "policy": "randaugment", "cutmix": 1.0},
     }
     study = check_study(tree, "test")
     prepared = prepare(study.spec.data, 0, home, lambda what, done, total: None)
@@ -143,7 +143,12 @@ def test_counts_findings_and_what_was_left_out_are_on_it(made: Made) -> None:
     text = made.read.text
     folds = made.prepared.folds
     assert f"{len(folds.development_rows())} for development in 2 folds" in text and "2 files or rows were left" in text
-    assert "image without label" in text and "unreadable" in text and "rotate 45" in text
+    assert (
+        "image without label" in text
+        and "unreadable" in text
+        and "rotate 45, policy randaugment, policy_ops 2, policy_magnitude 0.3" in text
+    )
+    assert "more than one picture: cutmix" in text
 
 
 def test_it_can_be_walked_by_keyboard_and_by_headings(made: Made) -> None:

@@ -5,8 +5,8 @@ import pytest
 
 from harness.metrics import METRICS
 from harness.records import Interval, TrialRecord
+from harness.search.best import best_trial
 from harness.search.pruning import should_stop
-from harness.search.run import best_trial
 from harness.study.spec import Search
 
 

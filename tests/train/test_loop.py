@@ -6,9 +6,10 @@ import torch
 
 from harness.study.load import build_spec
 from harness.train.checkpoint import FoldMeta, ResumeState, digest, load_fold, save_weights
+from harness.train.divergence import Diverged
 from harness.train.images import batches, statistics
 from harness.train.infer import infer
-from harness.train.loop import Diverged, FoldData, fit_fold
+from harness.train.loop import FoldData, fit_fold
 from harness.train.loss import class_weights
 from harness.train.precision import Precision, parse_precision
 
@@ -68,7 +69,8 @@ def test_an_interrupted_fold_resumes_bit_for_bit_after_every_epoch(tmp_path):
 
 def test_the_resume_state_is_a_copy_of_the_epoch_it_names(tmp_path):
     network, state = torch.nn.Linear(2, 2), ResumeState(tmp_path / "s.pt")
-    state.keep({"epoch": 0, "network": network.state_dict()})
+    state.keep({"network": network.state_dict()})
+    state.complete(0, [], 1.0)
     before = {k: v.clone() for k, v in network.state_dict().items()}
     with torch.no_grad():
         network.weight.add_(1.0)

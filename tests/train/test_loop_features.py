@@ -7,7 +7,8 @@ import torch
 from harness.study.load import build_spec
 from harness.study.space import fill
 from harness.train.checkpoint import ResumeState
-from harness.train.loop import Diverged, Fitted, FoldData, fit_fold
+from harness.train.divergence import Diverged
+from harness.train.loop import Fitted, FoldData, fit_fold
 from harness.train.precision import Precision
 
 FP32 = Precision("fp32", channels_last=False)
@@ -133,7 +134,7 @@ def test_patience_ends_a_training_early_and_the_best_epoch_is_kept(tmp_path):
 
 def test_an_exploding_loss_says_where_and_at_what_rate(tmp_path):
     spec = spec_of(optim__lr=1e6, optim__clip=0.0, optim__warmup=0.0, optim__name="sgd", optim__schedule="constant")
-    with pytest.raises(Diverged, match=r"fold 0, epoch \d+, step \d+ at a learning rate of 1e\+06"):
+    with pytest.raises(Diverged, match=r"fold 0, epoch \d+, step \d+, at a learning rate of 1e\+06"):
         fit(spec, tmp_path / "d.pt")
 
 

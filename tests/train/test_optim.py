@@ -14,6 +14,7 @@ from torchvision.models import VisionTransformer
 
 from harness.errors import RequestError
 from harness.models.network import build_network
+from harness.models.stages import layers
 from harness.study.training import Model, Optim
 from harness.train.optim import add_l1, add_trainable, build_optimizer, check_optimizer, clip_gradients
 
@@ -123,6 +124,24 @@ def test_layer_decay_is_timms(network) -> None:
     assert len({group["scale"] for group in optimizer.param_groups}) >= 4
     assert all(group["lr"] == 0.02 * group["scale"] for group in optimizer.param_groups)
     assert [group["scale"] for group in optimizer.param_groups] == sorted(g["scale"] for g in optimizer.param_groups)
+
+
+@pytest.mark.parametrize("backbone", ["deit_tiny_patch16_224", "resnet10t"])
+def test_layer_decay_of_a_whole_network_is_timms(backbone: str) -> None:
+    network = build_network(Model(backbone=backbone), 3, 3, 32, 0)
+    optim = Optim(lr=1.0, layer_decay=0.6, head_lr=5.0)
+    scales = by_parameter(build_optimizer(network, optim, layers(network)).param_groups, "scale")
+    mine = {name: scales[id(p)] for name, p in network.named_parameters()}
+    model = create_model(backbone, num_classes=3)
+    spared = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
+    groups = param_groups_layer_decay(model, layer_decay=0.6, no_weight_decay_list=spared)
+    wanted = by_parameter(groups, "lr_scale")
+    classifier = model.get_classifier()
+    body = {
+        f"backbone.{n}": wanted[id(p)] for n, p in model.named_parameters() if p not in set(classifier.parameters())
+    }
+    assert mine == pytest.approx({**body, "head.weight": 5.0, "head.bias": 5.0})
+    assert wanted[id(classifier.weight)] == 1.0
 
 
 @pytest.mark.parametrize("network", [vit, swin, resnet])
@@ -269,6 +288,11 @@ def test_each_optimiser_trains_and_resumes_bit_for_bit(name: str) -> None:
 def test_what_cannot_be_used_is_refused_with_its_reason(name: str, reason: str) -> None:
     with pytest.raises(RequestError, match=f"optim.name: .*{reason}"):
         build_optimizer(small(), Optim(name=name))
+
+
+def test_a_momentum_that_an_optimiser_cannot_have_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"optim.name: nlars does not go with optim.momentum=0 and .*Nesterov"):
+        build_optimizer(small(), Optim(name="nlars", momentum=0.0))
 
 
 def test_the_betas_and_the_momentum_reach_timms_optimisers() -> None:
