@@ -167,8 +167,8 @@ def _embedding_size(
         ) from error
     if out[0].numel() != out.shape[1]:
         raise RequestError(
-            f"model.backbone: {backbone.name} has no pooling of its own: it gives {tuple(out.shape[1:])} numbers an "
-            "image, no embedding. Choose another, such as vit_small_patch16_224."
+            f"model.backbone: {backbone.name} is an encoder without pooling: it gives {tuple(out.shape[1:])} numbers "
+            "an image, no embedding. Choose another, such as vit_small_patch16_224."
         )
     network.train(training)
     return int(out.shape[1])
