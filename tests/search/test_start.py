@@ -174,12 +174,21 @@ def test_what_it_started_from_itself_counts_too(home, tmp_path):
         write_study(home, replace(record, name="middle", tree=tree, caches=list(other.caches), **hashes))
         write_trial(home, "middle", trial)
 
+    def with_four_folds():
+        copied = home.run_artifacts("middle", trial.run_id)
+        shutil.copytree(copied / "fold_0", copied / "fold_3")
+        record = read_study(home, "middle")
+        write_study(home, replace(record, tree={**record.tree, "data": {**record.tree["data"], "folds": 4}}))
+
     middle("none")
     assert resolve_start("study:middle", home, phantom(home, seed=1))
     middle("study:small")
     assert resolve_start("study:middle", home, phantom(home))  # fold k comes from fold k of the same folds
     with pytest.raises(RequestError, match=r"study:middle: trial \d of study 'small' was trained on"):
         resolve_start("study:middle", home, phantom(home, seed=1))
+    with_four_folds()  # now fold k does not come from fold k all the way
+    with pytest.raises(RequestError, match=r"trial \d of study 'small' was trained on"):
+        resolve_start("study:middle", home, phantom(home))
 
 
 def test_epochs_chosen_on_the_scored_fold_are_no_honest_start(home):
