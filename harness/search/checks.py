@@ -27,6 +27,7 @@ def check_networks(study: Study, home: Home, data: Prepared) -> int:
     every start, as few times as that takes. Returns the parameters of the largest. Raises RequestError."""
     first: dict[str, Any] = {name: extremes(range_)[0] for name, range_ in study.space.items()}
     first["model.drop_path"] = _largest(study, "model.drop_path", study.spec.model.drop_path)
+    first["model.hidden"] = _largest(study, "model.hidden", study.spec.model.hidden)
     level = int(_largest(study, "train.freeze", study.spec.train.freeze))
     largest = 0
     for backbone in options(study, "backbone"):

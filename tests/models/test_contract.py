@@ -75,8 +75,9 @@ def check_stages(network):
 def test_a_backbone_keeps_the_contract(name, tmp_path):
     torch.manual_seed(0)
     model = Model(backbone=name)
-    colour = build_network(model, 3, 3, SIDE, seed=1).eval()
-    logits, embedding = colour.embed(torch.rand(2, 3, SIDE, SIDE))
+    with torch.device("cpu" if "regnet" in name else "meta"):  # shapes are all that is asked of three channels
+        colour = build_network(model, 3, 3, SIDE, seed=1).eval()
+        logits, embedding = colour.embed(torch.rand(2, 3, SIDE, SIDE))
     assert logits.shape == (2, 3) and embedding.shape == (2, colour.embedding_size)
 
     network = build_network(model, 2, 1, SIDE, seed=1)

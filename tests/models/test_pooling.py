@@ -6,9 +6,12 @@ import torch
 from torch import nn
 
 from harness.errors import RequestError
+from harness.models import timm_models, torchvision_models
+from harness.models.backbones import resolve
 from harness.models.network import build_network
 from harness.models.pooling import Pool
 from harness.study.training import Model
+from harness.train.checkpoint import FoldMeta, load_fold, save_weights
 
 MAPS = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[0.0, 0.0], [0.0, 8.0]]]])
 """(1, 2, 2, 2)"""
@@ -59,14 +62,34 @@ def test_poolings_of_timm(name, kind):
     ))],
 )  # fmt: skip
 def test_the_mean_is_what_these_do_of_their_own_accord(name):
-    native, mean = (build_network(Model(backbone=name, pooling=kind), 2, 1, 64, 3).eval() for kind in ("native", "avg"))
-    largest = build_network(Model(backbone=name, pooling="max"), 2, 1, 64, 3).eval()
+    network = build_network(Model(backbone=name), 2, 1, 64, 3).eval()
+    library, model, _ = resolve(name)
     x = torch.rand(2, 1, 64, 64)
     with torch.no_grad():
-        own = native.embed(x)[1]
-        torch.testing.assert_close(mean.embed(x)[1], own)
-        assert (largest.embed(x)[1] - own).abs().max() > 1e-3 * own.abs().max()
-    assert list(mean.state_dict()) == list(native.state_dict())
+        own = network.embed(x)[1]
+        door = timm_models if library == "timm" else torchvision_models
+        network.pool = door.set_pooling(network.backbone, model, "avg")
+        torch.testing.assert_close(network.embed(x)[1], own)
+        (pool,) = [module for module in network.modules() if isinstance(module, Pool)]
+        pool.kind = "max"
+        assert (network.embed(x)[1] - own).abs().max() > 1e-3 * own.abs().max()
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "mobilenetv3_small_050", "torchvision/mobilenet_v2"])
+def test_a_checkpoint_brings_its_pooling_and_its_head_back(name, tmp_path):
+    model = Model(backbone=name, pooling="gem", head="mlp", hidden=5, drop_path=0.0)
+    network = build_network(model, 2, 1, 64, 0).eval()
+    for module in network.modules():
+        if isinstance(module, Pool):
+            torch.nn.init.constant_(module.exponent, 4.5)
+    meta = FoldMeta(
+        study="s", trial=0, fold=0, model=model.model_dump(mode="json"), decode={"size": 64, "channels": 1},
+        classes=("a", "b"), mean=(0.5,), std=(0.2,), encoder_id="", data_hash="d", folds_hash="f",
+    )  # fmt: skip
+    save_weights(tmp_path / "w.safetensors", network, meta)
+    x = torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(load_fold(tmp_path / "w.safetensors")[0](x), network(x))
 
 
 def test_the_tokens_of_a_torchvision_transformer():

@@ -16,8 +16,10 @@ from harness.home import Home
 from harness.ledger import read_study, read_trials, write_study, write_trial
 from harness.models.network import build_network
 from harness.search.best import best_trial
+from harness.search.run import run_study
 from harness.search.start import find_start, refuse_own_checkpoint, resolve_start, start_file
 from harness.study.dataset import Data
+from harness.study.load import check_study
 from harness.study.training import Model
 
 CLASSES = ("normal", "bleed")
@@ -172,12 +174,21 @@ def test_what_it_started_from_itself_counts_too(home, tmp_path):
         write_study(home, replace(record, name="middle", tree=tree, caches=list(other.caches), **hashes))
         write_trial(home, "middle", trial)
 
+    def with_four_folds():
+        copied = home.run_artifacts("middle", trial.run_id)
+        shutil.copytree(copied / "fold_0", copied / "fold_3")
+        record = read_study(home, "middle")
+        write_study(home, replace(record, tree={**record.tree, "data": {**record.tree["data"], "folds": 4}}))
+
     middle("none")
     assert resolve_start("study:middle", home, phantom(home, seed=1))
     middle("study:small")
     assert resolve_start("study:middle", home, phantom(home))  # fold k comes from fold k of the same folds
     with pytest.raises(RequestError, match=r"study:middle: trial \d of study 'small' was trained on"):
         resolve_start("study:middle", home, phantom(home, seed=1))
+    with_four_folds()  # now fold k does not come from fold k all the way
+    with pytest.raises(RequestError, match=r"trial \d of study 'small' was trained on"):
+        resolve_start("study:middle", home, phantom(home))
 
 
 def test_epochs_chosen_on_the_scored_fold_are_no_honest_start(home):
@@ -201,3 +212,19 @@ def test_a_fold_checkpoint_by_its_path_is_refused(home):
     elsewhere = Home(home.root.parent / "elsewhere")
     with pytest.raises(RequestError, match=r"trained on rows of this very data set"):
         refuse_own_checkpoint(path, elsewhere, phantom(home))
+
+
+def test_a_study_that_was_really_run_starts_each_fold_from_its_own(home):
+    """All stages but the head frozen: after training the backbone of fold k is still that of the earlier fold k."""
+    record = read_study(home, "small")
+    tree = {**record.tree, "name": "second", "optim": {"lr": 1e-3}, "search": {**record.tree["search"], "trials": 1}}
+    tree["model"] = {**tree["model"], "weights": "study:small/1"}
+    tree["train"] = {**tree["train"], "freeze": 5}
+    assert run_study(check_study(tree, "second"), home, 1, "cpu", lambda event: None).state == "complete"
+    old, new = find_start("study:small/1", home).folder, find_start("study:second", home).folder
+    for fold in range(3):
+        before, after = (safetensors.torch.load_file(start_file(folder, fold)) for folder in (old, new))
+        assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("backbone."))
+        assert not torch.equal(before["head.weight"], after["head.weight"])
+        assert not torch.equal(after["backbone.conv1.0.weight"], safetensors.torch.load_file(
+            start_file(new, fold + 1))["backbone.conv1.0.weight"])  # fmt: skip
