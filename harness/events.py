@@ -31,6 +31,12 @@ class DataReady:
 
 
 @dataclass(frozen=True)
+class SpeedMeasured:
+    line: str
+    """how fast a backbone trains in each number format, and in which it will"""
+
+
+@dataclass(frozen=True)
 class StudyStarted:
     name: str
     trials_total: int
@@ -80,5 +86,7 @@ class StudyEnded:
     """trials that this run finished; 0 when there was nothing left to do"""
 
 
-Event = Working | DataReady | StudyStarted | TrialStarted | EpochDone | FoldDone | TrialEnded | StudyEnded
+Event = (
+    Working | DataReady | SpeedMeasured | StudyStarted | TrialStarted | EpochDone | FoldDone | TrialEnded | StudyEnded
+)
 Listener = Callable[[Event], None]

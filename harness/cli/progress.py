@@ -21,6 +21,7 @@ from harness.events import (
     Event,
     FoldDone,
     Listener,
+    SpeedMeasured,
     StudyEnded,
     StudyStarted,
     TrialEnded,
@@ -77,6 +78,8 @@ def absorb(picture: Picture, event: Event, now: float) -> str | None:
             picture.work = None
             picture.folds = event.k
             return _data_line(event)
+        case SpeedMeasured():
+            return f"speed  {event.line}"
         case StudyStarted():
             picture.work = None
             picture.metric, picture.total, picture.done = event.metric, event.trials_total, event.trials_done

@@ -19,6 +19,7 @@ from harness.study.spec import Spec
 from harness.train.averaging import check_average
 from harness.train.loss import check_loss
 from harness.train.optim import check_optimizer
+from harness.train.synthetic import check_synthetic
 
 
 def check_networks(study: Study, home: Home, data: Prepared) -> int:
@@ -67,7 +68,8 @@ def check_backbones(study: Study, home: Home) -> None:
 
 
 def check_training(study: Study, multilabel: bool) -> None:
-    """What networks do not decide: optimiser, losses and averages, one range after the other at its ends."""
+    """What networks do not decide: optimiser, losses, averages, generated images, each range at both of its ends."""
+    native = study.spec.data.decode.size == "native"
     first: dict[str, Any] = {name: extremes(range_)[0] for name, range_ in study.space.items()}
     for name, range_ in {**study.space, "": None}.items():
         for value in extremes(range_) if range_ else [None]:
@@ -75,6 +77,7 @@ def check_training(study: Study, multilabel: bool) -> None:
             check_optimizer(spec.optim.name)
             check_loss(spec.train, multilabel)
             check_average(spec.train)
+            check_synthetic(spec.augment.synthetic, multilabel, native)
 
 
 def options(study: Study, key: str) -> list[str]:

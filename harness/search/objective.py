@@ -13,7 +13,7 @@ from harness.home import write_text
 from harness.records import FoldResult, TrialResult
 from harness.study.load import build_spec, dump_yaml
 from harness.train.crossval import Place, cross_validate
-from harness.train.precision import parse_precision
+from harness.train.precision import parse_precision, threads_of
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,17 @@ def run_trial(task: Task, data: Prepared, device: str, boss: Boss) -> Outcome:
 
     place = Place(task.study, task.number, task.artifacts, task.running, task.start)
     try:
-        result = cross_validate(
-            spec,
-            data,
-            place,
-            device,
-            parse_precision(task.precision),
-            lambda report: boss.epoch(EpochDone(task.number, report)),
-            on_fold,
-        )
+        precision = parse_precision(task.precision)
+        with threads_of(precision):
+            result = cross_validate(
+                spec,
+                data,
+                place,
+                device,
+                precision,
+                lambda report: boss.epoch(EpochDone(task.number, report)),
+                on_fold,
+            )
     except _Pruned:
         return Outcome(task.number, "pruned")
     except HarnessError as error:

@@ -7,7 +7,7 @@ again from the earlier ones, so that a crash between any two is mended by the ne
 import os
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.data.audit import audit_hash, findings_to_json
 from harness.data.prepare import Prepared, prepare
@@ -40,15 +40,15 @@ from harness.search import checks
 from harness.search.best import best_trial
 from harness.search.grid import total_trials
 from harness.search.objective import Outcome, Task
+from harness.search.precisions import choose_precisions
 from harness.search.pruning import should_stop
 from harness.search.start import pin_start, start_files
 from harness.search.workers import run_here, run_in_processes
 from harness.stats.optimism import best_corrected
 from harness.study.load import Study, spec_hash
-from harness.study.space import Choice, fill, flatten
+from harness.study.space import fill, flatten
 from harness.train.crossval import pooled_predictions
 from harness.train.devices import parse_devices
-from harness.train.precision import choose_precision
 
 if TYPE_CHECKING:
     import optuna
@@ -142,7 +142,7 @@ class Driver:
 
     def _new_record(self) -> StudyRecord:
         dataset, folds = self.data.dataset, self.data.folds
-        precision = {name: str(choose_precision(spec, self.devices[0])) for name, spec in self._backbones()}
+        precision = choose_precisions(self.study, self.total, self.data, self.devices[0], self.jobs, self.listener)
         tree = self.study.tree
         return StudyRecord(
             self.study.name,
@@ -155,17 +155,6 @@ class Driver:
             precision=precision,
             starts={weights: pin_start(weights, self.home) for weights in checks.options(self.study, "weights")},
         )
-
-    def _backbones(self) -> list[tuple[str, Any]]:
-        range_ = self.study.space.get("model.backbone")
-        names = range_.options if isinstance(range_, Choice) else (self.study.spec.model.backbone,)
-        return [
-            (
-                str(n),
-                self.study.spec.model_copy(update={"model": self.study.spec.model.model_copy(update={"backbone": n})}),
-            )
-            for n in names
-        ]
 
     def run(self) -> StudyRecord:
         write_study(self.home, self.record)

@@ -1,33 +1,30 @@
-"""Which number format and memory layout trains this network fastest on this device: measured, not assumed.
+"""In what way a network computes: number format, memory layout, compiled or not, on how many threads.
 
-Half precision doubles the speed of one network and slows another on the same processor, so `auto` times a few real
-training steps of each candidate. The answer is kept for the machine, outside any home: the same study computes the
-same numbers in every home of this machine.
+The name of it is kept with every trial, so that a resumed study computes the same numbers.
 """
 
-import os
-import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from harness.home import lock, read_json, write_json
-from harness.models.network import build_network
-from harness.study.spec import Spec
+from harness.errors import HarnessError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-MARGIN = 1.15
-"""half precision must be this much faster than fp32 to be taken"""
 
 
 @dataclass(frozen=True)
 class Precision:
-    """Autocast format and memory layout of a training."""
+    """Autocast format, memory layout, compilation and threads of a training."""
 
     name: str
+    """fp32, bf16 or fp16"""
     channels_last: bool
+    compiled: bool = False
+    threads: int = 0
+    """of torch on a CPU; 0: as many as the process was given"""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -38,84 +35,56 @@ class Precision:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def __str__(self) -> str:
-        return self.name + ("+channels_last" if self.channels_last else "")
+        """E.g. fp32, bf16+channels_last, fp16+channels_last+compiled, fp32+channels_last+8threads."""
+        parts = [self.name]
+        parts += ["channels_last"] * self.channels_last + ["compiled"] * self.compiled
+        parts += [f"{self.threads}threads"] if self.threads else []
+        return "+".join(parts)
 
 
 def parse_precision(text: str) -> Precision:
-    """The inverse of str(Precision)."""
-    name, _, layout = text.partition("+")
-    return Precision(name, layout == "channels_last")
+    """The inverse of str(Precision). Raises HarnessError."""
+    name, *parts = text.split("+")
+    threads = [part.removesuffix("threads") for part in parts if part.endswith("threads")]
+    unknown = [part for part in parts if part not in ("channels_last", "compiled") and not part.endswith("threads")]
+    if name not in DTYPES or unknown or len(threads) > 1 or not all(number.isdigit() for number in threads):
+        raise HarnessError(
+            f"precision {text!r} is not one of this version. Write something like bf16+channels_last+compiled, "
+            "with fp32, bf16 or fp16 first."
+        )
+    return Precision(name, "channels_last" in parts, "compiled" in parts, int(threads[0]) if threads else 0)
 
 
-def choose_precision(spec: Spec, device: str) -> Precision:
-    """What `train.precision` comes to for this spec's backbone, size, batch and device."""
-    if spec.train.precision != "auto":
-        return Precision(spec.train.precision, channels_last=True)
-    decode = spec.data.decode
-    machine = (
-        torch.cuda.get_device_name(device) if device.startswith("cuda") else f"cpu-{_cpu()}-{torch.get_num_threads()}"
-    )
-    key = f"{spec.model.backbone} {decode.side} {decode.channels} {spec.train.batch_size} {machine} {torch.__version__}"
-    path = machine_cache() / "precision.json"
-    with lock(path.with_suffix(".lock"), "the measured precisions"):
-        known: dict[str, str] = read_json(path) if path.exists() else {}
-        if key not in known:
-            known[key] = str(_measure(spec, device))
-            write_json(path, known)
-    return parse_precision(known[key])
+@contextmanager
+def threads_of(precision: Precision) -> Iterator[None]:
+    """Within it torch works with the precision's threads."""
+    before = torch.get_num_threads()
+    try:
+        if precision.threads:
+            torch.set_num_threads(precision.threads)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
-def machine_cache() -> Path:
-    """Where facts about this machine are kept: XDG_CACHE_HOME/harness, or ~/.cache/harness."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness"
+def forward_of(network: nn.Module, precision: Precision) -> Callable[[Tensor], Tensor]:
+    """What to call in place of the network: itself, or its compiled form, which trains the same weights.
 
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown") + (
-        " bf16" if "avx512_bf16" in flags or "amx_bf16" in flags else ""
-    )
-
-
-def _measure(spec: Spec, device: str) -> Precision:
-    """The faster of fp32 and half precision, each by its best of interleaved rounds of real steps.
-
-    Both in channels_last, which was the faster layout for every network measured: two candidates that lie far apart
-    leave the choice to the hardware, not to what else ran on it at the time.
+    Compiled is what most steps are, training batches of one shape: that of the first one. The last, smaller batch of
+    an epoch and all scoring go through the network as it is, because each further shape or mode would be compiled
+    anew, which takes longer than all it could save.
     """
-    half = "bf16" if not device.startswith("cuda") or torch.cuda.is_bf16_supported() else "fp16"
-    plain, other = Precision("fp32", channels_last=True), Precision(half, channels_last=True)
-    best = {plain: float("inf"), other: float("inf")}
-    decode = spec.data.decode
-    network = build_network(spec.model.model_copy(update={"weights": "none"}), 2, decode.channels, decode.side, 0)
-    network.to(device).train()
-    x = torch.rand(spec.train.batch_size, decode.channels, decode.side, decode.side, device=device)
-    y = torch.arange(len(x), device=device) % 2
-    for _ in range(6):
-        for candidate in best:
-            best[candidate] = min(best[candidate], _time_steps(network, x, y, candidate, device))
-    return other if best[plain] > MARGIN * best[other] else plain
+    if not precision.compiled:
+        return network
+    compiled: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False)
+    shapes: list[torch.Size] = []
 
+    def forward(x: Tensor) -> Tensor:
+        if not network.training:
+            logits: Tensor = network(x)
+            return logits
+        if not shapes:
+            shapes.append(x.shape)
+        return compiled(x) if x.shape == shapes[0] else network(x)
 
-def _time_steps(network: nn.Module, x: torch.Tensor, y: torch.Tensor, precision: Precision, device: str) -> float:
-    """Seconds of one forward and backward pass, after one to warm up. Weights stay as they are."""
-    network.to(memory_format=precision.layout)
-    x = x.contiguous(memory_format=precision.layout)
-    kind = device.split(":")[0]
-    for _ in range(2):
-        if kind == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        with torch.autocast(kind, precision.dtype, enabled=precision.name != "fp32"):
-            loss = nn.functional.cross_entropy(network(x), y)
-        torch.autograd.backward(loss)
-        if kind == "cuda":
-            torch.cuda.synchronize()
-    network.zero_grad(set_to_none=True)
-    return time.perf_counter() - start
-
-
-def forward_of(network: nn.Module, precision: Precision) -> nn.Module:
-    return network
+    return forward

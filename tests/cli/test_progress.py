@@ -6,6 +6,7 @@ from harness.events import (
     EpochDone,
     Event,
     FoldDone,
+    SpeedMeasured,
     StudyEnded,
     StudyStarted,
     TrialEnded,
@@ -28,6 +29,7 @@ def epoch(trial: int, fold: int, number: int) -> EpochDone:
 BEGIN: list[Event] = [
     Working("decoding", 10, 240),
     DataReady(240, 192, 48, 120, ("normal", "bleed"), (130, 110), 2, ("2 files [were] dropped",)),
+    SpeedMeasured("resnet10t 64 px: fp32 40 img/s; trains in fp32"),
     StudyStarted("demo", 3, 1, (1,), "auroc", "cpu", 1, {"resnet10t": "bf16"}),
     TrialStarted(1, {"optim.lr": 0.001}, 1),
 ]
@@ -47,7 +49,8 @@ def test_the_beginning_says_what_the_data_are_and_what_will_run() -> None:
     assert "240 images of 120 groups: 130 normal, 110 bleed" in said[0]
     assert "192 for development in 2 folds, 48 held out" in said[0]
     assert "2 files [were] dropped" in said[0]
-    assert "demo: 3 trials x 2 folds on cpu in bf16; 1 already done; going on with trial 1" in said[1]
+    assert "demo: 3 trials x 2 folds on cpu in bf16; 1 already done; going on with trial 1" in said[2]
+    assert said[1] == "speed  resnet10t 64 px: fp32 40 img/s; trains in fp32"
 
 
 def test_work_before_the_study_is_counted_and_then_forgotten() -> None:
