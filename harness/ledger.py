@@ -39,6 +39,8 @@ class StudyRecord:
     """of what the audit found when the study was last run (data.audit); '' before there was one"""
     findings: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     """those findings, as `data audit --json` gives them"""
+    starts: dict[str, str] = dataclasses.field(default_factory=dict)
+    """what each value of model.weights meant when the study began: `study:NAME` with its best trial's number then"""
     caches: list[str] = dataclasses.field(default_factory=list)
     """the folders under Home.pixels that it reads"""
 

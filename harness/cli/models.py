@@ -1,18 +1,18 @@
-"""harness models: which backbones there are."""
+"""harness models: which backbones there are, and what their stages are."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from harness.cli.output import claim_stdout, note, print_json
+from harness.cli.output import claim_stdout, note, print_json, results, show
+
+if TYPE_CHECKING:
+    from harness.models.table import Row
 
 app = typer.Typer(help="Backbones from timm and torchvision.", no_args_is_help=True)
 
-
-@app.callback()
-def _group() -> None:
-    # A callback keeps `list` a word of its own while it is the only command here.
-    pass
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+SORTS = {"name": "name", "parameters": "parameters", "embedding": "embedding", "size": "size"}
 
 
 @app.command("list")
@@ -20,18 +20,163 @@ def list_(
     filter_: Annotated[
         str | None, typer.Option("--filter", metavar="TEXT", help="Only names that contain this.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    sort: Annotated[
+        Literal["name", "parameters", "embedding", "size"], typer.Option("--sort", help="Smallest first.")
+    ] = "name",
+    library: Annotated[
+        Literal["timm", "torchvision"] | None, typer.Option("--library", help="Only of this one.")
+    ] = None,
+    family: Annotated[
+        str | None, typer.Option("--family", metavar="NAME", help="Only of this family, such as resnet.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="The first N of them.")] = None,
+    json: Json = False,
 ) -> None:
-    """Every name that model.backbone takes, one a line."""
-    stream = claim_stdout()
-    from harness.errors import RequestError
-    from harness.models.backbones import list_backbones
+    """Every name that model.backbone takes, with parameters, embedding, native image size and licence of weights."""
+    claim_stdout()
+    from harness.models.table import known_rows
 
-    names = list_backbones(filter_)
+    rows = _chosen(known_rows(), filter_, library, family)
+    rows.sort(key=lambda row: (getattr(row, SORTS[sort]) if sort != "name" else "", row.name))
+    shown = rows[:limit]
     if json:
-        print_json(names)
+        print_json([row._asdict() for row in shown])
         return
-    if not names:
-        raise RequestError(f"no backbone's name contains {filter_!r}. `harness models list` shows all of them.")
-    stream.write("".join(f"{name}\n" for name in names))
-    note(f"{len(names)} backbones. In a study file: model.backbone: {names[0]}")
+    _show_rows(shown)
+    more = f" of {len(rows)}" if len(shown) < len(rows) else ""
+    note(
+        f"{len(shown)}{more} backbones. params: without a classifier; D: size of the embedding; px: side of the images "
+        "that the weights were trained on (others do, too); licence of the default weights, ? not stated, - none "
+        f"published. Stages of one: harness models show {shown[0].name}"
+    )
+
+
+def _chosen(rows: "list[Row]", text: str | None, library: str | None, family: str | None) -> "list[Row]":
+    from harness.errors import RequestError, nearest
+
+    families = sorted({row.family for row in rows})
+    if family is not None and family not in families:
+        raise RequestError(
+            f"--family {family}: no such family.{nearest(family, families)} Families: {', '.join(families)}."
+        )
+    found = [
+        row
+        for row in rows
+        if (text is None or text.lower() in row.name.lower())
+        and (library is None or row.name.startswith(f"{library}/"))
+        and (family is None or row.family == family)
+    ]
+    if not found:
+        said = " ".join(
+            f"--{key} {value}" for key, value in (("filter", text), ("library", library), ("family", family)) if value
+        )
+        raise RequestError(f"no backbone fits {said}. `harness models list` shows all of them.")
+    return found
+
+
+def _show_rows(rows: "list[Row]") -> None:
+    """One line each. The licence is left to wider windows: a name is worth more."""
+    wide = results().width >= 72
+    names = max(len(row.name) for row in rows)
+    stream = claim_stdout()
+    head = f"{'name':<{names}}  {'params':>7}  {'D':>5}  {'px':>4}"
+    stream.write(f"{head}{'  licence' if wide else ''}\n")
+    for row in rows:
+        line = f"{row.name:<{names}}  {short_count(row.parameters):>7}  {row.embedding:>5}  {row.size:>4}"
+        licence = row.license or "-"
+        stream.write(f"{line}  {licence}\n" if wide else f"{line}\n")
+
+
+def short_count(number: int) -> str:
+    """11.2M, 568k"""
+    if number >= 999_500_000:
+        return f"{number / 1e9:.2f}G"
+    return f"{number / 1e6:.1f}M" if number >= 999_500 else f"{number / 1e3:.0f}k"
+
+
+@app.command("show")
+def show_(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone, as `harness models list` names it.")],
+    json: Json = False,
+) -> None:
+    """One backbone: its stages and what each number of train.freeze freezes, its embedding, its weights."""
+    claim_stdout()
+    document = describe(name)
+    if json:
+        print_json(document)
+        return
+    _show_backbone(document)
+
+
+def describe(name: str) -> dict[str, Any]:
+    """What `harness models show --json` prints. Raises RequestError."""
+    from harness.models.backbones import about, resolve, weight_tags
+    from harness.models.network import outline
+    from harness.models.stages import stages
+
+    backbone = resolve(name)
+    facts = about(backbone)
+    size = int(facts["input"][-1])
+    network = outline(name, 2, 3, size)
+    found = stages(network)
+    total = sum(stage.parameters for stage in found)
+    left = [total - sum(stage.parameters for stage in found[:level]) for level in range(len(found))]
+    return {
+        "name": backbone.name,
+        "embedding": network.embedding_size,
+        "size": size,
+        "weights": weight_tags(backbone),
+        "license": facts["license"] if weight_tags(backbone) else None,
+        "mean": facts["mean"],
+        "std": facts["std"],
+        "stages": [{"name": stage.name, "parameters": stage.parameters} for stage in found],
+        "freeze": [
+            {"level": level, "frozen": [stage.name for stage in found[:level]], "trainable": count}
+            for level, count in enumerate(left)
+        ],
+    }
+
+
+def _show_backbone(document: dict[str, Any]) -> None:
+    stages = document["stages"]
+    tags = document["weights"]
+    show(
+        f"{document['name']}: {sum(stage['parameters'] for stage in stages):,} parameters with a head for 2 classes, "
+        f"embedding of {document['embedding']}, made for images of {document['size']} x {document['size']}"
+    )
+    show("")
+    body = [("0", "nothing", "", f"{document['freeze'][0]['trainable']:,}")]
+    for level, stage in zip(document["freeze"][1:], stages, strict=False):
+        body.append((str(level["level"]), stage["name"], f"{stage['parameters']:,}", f"{level['trainable']:,}"))
+    body.append(("", "head", f"{stages[-1]['parameters']:,}", "always trains"))
+    longest = max(len("freezes up to"), *(len(name) for _, name, _, _ in body))
+    with_counts = longest + 44 <= results().width
+    lines = [
+        f"{number:>12}  {stage:<{longest}}  " + (f"{count:>11}  " if with_counts else "") + f"{left:>13}"
+        for number, stage, count, left in [("train.freeze", "freezes up to", "parameters", "left to train"), *body]
+    ]
+    claim_stdout().write("\n".join(lines) + "\n")
+    show("")
+    if tags:
+        licence = document["license"] if document["license"] != "?" else "not stated"
+        show(f"Weights, the default first: {', '.join(tags)}. Licence of the default: {licence}.")
+        show(
+            f"They were trained on images normalised with mean {_numbers(document['mean'])} and spread "
+            f"{_numbers(document['std'])}. Here every image is normalised with mean and spread of the fold's own "
+            "training rows instead."
+        )
+    else:
+        show("The library publishes no weights of it.")
+    show("")
+    level = max(1, (len(stages) - 1) // 2)
+    show(
+        "  model:",
+        f"    backbone: {document['name']}",
+        f"    weights: {tags[0] if tags else 'none'}",
+        "  train:",
+        f"    freeze: {level}",
+    )
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.3g}" for value in values)

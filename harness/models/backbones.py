@@ -146,7 +146,7 @@ def build_backbone(
 def embed(backbone: nn.Module, pool: PooledFeatures | None, x_BCHW: Tensor) -> Tensor:
     """(B, D)"""
     embedding: Tensor = backbone(x_BCHW) if pool is None else pool(backbone, x_BCHW)
-    return embedding.flatten(1)
+    return embedding.flatten(1)  # some keep a height and a width of 1
 
 
 def _embedding_size(
@@ -157,13 +157,19 @@ def _embedding_size(
     network.eval()
     try:
         with torch.no_grad():
-            out = embed(network, pool, torch.zeros(1, channels, size, size))
+            x = torch.zeros(1, channels, size, size)
+            out = network(x) if pool is None else pool(network, x)
     except (RuntimeError, AssertionError, ValueError, AttributeError, NotImplementedError) as error:
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise RequestError(
             f"model.backbone: {backbone.name} cannot take images of {size} x {size}: {reason} "
             f"Set data.decode.size to a size it takes, such as {native_size(backbone)}."
         ) from error
+    if out[0].numel() != out.shape[1]:
+        raise RequestError(
+            f"model.backbone: {backbone.name} is an encoder without pooling: it gives {tuple(out.shape[1:])} numbers "
+            "an image, no embedding. Choose another, such as vit_small_patch16_224."
+        )
     network.train(training)
     return int(out.shape[1])
 
@@ -178,6 +184,11 @@ def about(backbone: Backbone) -> dict[str, Any]:
     ('?' where the library does not say) and tag."""
     found: dict[str, Any] = _library(backbone).about(backbone.model, backbone.tag)
     return found
+
+
+def family(backbone: Backbone) -> str:
+    """The module of the library that defines it."""
+    return str(_library(backbone).family(backbone.model))
 
 
 def groups(network: nn.Module, names: list[str], coarse: bool) -> list[float]:

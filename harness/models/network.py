@@ -104,3 +104,15 @@ def build_network(
     if start is not None:
         load_start(network, start, class_names)
     return network
+
+
+def outline(name: str, classes: int, channels: int, size: int) -> Network:
+    """A network with shapes and no numbers, on the meta device: to count and to name. Raises RequestError."""
+    model = Model(backbone=name)
+    try:
+        with torch.device("meta"):
+            return build_network(model, classes, channels, size, seed=0)
+    except RequestError as error:
+        if "meta" not in str(error):
+            raise
+    return build_network(model, classes, channels, size, seed=0)  # torchvision's RegNets compute their widths

@@ -140,7 +140,8 @@ def require_level(network: Network, level: int) -> list[Stage]:
 def stage_lines(found: list[Stage]) -> list[str]:
     """One line for each level of train.freeze: what it freezes and how many parameters it leaves to train."""
     left = sum(stage.parameters for stage in found)
-    lines = [f"{'train.freeze':>12}  {'freezes up to':<24}  {'left to train':>13}", f"{0:>12}  {'-':<24}  {left:>13,}"]
+    lines = [f"{'train.freeze':>12}  {'freezes up to':<24}  {'left to train':>13}"]
+    lines.append(f"{0:>12}  {'nothing':<24}  {left:>13,}")
     for level, stage in enumerate(found[:-1], start=1):
         left -= stage.parameters
         lines.append(f"{level:>12}  {stage.name:<24}  {left:>13,}")

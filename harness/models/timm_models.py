@@ -193,3 +193,10 @@ def _ordinal(rules: Any, name: str) -> tuple[float, ...]:
                 own = [float(part) for part in match.groups() if part is not None]
                 return (float(number), *own, *(map(float, suffix) if suffix else ()))
     return UNMATCHED
+
+
+def family(model: str) -> str:
+    """The module of timm that a model is defined in: resnet, vision_transformer."""
+    from timm.models import model_entrypoint
+
+    return str(model_entrypoint(model).__module__).rpartition(".")[2]

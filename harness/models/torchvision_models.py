@@ -76,7 +76,7 @@ def build(model: str, file: Path | None, channels: int, size: int, drop_path: fl
     if file is not None:
         _load(network, model, file, size)
     _set_drop_path(network, model, drop_path)
-    _drop_classifier(network)
+    _drop_classifier(network, model)
     if channels != 3:
         _adapt_stem(network, channels, summed=file is not None)
     return network
@@ -119,11 +119,14 @@ def _classifier(network: nn.Module) -> str:
     return layers[-1]
 
 
-def _drop_classifier(network: nn.Module) -> None:
+def _drop_classifier(network: nn.Module, model: str) -> None:
     """Replace the last linear layer, and the dropout before it, by the identity: the network returns embeddings."""
     last = _classifier(network)
     if isinstance(network.get_submodule(last), nn.Conv2d):  # squeezenet classifies by convolution
-        raise RequestError("model.backbone: this torchvision model has no linear classifier to replace; use timm's.")
+        raise RequestError(
+            f"model.backbone: torchvision/{model} classifies by a convolution and gives no embedding. Choose another "
+            "small network, such as mobilenetv3_small_100."
+        )
     layers = [name for name, module in network.named_modules() if not any(True for _ in module.children())]
     before = layers[layers.index(last) - 1]
     if isinstance(network.get_submodule(before), nn.Dropout):  # model.dropout is the one before the head
@@ -204,3 +207,10 @@ def _vit_tokens(backbone: Any, x_BCHW: Tensor) -> Tensor:
     x = torch.cat([backbone.class_token.expand(len(x), -1, -1), x], dim=1)
     tokens: Tensor = backbone.encoder(x)[:, 1:]
     return tokens
+
+
+def family(model: str) -> str:
+    """The module of torchvision that a model is defined in: resnet, vision_transformer."""
+    from torchvision import models
+
+    return str(models.get_model_builder(model).__module__).rpartition(".")[2]

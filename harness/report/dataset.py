@@ -22,10 +22,12 @@ from harness.data.facts import (
     usable_rows,
 )
 from harness.data.prepare import Prepared
-from harness.data.preview import MIXING, augmented, changes, largest_augmentation
+from harness.data.preview import augmented, changes, largest_augmentation
 from harness.records import Dataset
 from harness.report.html import curves, page, picture, share_cell, strip, table
 from harness.study.load import Study
+from harness.study.training import Augment
+from harness.train.mixing import mixed_pictures
 
 Ints = NDArray[np.int64]
 
@@ -170,15 +172,13 @@ def _curves(spread: Spread, dataset: Dataset, heights: NDArray[np.float64]) -> s
 
 def _augmentation(study: Study, prepared: Prepared, seed: int) -> str:
     spec = largest_augmentation(study)
-    on, mixing = changes(spec), [name for name in MIXING if getattr(spec, name)]
-    besides = f"<p>Not shown, because it takes more than one picture: {', '.join(mixing)}.</p>" if mixing else ""
+    on, mixing = changes(spec), _mixing(spec, prepared, seed)
     if not on:
-        return besides or "<p>This study changes no picture: every augmentation is off.</p>"
+        return mixing or "<p>This study changes no picture: every augmentation is off.</p>"
     listed = ", ".join(
         f"{name} {value}" if isinstance(value, str) else f"{name} {value:g}" for name, value in on.items()
     )
     said = [
-        besides,
         f"<p>Random draws at the largest changes that this study allows: {escape(listed)}. "
         "The first of each row is the picture itself.</p>",
     ]
@@ -190,7 +190,30 @@ def _augmentation(study: Study, prepared: Prepared, seed: int) -> str:
         figures = [picture(prepared.pixels[row], f"{name}, unchanged", name)]
         figures += [picture(one, f"{name}, draw {i + 1}", f"draw {i + 1}") for i, one in enumerate(drawn)]
         said.append(strip(figures))
-    return "".join(said)
+    return "".join([*said, mixing])
+
+
+def _mixing(spec: Augment, prepared: Prepared, seed: int) -> str:
+    """Pictures of all classes and what they become as one batch; generated ones are only spoken of."""
+    said = ""
+    if spec.mixup or spec.cutmix:
+        dataset, development = prepared.dataset, prepared.folds.development_rows()
+        each = -(-(DRAWS + 1) // len(dataset.classes))
+        rows = np.concatenate([samples(dataset, development, c, each) for c in range(len(dataset.classes))]).tolist()
+        first = [row for row in rows if prepared.pixels[row].shape == prepared.pixels[rows[0]].shape][: DRAWS + 1]
+        names = [str(dataset.ids[row]) for row in first]
+        pixels = np.stack([prepared.pixels[row] for row in first])
+        mixed = mixed_pictures(pixels, spec, seed)
+        listed = ", ".join(f"{name} {getattr(spec, name):g}" for name in ("mixup", "cutmix") if getattr(spec, name))
+        said += f"<p>Pairs of pictures are mixed after that ({listed}). A batch, and what becomes of it:</p>"
+        said += strip([picture(one, f"{name}, unmixed", name) for one, name in zip(pixels, names, strict=True)])
+        said += strip([picture(one, f"{name}, mixed", name) for one, name in zip(mixed, names, strict=True)])
+    if spec.synthetic:
+        said += (
+            f"<p>Not shown: {spec.synthetic:g} generated images for each training image, from a generator that is "
+            "fitted to each fold's training rows.</p>"
+        )
+    return said
 
 
 def _left_out(manifest: pd.DataFrame, prepared: Prepared) -> str:

@@ -16,6 +16,10 @@ from harness.search.start import find_start, refuse_own_checkpoint, resolve_star
 from harness.study.load import Study, differences, spec_hash
 from harness.study.space import Choice, extremes
 from harness.study.spec import Spec
+from harness.train.averaging import check_average
+from harness.train.loss import check_loss
+from harness.train.optim import check_optimizer
+from harness.train.synthetic import check_synthetic
 
 
 def check_networks(study: Study, home: Home, data: Prepared) -> int:
@@ -25,8 +29,8 @@ def check_networks(study: Study, home: Home, data: Prepared) -> int:
     first["model.drop_path"] = _largest(study, "model.drop_path", study.spec.model.drop_path)
     level = int(_largest(study, "train.freeze", study.spec.train.freeze))
     largest = 0
-    for backbone in _options(study, "backbone"):
-        starts, poolings = _options(study, "weights"), _options(study, "pooling")
+    for backbone in options(study, "backbone"):
+        starts, poolings = options(study, "weights"), options(study, "pooling")
         for number in range(max(len(starts), len(poolings))):
             values = {**first, "model.backbone": backbone}
             values["model.weights"] = starts[number] if number < len(starts) else "none"
@@ -54,16 +58,29 @@ def _build(spec: Spec, home: Home, data: Prepared) -> Network:
 
 def check_backbones(study: Study, home: Home) -> None:
     """Names, files and earlier studies alone: fast enough to come before any data is read."""
-    for name in _options(study, "backbone"):
+    for name in options(study, "backbone"):
         resolve(name)
-        for weights in _options(study, "weights"):
+        for weights in options(study, "weights"):
             if kind_of(weights) == "study":
                 find_start(weights, home)
             else:
                 check_weights(name, weights)
 
 
-def _options(study: Study, key: str) -> list[str]:
+def check_training(study: Study, multilabel: bool) -> None:
+    """What networks do not decide: optimiser, losses, averages, generated images, each range at both of its ends."""
+    native = study.spec.data.decode.size == "native"
+    first: dict[str, Any] = {name: extremes(range_)[0] for name, range_ in study.space.items()}
+    for name, range_ in {**study.space, "": None}.items():
+        for value in extremes(range_) if range_ else [None]:
+            spec = study.draw({**first, name: value} if range_ else first)
+            check_optimizer(spec.optim.name)
+            check_loss(spec.train, multilabel)
+            check_average(spec.train)
+            check_synthetic(spec.augment.synthetic, multilabel, native)
+
+
+def options(study: Study, key: str) -> list[str]:
     """Every value that model.KEY can take."""
     range_ = study.space.get(f"model.{key}")
     return [str(v) for v in range_.options] if isinstance(range_, Choice) else [str(getattr(study.spec.model, key))]

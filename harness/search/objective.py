@@ -28,6 +28,8 @@ class Task:
     running: Path
     precision: str
     metric: str
+    start: tuple[Path, ...] = ()
+    """for each fold the checkpoint that it starts from, where model.weights names an earlier study"""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def run_trial(task: Task, data: Prepared, device: str, boss: Boss) -> Outcome:
         if not boss.fold(FoldDone(task.number, result.fold, result.metrics[task.metric])):
             raise _Pruned
 
-    place = Place(task.study, task.number, task.artifacts, task.running)
+    place = Place(task.study, task.number, task.artifacts, task.running, task.start)
     try:
         precision = parse_precision(task.precision)
         with threads_of(precision):

@@ -42,6 +42,7 @@ from harness.search.grid import total_trials
 from harness.search.objective import Outcome, Task
 from harness.search.precisions import choose_precisions
 from harness.search.pruning import should_stop
+from harness.search.start import pin_start, start_files
 from harness.search.workers import run_here, run_in_processes
 from harness.stats.optimism import best_corrected
 from harness.study.load import Study, spec_hash
@@ -78,6 +79,7 @@ def run_study(study: Study, home: Home, jobs: int, device: str, listener: Listen
             write_study(home, past)
             listener(StudyEnded(study.name, "complete", 0))
             return past
+        checks.check_training(study, data.dataset.multilabel)
         parameters = checks.check_networks(study, home, data)
         checks.check_disk(study, home, parameters, total_trials(study.spec.search, study.space) - done)
         driver = Driver(study, home, data, past, jobs, chosen, listener)
@@ -151,6 +153,7 @@ class Driver:
             folds.folds_hash,
             time.time(),
             precision=precision,
+            starts={weights: pin_start(weights, self.home) for weights in checks.options(self.study, "weights")},
         )
 
     def run(self) -> StudyRecord:
@@ -253,7 +256,9 @@ class Driver:
     def _task(self, trial: "optuna.Trial") -> Task:
         number, params = trial.number, dict(trial.params)
         tree = fill(self.study.tree, params)
-        backbone = tree["model"]["backbone"]
+        backbone, weights = tree["model"]["backbone"], tree["model"]["weights"]
+        weights = self.record.starts.get(weights, weights)
+        start = start_files(weights, self.home, self.data)
         precision = self.record.precision[backbone]
         record = read_trial(self.home, self.study.name, number)
         if record is None:
@@ -268,6 +273,7 @@ class Driver:
             }
             optimistic = is_optimistic(tree)
             tags |= {"harness.optimistic": "true"} if optimistic else {}
+            tags |= {"harness.start": weights} if start else {}
             run_id = self.tracking.start_trial(number, tags, flatten(tree))
             record = TrialRecord(number, "running", params, run_id, optimistic=optimistic)
             write_trial(self.home, self.study.name, record)
@@ -277,7 +283,7 @@ class Driver:
         finished = [fold for fold in range(self.data.folds.k) if is_done(artifacts / f"fold_{fold}")]
         self.listener(TrialStarted(number, params, len(finished)))
         running = self.home.trial_state(self.study.name, number)
-        return Task(number, tree, self.study.name, artifacts, running, precision, self.search.metric)
+        return Task(number, tree, self.study.name, artifacts, running, precision, self.search.metric, start)
 
     def epoch(self, event: EpochDone) -> None:
         self.tracking.log_epoch(self.records[event.trial].run_id, event.report, self.search.metric)

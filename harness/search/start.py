@@ -39,6 +39,21 @@ class Start:
     """whether its epochs were chosen on the folds that it is scored on"""
 
 
+def pin_start(weights: str, home: Home) -> str:
+    """`study:NAME` with the number of the trial that is its best one today; other weights as they are."""
+    if kind_of(weights) != "study" or "/" in weights:
+        return weights
+    return f"{weights}/{find_start(weights, home).number}"
+
+
+def start_files(weights: str, home: Home, data: Prepared) -> tuple[Path, ...]:
+    """For each fold the checkpoint that it starts from; () where `weights` names no study. Raises as resolve_start."""
+    if kind_of(weights) != "study":
+        return ()
+    folder = resolve_start(weights, home, data)
+    return tuple(start_file(folder, fold) for fold in range(data.folds.k))
+
+
 def resolve_start(weights: str, home: Home, data: Prepared) -> Path:
     """The folder of the artifacts that `study:NAME` (the best trial) or `study:NAME/7` means.
 

@@ -61,6 +61,13 @@ class Tracking:
             (f"{prefix}/val_{metric}", report.val[metric], report.epoch),
             (f"{prefix}/lr", report.lr, report.epoch),
         ]
+        if report.inner is not None and report.inner_loss is not None:
+            self._buffer += [
+                (f"{prefix}/inner_loss", report.inner_loss, report.epoch),
+                (f"{prefix}/inner_{metric}", report.inner[metric], report.epoch),
+            ]
+        if report.parts > 1:
+            self._buffer.append((f"{prefix}/parts", report.parts, report.epoch))
         if report.epoch + 1 == report.epochs or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush(run_id)
 

@@ -135,11 +135,10 @@ def estimate_statistics(network: nn.Module, norms: list[_BatchNorm], batches: It
     try:
         for norm in norms:
             norm.train()
-            norm.reset_running_stats()
         for x in batches:
             rows += len(x)
             for norm in norms:
-                norm.momentum = len(x) / rows
+                norm.momentum = len(x) / rows  # 1 at first: nothing is left of the old statistics
             network(x)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):

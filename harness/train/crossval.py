@@ -19,7 +19,7 @@ from harness.columns import to_column
 from harness.data.folds import draw_part
 from harness.data.prepare import Prepared
 from harness.home import is_done, new_folder, read_json, write_json
-from harness.ragged import select
+from harness.ragged import Ragged, Subset, select
 from harness.records import FoldResult, TrialResult
 from harness.seeds import derive_seed
 from harness.stats.grouped import How, all_intervals
@@ -28,6 +28,7 @@ from harness.train.checkpoint import FoldMeta, ResumeState, digest, save_weights
 from harness.train.infer import infer
 from harness.train.loop import FoldData, OnEpoch, fit_fold
 from harness.train.precision import Precision
+from harness.train.synthetic import fit_and_sample
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Place:
     """finished folds: fold_0/, fold_1/, ..."""
     running: Path
     """the resume state of the running fold; removed at the end"""
-    start: Path | None = None
-    """the artifacts of the earlier trial whose fold k fold k starts from"""
+    start: tuple[Path, ...] = ()
+    """for each fold the checkpoint of an earlier study that it starts from; none where weights are not a study's"""
 
 
 def cross_validate(
@@ -96,9 +97,9 @@ def _run_fold(
 ) -> FoldResult:
     dataset = data.dataset
     held_out = data.folds.held_out_rows(fold)
-    fold_data = _fold_data(spec, data, fold)
+    fold_data = _fold_data(spec, data, fold, device)
     resume = ResumeState(place.running / f"fold_{fold}.pt")
-    start = place.start / f"fold_{fold}" / "weights.safetensors" if place.start else None
+    start = place.start[fold] if place.start else None
     fitted = fit_fold(spec, fold_data, device, precision, resume, on_epoch, start)
     meta = FoldMeta(
         study=place.study,
@@ -125,8 +126,9 @@ def _run_fold(
     return FoldResult(fold, held_out, logits, scores, fitted.history, fitted.seconds, fitted.images)
 
 
-def _fold_data(spec: Spec, data: Prepared, fold: int) -> FoldData:
-    """The arrays of a fold. With train.select: inner a part of its training rows, whole groups, is kept aside."""
+def _fold_data(spec: Spec, data: Prepared, fold: int, device: str) -> FoldData:
+    """The arrays of a fold. With train.select: inner a part of its training rows, whole groups, is kept aside; images
+    are generated from what is left."""
     dataset = data.dataset
     train, held_out = data.folds.train_rows(fold), data.folds.held_out_rows(fold)
     inner = None
@@ -134,10 +136,16 @@ def _fold_data(spec: Spec, data: Prepared, fold: int) -> FoldData:
         seed = derive_seed(spec.seed, "fold", fold, "inner")
         drawn = draw_part(dataset.y[train], dataset.groups[train], spec.train.inner, seed, dataset.classes)
         inner, train = train[drawn], train[~drawn]
+    x_train, y_train = select(data.pixels, train), dataset.y[train]
+    if spec.augment.synthetic and not isinstance(x_train, Ragged):
+        seed = derive_seed(spec.seed, "fold", fold, "synthetic")
+        made = fit_and_sample(x_train, y_train, len(dataset.classes), spec.augment.synthetic, seed, device)
+        real = x_train.gather(np.arange(len(x_train))) if isinstance(x_train, Subset) else x_train
+        x_train, y_train = np.concatenate([real, made[0]]), np.concatenate([y_train, made[1]])
     return FoldData(
         fold=fold,
-        x_train=select(data.pixels, train),
-        y_train=dataset.y[train],
+        x_train=x_train,
+        y_train=y_train,
         x_val=select(data.pixels, held_out),
         y_val=dataset.y[held_out],
         classes=len(dataset.classes),

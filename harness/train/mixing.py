@@ -9,7 +9,9 @@ B: images, C: channels, H, W: sides in pixels.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.special import betaincinv
 from torch import Tensor
 
@@ -56,14 +58,17 @@ def draw_mix(
     alpha = torch.where(pasted, cutmix, mixup).numpy()
     # by its inverse distribution function: one number for one share, however small alpha is
     share = torch.from_numpy(betaincinv(alpha, alpha, u[:, 2].numpy()))
-    blend = torch.where(pasted, 1.0, share).float().to(device) if mixup else None
+    blend = torch.where(pasted, 1.0, share).float() if mixup else None
     box = None
     if cutmix:
         box = boxes(share, (u[:, 3] * height).long(), (u[:, 4] * width).long(), height, width)
         box = torch.where(pasted[:, None], box, 0)
         area = (box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2])
-        share, box = torch.where(pasted, 1 - area / (height * width), share), box.to(device)
-    return Mix(_cycle(u[:, 0]).to(device), share.float().to(device), blend, box)
+        share = torch.where(pasted, 1 - area / (height * width), share)
+    # without waiting for what the device still has to do
+    partner, share = (part.to(device, non_blocking=True) for part in (_cycle(u[:, 0]), share.float()))
+    blend, box = (part if part is None else part.to(device, non_blocking=True) for part in (blend, box))
+    return Mix(partner, share, blend, box)
 
 
 def boxes(share: Tensor, y: Tensor, x: Tensor, height: int, width: int) -> Tensor:
@@ -92,6 +97,14 @@ def apply_mix(x_BCHW: Tensor, mix: Mix) -> Tensor:
         weight = weight * (1 - in_rows * in_columns)
     # lerp returns its first argument exactly where the weight is 0, and its second where it is 1
     return torch.lerp(x_BCHW.index_select(0, mix.partner), x_BCHW, weight.to(x_BCHW.dtype))
+
+
+def mixed_pictures(pixels: NDArray[np.uint8], augment: Augment, seed: int) -> NDArray[np.uint8]:
+    """What these pictures (n, H, W, C) uint8 become as one batch; for looking at."""
+    x = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float().div_(255)
+    mix = draw_mix(len(x), x.shape[2], x.shape[3], augment, torch.Generator().manual_seed(seed))
+    x = x if mix is None else apply_mix(x, mix)
+    return np.asarray(x.mul(255).round().permute(0, 2, 3, 1).to(torch.uint8).numpy())
 
 
 def _cycle(u: Tensor) -> Tensor:

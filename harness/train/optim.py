@@ -122,9 +122,8 @@ def check_optimizer(name: str) -> None:
     reasons = {other: _unusable(other) for other in list_optimizers()}
     usable = sorted({*TORCH, *(other for other, reason in reasons.items() if not reason)})
     if name not in reasons:
-        raise RequestError(
-            f"optim.name: there is no optimiser {name}.{nearest(name, usable)} All there are: {', '.join(usable)}."
-        )
+        near = nearest(name.lower(), usable)
+        raise RequestError(f"optim.name: there is no optimiser {name}.{near} All there are: {', '.join(usable)}.")
     if reasons[name]:
         raise RequestError(f"optim.name: {name} {reasons[name]}.{nearest(name, usable)} Or adamw, sgd, lamb, lion.")
 

@@ -118,7 +118,8 @@ class Stepper:
         """The weighted loss of each row of a piece."""
         y, mix = batch.y, batch.mix
         if mix is None:
-            return self.loss(logits, y[piece])[0]
+            own: Tensor = self.loss(logits, y[piece])[0]
+            return own
         return mixed(self.loss, logits, y[piece], y[mix.partner[piece]], mix.share[piece])[0]
 
     def _weight(self, batch: Batch) -> Tensor:

@@ -246,7 +246,7 @@ def test_a_reader_that_leaves_is_no_failure(place: Place) -> None:
     command = f"{sys.executable} -m harness models list | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment(place.home))
     assert done.returncode == 0
-    assert done.stdout.startswith("timm/")
+    assert done.stdout.split() == ["name", "params", "D", "px", "licence"]
     assert "Traceback" not in done.stderr and "Broken" not in done.stderr
 
 
@@ -258,13 +258,6 @@ def test_doctor(place: Place) -> None:
     assert "harness study run lr_aug_sweep" in shown
     hidden = place.harness("doctor", "--json", HARNESS_STORAGE="postgresql://me:secret@db/x").stdout
     assert "secret" not in hidden and "db/x" in hidden
-
-
-def test_models_list(place: Place) -> None:
-    names = place.harness("models", "list", "--filter", "resnet10").stdout.split()
-    assert "timm/resnet10t" in names
-    assert all("resnet10" in name for name in names)
-    assert place.harness("models", "list", "--filter", "nonesuch").returncode == 2
 
 
 def test_version_and_help(place: Place) -> None:

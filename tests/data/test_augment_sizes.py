@@ -34,11 +34,12 @@ SPECS = {
 
 
 def padded(channels=3):
-    """(6, channels, 32, 32) of SIZES in the middle of a canvas of NEUTRAL, and the images themselves."""
+    """Images of SIZES in the middle of a canvas (6, channels, 32, 32) of NEUTRAL, which is darker than they are; and
+    the images themselves."""
     generator = torch.Generator().manual_seed(1)
     canvas, own = torch.full((len(SIZES), channels, 32, 32), NEUTRAL), []
     for i, (h, w) in enumerate(SIZES.tolist()):
-        own.append(torch.rand(1, channels, h, w, generator=generator) ** 2)
+        own.append(0.4 + 0.5 * torch.rand(1, channels, h, w, generator=generator) ** 2)
         cut(canvas, i).copy_(own[-1])
     return canvas, own
 

@@ -137,6 +137,8 @@ def test_every_class_and_split_has_its_pictures_and_they_are_the_pixels(made: Ma
                 stored = base64.b64decode(pictures[alt].split(",")[1])
                 assert (np.asarray(Image.open(io.BytesIO(stored))) == pixels[row][..., 0]).all()
     assert sum(", draw " in alt for alt in pictures) == 2 * DRAWS
+    mixed = {alt.removesuffix(", mixed"): pictures[alt] for alt in pictures if alt.endswith(", mixed")}
+    assert len(mixed) == DRAWS + 1 and any(pictures[f"{name}, unmixed"] != src for name, src in mixed.items())
 
 
 def test_counts_findings_and_what_was_left_out_are_on_it(made: Made) -> None:
@@ -148,7 +150,7 @@ def test_counts_findings_and_what_was_left_out_are_on_it(made: Made) -> None:
         and "unreadable" in text
         and "rotate 45, policy randaugment, policy_ops 2, policy_magnitude 0.3" in text
     )
-    assert "more than one picture: cutmix" in text
+    assert "mixed after that (cutmix 1)" in text
 
 
 def test_it_can_be_walked_by_keyboard_and_by_headings(made: Made) -> None:

@@ -1,4 +1,4 @@
-"""A training, and the same one in a process of limited memory: python limited_training.py FOLDER prints what happened."""
+"""A training, and the same one in a process of limited memory: python limited_training.py FOLDER."""
 
 import json
 import resource

@@ -9,7 +9,7 @@ from scipy.stats import kstest
 from timm.data.mixup import Mixup
 
 from harness.study.training import Augment
-from harness.train.mixing import Mix, apply_mix, boxes, draw_mix
+from harness.train.mixing import Mix, apply_mix, boxes, draw_mix, mixed_pictures
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -124,6 +124,15 @@ def test_every_row_has_another_one_as_its_partner_and_is_one_other_s(b: int) -> 
 def test_a_single_row_is_mixed_with_itself() -> None:
     x = torch.rand(1, 1, 8, 8, generator=generator(4))
     torch.testing.assert_close(apply_mix(x, drawn(1, 8, 8, mixup=1.0, cutmix=1.0)), x)
+
+
+def test_pictures_for_looking_at_are_the_mixed_ones() -> None:
+    pixels = torch.randint(0, 256, (5, 8, 6, 3), dtype=torch.uint8, generator=generator(5))
+    x = pixels.permute(0, 3, 1, 2) / 255
+    wanted = apply_mix(x, drawn(5, 8, 6, seed=9, cutmix=1.0)).permute(0, 2, 3, 1).mul(255).round()
+    found = mixed_pictures(pixels.numpy(), Augment(cutmix=1.0), 9)
+    assert (found == wanted.numpy()).all() and (found != pixels.numpy()).any()
+    assert (mixed_pictures(pixels.numpy(), Augment(), 9) == pixels.numpy()).all()
 
 
 def test_off_is_none_and_uses_up_the_same_numbers() -> None:

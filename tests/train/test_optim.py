@@ -239,7 +239,7 @@ def listed(node):
 def test_most_of_timms_optimisers_can_be_used() -> None:
     names = usable()
     assert len(names) > 60
-    assert {"lamb", "lion", "nadamw", "adafactor", "muon", "adan", "rmsprop", "madgrad"} <= set(names)
+    assert {"lamb", "lion", "nadamw", "adafactor", "adan", "rmsprop", "madgrad"} <= set(names)
 
 
 @pytest.mark.parametrize("name", usable())
@@ -282,7 +282,7 @@ def test_each_optimiser_trains_and_resumes_bit_for_bit(name: str) -> None:
         ("kron", "more than tensors"),
         ("adammw", "Did you mean adamw"),
         ("lookahead_adam", "there is no optimiser lookahead_adam"),
-        ("AdamW", "there is no optimiser AdamW"),
+        ("AdamW", "there is no optimiser AdamW. Did you mean adamw"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_its_reason(name: str, reason: str) -> None:

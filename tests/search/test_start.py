@@ -1,0 +1,203 @@
+"""Folds that start from an earlier study's: which checkpoint, and every way to have seen what is scored."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import PIL.Image
+import pytest
+import safetensors.torch
+import torch
+
+from harness.data.prepare import prepare
+from harness.errors import RequestError
+from harness.home import Home
+from harness.ledger import read_study, read_trials, write_study, write_trial
+from harness.models.network import build_network
+from harness.search.best import best_trial
+from harness.search.start import find_start, refuse_own_checkpoint, resolve_start, start_file
+from harness.study.dataset import Data
+from harness.study.training import Model
+
+CLASSES = ("normal", "bleed")
+NETWORK = Model(backbone="test_resnet", weights="study:small")
+
+
+@pytest.fixture
+def home(small_study, tmp_path):
+    """A copy of a home in which study `small` ran: two trials, three folds."""
+    shutil.copytree(small_study.home.root, tmp_path / "home")
+    return Home(tmp_path / "home")
+
+
+def phantom(home, seed=0, **keys):
+    return ready(home, seed, root="phantom", classes=list(CLASSES), group="patient", **keys)
+
+
+def ready(home, seed=0, **keys):
+    data = {"folds": 3, "decode": {"size": 32, "channels": 1}, **keys}
+    return prepare(Data.model_validate(data), seed, home, lambda what, done, total: None)
+
+
+def other_data(folder, patient="other-{}", copies=()):
+    """24 pictures of 12 patients that no other data set has, with copies of given files in place of the first."""
+    rng = np.random.default_rng(1)
+    folder.mkdir()
+    lines = ["file,label,patient"]
+    for number in range(24):
+        PIL.Image.fromarray(rng.integers(0, 255, (32, 32), dtype=np.uint8)).save(folder / f"{number}.png")
+        lines.append(f"{number}.png,{CLASSES[number // 2 % 2]},{patient.format(number // 2)}")
+    for number, file in enumerate(copies):
+        shutil.copy(file, folder / f"{number}.png")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return {"root": str(folder), "group": "patient", "classes": list(CLASSES)}
+
+
+def test_fold_k_starts_from_fold_k_of_the_best_trial(home):
+    folder = resolve_start("study:small", home, phantom(home))
+    best = best_trial(read_trials(home, "small"), "auroc")
+    assert folder == home.run_artifacts("small", best.run_id)
+    for fold in range(3):
+        path = start_file(folder, fold)
+        assert path == home.fold("small", best.run_id, fold) / "weights.safetensors"
+        stored = safetensors.torch.load_file(path)
+        network = build_network(NETWORK, 2, 1, 32, seed=9, start=path, class_names=CLASSES)
+        assert stored.keys() == network.state_dict().keys()
+        assert all(torch.equal(tensor, stored[name]) for name, tensor in network.state_dict().items())
+
+
+def test_a_head_for_other_classes_starts_anew(home):
+    path = start_file(find_start("study:small", home).folder, 0)
+    stored = safetensors.torch.load_file(path)
+    for names, classes in ((("normal", "tumour"), 2), (("a", "b", "c"), 3), ((), 2)):
+        state = build_network(NETWORK, classes, 1, 32, seed=9, start=path, class_names=names).state_dict()
+        fresh = build_network(Model(backbone="test_resnet"), classes, 1, 32, seed=9).state_dict()
+        assert all(torch.equal(state[n], stored[n]) for n in state if n.startswith("backbone."))
+        assert torch.equal(state["head.weight"], fresh["head.weight"])
+
+
+def test_a_pooling_and_a_head_may_be_new(home):
+    path = start_file(find_start("study:small", home).folder, 1)
+    model = NETWORK.model_copy(update={"pooling": "gem", "head": "mlp"})
+    network = build_network(model, 2, 1, 32, seed=9, start=path, class_names=CLASSES)
+    stored = safetensors.torch.load_file(path)
+    shared = [name for name in network.state_dict() if name in stored and name.startswith("backbone.")]
+    assert len(shared) == len([name for name in stored if name.startswith("backbone.")])
+    assert all(torch.equal(network.state_dict()[name], stored[name]) for name in shared)
+
+
+def test_another_architecture_is_refused_with_what_does_not_fit(home):
+    path = start_file(find_start("study:small", home).folder, 0)
+    with pytest.raises(RequestError, match=r"(?s)holds test_resnet, and \d+ .*backbone\..*model.backbone=test_resnet"):
+        build_network(NETWORK.model_copy(update={"backbone": "resnet10t"}), 2, 1, 32, 0, start=path)
+    with pytest.raises(RequestError, match=r"(?s)1 of its tensors.* 16x1x3x3 there, 16x3x3x3 here.*channels \(1\)"):
+        build_network(NETWORK, 2, 3, 32, 0, start=path)
+    with pytest.raises(RequestError, match=r"gone.safetensors is not there"):
+        build_network(NETWORK, 2, 1, 32, 0, start=path.with_name("gone.safetensors"))
+
+
+@pytest.mark.parametrize("asked", ["study:small/0", "study:small/1"])
+def test_a_trial_by_its_number(home, asked):
+    record = read_trials(home, "small")[int(asked[-1])]
+    assert resolve_start(asked, home, phantom(home)) == home.run_artifacts("small", record.run_id)
+
+
+@pytest.mark.parametrize(
+    ("asked", "saying"),
+    [
+        ("study:smal", "has not run.*small"),
+        ("study:small/7", r"no complete trial 7 \(complete: 0, 1\)"),
+        ("study:", "write study:NAME"),
+        ("study:small/best", "write study:NAME"),
+    ],
+)
+def test_a_trial_that_is_not_there(home, asked, saying):
+    with pytest.raises(RequestError, match=saying):
+        find_start(asked, home)
+
+
+def test_a_trial_without_its_files(home):
+    shutil.rmtree(start_file(find_start("study:small/1", home).folder, 2).parent)
+    with pytest.raises(RequestError, match=r"trial 1 has lost its files \(1 of 3"):
+        find_start("study:small/1", home)
+
+
+@pytest.mark.parametrize("keys", [{"seed": 1}, {"folds": 4}, {"test_fraction": 0.4}])
+def test_the_same_images_in_other_folds_are_refused_with_numbers(home, keys):
+    seen = len(pd.concat([pd.read_parquet(p) for p in find_start("study:small", home).folder.glob("*/*.parquet")]))
+    with pytest.raises(RequestError, match=rf"trained on {seen} of this study's \d+ images .*test split.*seed \(0\)"):
+        resolve_start("study:small", home, phantom(home, **keys))
+
+
+def test_other_images_of_other_patients_are_welcome(home, tmp_path):
+    data = ready(home, folds=4, **other_data(tmp_path / "other"))
+    folder = resolve_start("study:small", home, data)
+    assert [start_file(folder, fold).parent.name for fold in range(4)] == ["fold_0", "fold_1", "fold_2", "fold_0"]
+
+
+def test_copies_of_its_images_are_found_by_their_content(home, tmp_path, small_study):
+    seen = pd.read_parquet(find_start("study:small", home).folder / "fold_1" / "predictions.parquet")["id"]
+    data = other_data(tmp_path / "other", copies=[small_study.images / name for name in seen[:3]])
+    with pytest.raises(RequestError, match=r"trained on 3 of this study's 24 images and on 0 of its 12 groups"):
+        resolve_start("study:small", home, ready(home, **data))
+
+
+def test_other_images_of_its_patients_are_refused(home, tmp_path, small_study):
+    known = pd.read_csv(small_study.images / "labels.csv", dtype=str)
+    seen = pd.read_parquet(find_start("study:small", home).folder / "fold_1" / "predictions.parquet")["id"]
+    patient = known.set_index("file").loc[seen[0], "patient"]
+    data = other_data(tmp_path / "other")
+    labels = tmp_path / "other" / "labels.csv"
+    labels.write_text(labels.read_text().replace("other-3", patient))
+    with pytest.raises(
+        RequestError, match=r"trained on 0 of this study's 24 images and on 1 of its 12 groups: 2 images"
+    ):
+        resolve_start("study:small", home, ready(home, **data))
+
+
+def test_what_it_started_from_itself_counts_too(home, tmp_path):
+    """small (phantom) -> middle (other data) -> phantom in other folds: the grandparent has seen the images."""
+    other = ready(home, **other_data(tmp_path / "other"))
+    record, trial = read_study(home, "small"), read_trials(home, "small")[0]
+    shutil.copytree(home.run_artifacts("small", trial.run_id), home.run_artifacts("middle", trial.run_id))
+    for fold in range(3):
+        rows = other.folds.held_out_rows(fold)
+        table = pd.DataFrame({"id": other.dataset.ids[rows], "group": other.dataset.groups[rows]})
+        table.to_parquet(home.fold("middle", trial.run_id, fold) / "predictions.parquet")
+
+    def middle(weights):
+        tree = {**record.tree, "name": "middle", "model": {**record.tree["model"], "weights": weights}}
+        hashes = {"data_hash": other.dataset.data_hash, "folds_hash": other.folds.folds_hash}
+        write_study(home, replace(record, name="middle", tree=tree, caches=list(other.caches), **hashes))
+        write_trial(home, "middle", trial)
+
+    middle("none")
+    assert resolve_start("study:middle", home, phantom(home, seed=1))
+    middle("study:small")
+    assert resolve_start("study:middle", home, phantom(home))  # fold k comes from fold k of the same folds
+    with pytest.raises(RequestError, match=r"study:middle: trial \d of study 'small' was trained on"):
+        resolve_start("study:middle", home, phantom(home, seed=1))
+
+
+def test_epochs_chosen_on_the_scored_fold_are_no_honest_start(home):
+    record = read_study(home, "small")
+    write_study(home, replace(record, tree={**record.tree, "train": {**record.tree["train"], "select": "scored_fold"}}))
+    with pytest.raises(RequestError, match=r"chose its epochs on the folds that it is scored on"):
+        resolve_start("study:small", home, phantom(home))
+
+
+def test_a_store_that_was_cleared_away_is_asked_for(home):
+    for cache in read_study(home, "small").caches:
+        shutil.rmtree(home.pixels / cache)
+    with pytest.raises(RequestError, match=r"no longer known.*harness study run small"):
+        resolve_start("study:small", home, phantom(home, seed=1, decode={"size": 16, "channels": 1}))
+
+
+def test_a_fold_checkpoint_by_its_path_is_refused(home):
+    path = start_file(find_start("study:small/1", home).folder, 2)
+    with pytest.raises(RequestError, match=r"fold 2 of trial 1 of study 'small'.*Write model.weights=study:small/1"):
+        refuse_own_checkpoint(path, home, phantom(home))
+    elsewhere = Home(home.root.parent / "elsewhere")
+    with pytest.raises(RequestError, match=r"trained on rows of this very data set"):
+        refuse_own_checkpoint(path, elsewhere, phantom(home))
