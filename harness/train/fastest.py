@@ -161,8 +161,8 @@ def _worth_compiling(spec: Spec, device: str, way: Precision, steps: int, jobs: 
 
 
 def _may_compile(spec: Spec, device: str) -> bool:
-    """auto compiles for cards only: on CPUs no network gained by it (docs/lab-notes.md); and never for images of their
-    own sizes, whose batches have a shape each."""
+    """auto compiles for cards only: on CPUs it takes minutes, from which of four families of networks one gained
+    (docs/lab-notes.md); and never for images of their own sizes, whose batches have a shape each."""
     if spec.train.compile == "auto":
         return device.startswith("cuda") and spec.data.decode.size != "native"
     return spec.train.compile
