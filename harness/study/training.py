@@ -84,8 +84,8 @@ class Train(Part):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: measured once for the backbone, size and device, and remembered"""
     compile: Literal["auto"] | bool = "auto"
-    """torch.compile: auto compiles on a card, where it was measured to save more time over the study than it costs; true
-    always, which on a CPU takes minutes and pays for MobileNets in long studies"""
+    """torch.compile: auto compiles on a card, where it was measured to save more time over the study than it costs;
+    true: always, which on a CPU takes minutes and pays for MobileNets in long studies"""
     deterministic: bool = False
     """only algorithms that give the same numbers every time, also on a GPU, where it is slower; a CPU always does"""
     freeze: Annotated[int, Field(ge=0, le=1000)] = 0
