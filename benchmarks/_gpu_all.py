@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 RUNS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], int], ...] = (
-    ("epoch_throughput", (), ("--epochs", "2", "--rounds", "1"), 170),
-    ("tutorial_loop", (), ("--rows", "64", "--epochs", "2", "--rounds", "1"), 170),
-    ("trial_memory", ("--jobs", "1"), ("--jobs", "1", "--trials", "7"), 130),
+    ("epoch_throughput", (), ("--epochs", "2", "--rounds", "1"), 200),
+    ("tutorial_loop", (), ("--rows", "64", "--epochs", "2", "--rounds", "1"), 130),
+    ("trial_memory", ("--jobs", "1"), ("--jobs", "1", "--trials", "7"), 150),
 )
 """name, options, options with --quick, seconds"""
 

@@ -25,7 +25,7 @@ from harness.train.precision import Precision, forward_of
 
 AUGMENT = {"hflip": 0.5, "rotate": 15.0, "translate": 0.1, "brightness": 0.2, "noise": 0.05}
 CPU = (("resnet10t", 64, 32, 512), ("resnet18", 128, 32, 192), ("mobilenetv3_small_100", 96, 32, 512))
-CUDA = (("resnet10t", 224, 128, 8192), ("resnet18", 224, 128, 8192), ("deit_tiny_patch16_224", 224, 128, 8192))
+CUDA = (("resnet10t", 224, 128, 4096), ("resnet18", 224, 128, 4096), ("deit_tiny_patch16_224", 224, 128, 4096))
 """backbone, side, batch, training rows"""
 
 

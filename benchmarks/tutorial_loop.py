@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--backbone", action="append", help=f"several times for several; {' and '.join(BACKBONES)}")
     parser.add_argument("--size", type=int, default=224 if on_card else 128)
     parser.add_argument("--batch", type=int, default=64 if on_card else 32)
-    parser.add_argument("--rows", type=int, default=4096 if on_card else 256)
+    parser.add_argument("--rows", type=int, default=2048 if on_card else 256)
     parser.add_argument("--sides", type=int, nargs=2, default=(320, 256), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)

@@ -96,7 +96,8 @@ class Train(Part):
     class_weights: bool = False
     """weigh the loss by inverse class frequency of the fold's training rows"""
     pos_weights: bool = False
-    """several labels an image: weigh each label's yes by its no-to-yes ratio in the fold's training rows"""
+    """several labels an image: weigh each label's yes by its no-to-yes ratio in the fold's training rows; not together
+    with class_weights, which balances yes and no, too"""
     sampling: Literal["shuffle", "balanced"] = "shuffle"
     """shuffle: every training row once an epoch; balanced: as many rows, drawn with replacement, every class equally
     often"""
@@ -107,7 +108,8 @@ class Train(Part):
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """decay per step of an exponential moving average of the weights, which is then what is kept; 0: none"""
     swa: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """stochastic weight averaging (Izmailov et al. 2018) over this last share of the epochs; 0: none"""
+    """stochastic weight averaging (Izmailov et al. 2018) over this last share of the epochs; 0: none. It needs a rate
+    that stays up (optim.lr_end, or schedule: constant): a cosine to nothing leaves almost equal weights to average"""
     select: Literal["last", "inner", "scored_fold"] = "last"
     """which epoch's weights are kept: the last; the best on an inner part of the training rows, whole groups, which is
     then not trained on; or the best on the very fold that is scored, which is OPTIMISTIC and is marked so everywhere"""

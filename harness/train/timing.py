@@ -1,6 +1,8 @@
 """How long a training step takes in each way of computing it: a few real steps, in turns.
 
-Only the forward and backward pass are timed; the optimiser's step is the same for all.
+Only the forward and backward pass are timed; the optimiser's step is the same for all. On a CPU a way is timed on one
+thread by the time that the processor spent in it: what else runs then slows down no way more than another. By the
+clock, with two threads beside six busy processes, the same network was given another format every time.
 """
 
 import time
@@ -26,8 +28,8 @@ def time_ways(
 ) -> dict[Precision, float]:
     """Seconds of one step on a batch (B, channels, S, S) in each way: the best of interleaved rounds.
 
-    Other programs slow down a whole round as a rule, so no way is favoured. The weights stay as they are. Raises
-    torch.OutOfMemoryError where the batch does not fit.
+    On a CPU of processor time on one thread, for ways that name a number of threads of the clock. The weights stay as
+    they are. Raises torch.OutOfMemoryError where the batch does not fit.
     """
     x, y = torch.rand(batch, device=device), torch.arange(batch[0], device=device) % 2
     found: dict[Precision, list[float]] = {way: [] for way in ways}
@@ -52,7 +54,7 @@ def time_compiled(
     forward = forward_of(network, replace(way, compiled=True))
     _step(network, x, y, way)
     to_compile = _step(network, x, y, way, forward)
-    steps = [(_step(network, x, y, way), _step(network, x, y, way, forward)) for _ in range(COMPILED_ROUNDS)]
+    steps = [(_step(network, x, y, way, network), _step(network, x, y, way, forward)) for _ in range(COMPILED_ROUNDS)]
     return to_compile, min(plain for plain, _ in steps), min(compiled for _, compiled in steps)
 
 
@@ -62,14 +64,16 @@ def _step(
     """Seconds of one forward and backward pass."""
     network.train().to(memory_format=way.layout)
     x = x.contiguous(memory_format=way.layout)
-    with threads_of(way):
+    alone = forward is None and not way.threads and not x.is_cuda
+    clock = time.thread_time if alone else time.perf_counter
+    with threads_of(replace(way, threads=1) if alone else way):
         _wait(x)
-        start = time.perf_counter()
+        start = clock()
         with torch.autocast(x.device.type, way.dtype, enabled=way.name != "fp32"):
             loss = nn.functional.cross_entropy((forward or network)(x).float(), y)
         torch.autograd.backward(loss)
         _wait(x)
-        seconds = time.perf_counter() - start
+        seconds = clock() - start
     network.zero_grad(set_to_none=True)
     return seconds
 

@@ -199,6 +199,12 @@ def test_noise_is_normal_without_pattern_and_its_own_for_each_image():
     assert correlation.abs().max() < 6 / math.sqrt(4096)
 
 
+def test_noise_depends_on_both_of_its_seeds():
+    x = torch.zeros(3, 1, 64, 64)
+    field = normal_field(x, torch.tensor([0.2, 0.2, 0.7]), torch.tensor([0.4, 0.9, 0.4])).flatten(1)
+    assert (torch.corrcoef(field) - torch.eye(3)).abs().max() < 5 / 64
+
+
 def test_erasing_blanks_one_rectangle_of_the_stated_size():
     x = torch.ones(200, 1, 40, 30)
     out = augment(x, Augment(erase=1.0), generator(6))

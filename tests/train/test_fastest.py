@@ -89,7 +89,7 @@ def test_the_choice_is_measured_once_and_said(own_cache, monkeypatch) -> None:
     (key,) = kept
     found = kept[key]["images_per_second"]
     assert {"fp32", "bf16", "fp32+channels_last", "bf16+channels_last"} <= set(found) and min(found.values()) > 0
-    assert lines[0].startswith("test_resnet 32 px: ") and lines[0].endswith(f"trains in {first}")
+    assert lines[0].startswith("test_resnet 32 px on one thread: ") and lines[0].endswith(f"trains in {first}")
     assert all(f"{name} {speed:.0f} img/s" in lines[0] for name, speed in found.items())
     kept[key]["images_per_second"] = dict.fromkeys(found, 100.0) | {"bf16+channels_last": 900.0}
     own_cache.write_text(json.dumps(kept))
