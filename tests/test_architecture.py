@@ -228,6 +228,7 @@ LIGHT_MODULES = [
     ("harness.study.load", HEAVY),
     ("harness.metrics", HEAVY),
     ("harness.ledger", HEAVY),
+    ("harness.models.table", HEAVY),
     ("harness.stats.intervals", ("torch", "mlflow", "optuna")),
     ("harness.stats.compare", ("torch", "mlflow", "optuna")),
     ("harness.track.mlflow_runs", ("torch",)),

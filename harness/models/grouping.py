@@ -2,7 +2,7 @@
 
 from torch import nn
 
-CONTAINERS = ("features", "layers", "trunk_output", "encoder", "blocks", "stages", "transformers")
+CONTAINERS = ("features", "layers", "trunk_output", "encoder", "blocks", "stages", "dense_stages", "transformers")
 """submodules that only hold the blocks of a network one after another"""
 HEADS = ("head", "heads", "fc")
 

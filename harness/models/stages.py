@@ -84,14 +84,16 @@ def _whole_modules(network: Network, number: dict[str, float], keys: set[float])
 
 
 def _name(tensors: dict[float, list[str]], key: float) -> str:
-    """The shortest path that begins the first tensor of a stage and no tensor of another one."""
-    parts = tensors[key][0].removeprefix("backbone.").split(".")
+    """The shortest path that begins a tensor of a stage and no tensor of another one."""
+    own = [name.removeprefix("backbone.") for name in tensors[key]]
     others = [name.removeprefix("backbone.") for other, names in tensors.items() if other != key for name in names]
-    for end in range(1, len(parts)):
-        path = ".".join(parts[:end])
-        if not any(name.startswith(f"{path}.") for name in others):
-            return path
-    return ".".join(parts[:-1])
+    for tensor in own:
+        parts = tensor.split(".")
+        for end in range(1, len(parts)):
+            path = ".".join(parts[:end])
+            if not any(name.startswith(f"{path}.") for name in others):
+                return path
+    return own[0]
 
 
 def freeze(network: Network, level: int) -> None:

@@ -43,6 +43,8 @@ LARGE = [
     "timm/swin_base_patch4_window7_224",
     "timm/convnext_large",
     "timm/deit_base_patch16_224",
+    "timm/visformer_tiny",  # position embeddings of later stages hang on the network itself
+    "timm/rdnet_tiny",  # has no coarse groups of its own
 ]
 SIDE = 64
 
@@ -59,7 +61,7 @@ def check_stages(network):
     assert len(set(names)) == len(names)
     assert sum(stage.parameters for stage in found) == sum(p.numel() for p in network.parameters())
     assert found[0].name == "stem" and found[-1].name == "head" and len(found) >= 4
-    assert len({stage.name for stage in found}) == len(found)
+    assert len({stage.name for stage in found} - {""}) == len(found)
     assert all(name in found[-1].tensors for name in tensors(network) if name.startswith("head."))
     number = layers(network)
     assert set(number) == {name for name, _ in network.named_parameters()}
