@@ -36,7 +36,7 @@ from harness.train.keeping import Keeper
 from harness.train.loss import build_loss
 from harness.train.mixing import draw_mix
 from harness.train.optim import add_trainable, build_optimizer
-from harness.train.precision import Precision, forward_of, threads_of
+from harness.train.precision import Precision, forward_of
 from harness.train.prefetch import prefetched
 from harness.train.reading import fetch
 from harness.train.sampling import row_order
@@ -96,7 +96,7 @@ def fit_fold(
     train.select's choice: by default the last, so that the held-out rows choose nothing.
     Raises Diverged when the loss is not finite or explodes, OutOfMemory, and whatever `on_epoch` raises.
     """
-    with algorithms(spec.train.deterministic), threads_of(precision):
+    with algorithms(spec.train.deterministic):
         return _Fold(spec, data, device, precision, resume, start).fit(on_epoch)
 
 
