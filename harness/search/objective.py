@@ -12,6 +12,7 @@ from harness.events import EpochDone, FoldDone
 from harness.home import write_text
 from harness.records import FoldResult, TrialResult
 from harness.study.load import build_spec, dump_yaml
+from harness.train.allocator import give_back
 from harness.train.crossval import Place, cross_validate
 from harness.train.precision import parse_precision, threads_of
 
@@ -88,5 +89,7 @@ def run_trial(task: Task, data: Prepared, device: str, boss: Boss) -> Outcome:
         write_text(task.artifacts / "error.txt", traceback.format_exc())
         reason = (str(error).strip().splitlines() or ["no message"])[0]
         return Outcome(task.number, "failed", reason=f"{type(error).__name__}: {reason}")
+    finally:
+        give_back()
     result.folds = []
     return Outcome(task.number, "complete", result)

@@ -26,6 +26,7 @@ from harness.records import EpochReport
 from harness.seeds import derive_seed
 from harness.study.spec import Spec
 from harness.study.training import Train
+from harness.train.allocator import keep_freed_memory
 from harness.train.averaging import Average, build_average
 from harness.train.checkpoint import ResumeState
 from harness.train.devices import algorithms
@@ -96,6 +97,7 @@ def fit_fold(
     train.select's choice: by default the last, so that the held-out rows choose nothing.
     Raises Diverged when the loss is not finite or explodes, OutOfMemory, and whatever `on_epoch` raises.
     """
+    keep_freed_memory()
     with algorithms(spec.train.deterministic):
         return _Fold(spec, data, device, precision, resume, start).fit(on_epoch)
 

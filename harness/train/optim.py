@@ -1,11 +1,11 @@
 """The optimiser of a spec's `optim` block: its parameter groups, penalties and clipping. Knows no data or folds."""
 
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from harness.errors import RequestError, nearest
 from harness.study.training import Optim
@@ -72,19 +72,19 @@ def add_trainable(
 def _groups(
     network: nn.Module, optim: Optim, layers: Mapping[str, int] | None, present: set[int]
 ) -> list[dict[str, Any]]:
-    """Groups by (layer, head or not, decay or not), in this order, of the trainable parameters not in `present`."""
+    """Groups by (scale, decay or not), in this order, of the trainable parameters not in `present`: as few as there can
+    be, because a fused step takes its time per group."""
     if layers is None:
         layers = {name: 0 for name, _ in network.named_parameters()}
     deepest = max(layers.values(), default=0)
     spared = _spared(network)
-    found: dict[tuple[int, bool, bool], list[nn.Parameter]] = {}
+    found: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad and id(parameter) not in present:
-            key = (layers[name], name.startswith(HEAD), name not in spared)
-            found.setdefault(key, []).append(parameter)
+            scale = optim.layer_decay ** (deepest - layers[name]) * (optim.head_lr if name.startswith(HEAD) else 1.0)
+            found.setdefault((scale, name not in spared), []).append(parameter)
     groups = []
-    for (layer, head, decays), parameters in sorted(found.items(), key=lambda item: item[0]):
-        scale = optim.layer_decay ** (deepest - layer) * (optim.head_lr if head else 1.0)
+    for (scale, decays), parameters in sorted(found.items(), key=lambda item: item[0]):
         groups.append(
             {
                 "params": parameters,
@@ -152,10 +152,17 @@ def add_l1(optimizer: torch.optim.Optimizer) -> None:
             torch._foreach_add_([p.grad for p in parameters], signs, alpha=group["l1"])
 
 
-def clip_gradients(parameters: Iterable[Tensor], norm: float, value: float) -> None:
-    """Bound each gradient entry to +-value, then the norm of all gradients together to `norm`; 0 switches one off."""
-    parameters = [p for p in parameters if p.grad is not None]
+def clip_gradients(optimizer: torch.optim.Optimizer, norm: float, value: float, in_step: bool = False) -> None:
+    """Bound each gradient entry to +-value, then the norm of all gradients together to `norm`; 0 switches one off.
+
+    in_step: a fused optimiser's next step may divide the gradients itself, as it does for a loss scaler, which saves a
+    pass over all of them; until then they are unclipped.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     if value > 0:
         nn.utils.clip_grad_value_(parameters, value)
-    if norm > 0:
+    if norm > 0 and in_step and getattr(optimizer, "_step_supports_amp_scaling", False):
+        total = nn.utils.get_total_norm([p.grad for p in parameters])
+        optimizer.grad_scale = (total / norm).clamp(min=1.0)  # type: ignore[attr-defined]
+    elif norm > 0:
         nn.utils.clip_grad_norm_(parameters, norm)

@@ -85,7 +85,7 @@ class Stepper:
         if optim.clip or optim.clip_value or optim.l1:
             self.scaler.unscale_(self.optimizer)
             add_l1(self.optimizer)
-            clip_gradients(self.network.parameters(), optim.clip, optim.clip_value)
+            clip_gradients(self.optimizer, optim.clip, optim.clip_value, in_step=not self.scaler.is_enabled())
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return value, weight

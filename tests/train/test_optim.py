@@ -320,7 +320,7 @@ def test_clipping_is_by_value_first_then_by_norm() -> None:
     def clipped(norm: float, value: float) -> list[float]:
         parameter, unused = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
         parameter.grad = torch.tensor([6.0, -8.0])
-        clip_gradients([parameter, unused], norm, value)
+        clip_gradients(torch.optim.SGD([parameter, unused]), norm, value)
         assert unused.grad is None
         return parameter.grad.tolist()
 
@@ -329,3 +329,25 @@ def test_clipping_is_by_value_first_then_by_norm() -> None:
     assert clipped(5.0, 0.0) == pytest.approx([3.0, -4.0])
     assert clipped(2.5, 6.0) == pytest.approx([2.5 / 2**0.5, -2.5 / 2**0.5])
     assert clipped(100.0, 100.0) == [6.0, -8.0]
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
+def test_a_fused_step_clips_as_torch_does(name: str) -> None:
+    """Within the step, against torch's own clipping before it."""
+    optim = Optim(name=name, lr=0.01)
+    ours, theirs = small(), small()
+    mine, usual = build_optimizer(ours, optim), build_optimizer(theirs, optim)
+    for number in range(6):
+        for network, optimizer in ((ours, mine), (theirs, usual)):
+            optimizer.zero_grad()
+            (functional.cross_entropy(network(X), Y) * 10 ** (number - 3)).backward()
+        before = [p.grad.clone() for p in ours.parameters()]
+        clip_gradients(mine, 0.5, 0.0, in_step=True)
+        assert all(torch.equal(a, p.grad) for a, p in zip(before, ours.parameters(), strict=True))
+        nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
+        mine.step()
+        usual.step()
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    norms = [float(nn.utils.get_total_norm([p.grad for p in network.parameters()])) for network in (ours, theirs)]
+    assert norms == pytest.approx([0.5, 0.5], rel=1e-4)  # the last gradients were clipped, and by the step itself
