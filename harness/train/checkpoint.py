@@ -24,6 +24,8 @@ from harness.study.dataset import Decode
 from harness.study.training import Model
 from harness.train.reading import mark
 
+STATE = 2
+"""what a resume state holds; raise it with every change, and a fold that another version began begins anew"""
 WRITE_SHARE = 0.02
 """largest share of training time that goes into writing resume states"""
 BYTES_PER_SECOND = 5e8
@@ -115,10 +117,12 @@ class ResumeState:
         self._due: float | None = None
 
     def load(self, device: str) -> dict[str, Any] | None:
-        """The state on disk, or None where there is none."""
+        """The state on disk, or None where there is none that this version wrote."""
         if not self.path.exists():
             return None
         state: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
+        if state.get("format") != STATE:
+            return None
         self._on_disk = state["epoch"]
         return state
 
@@ -135,7 +139,7 @@ class ResumeState:
 
     def complete(self, epoch: int, history: list[dict[str, Any]], seconds: float) -> None:
         """Add what was known later; write the state when that is due."""
-        self._state |= {"epoch": epoch, "history": history, "seconds": seconds}
+        self._state |= {"format": STATE, "epoch": epoch, "history": history, "seconds": seconds}
         self._whole = True
         if self._due is None:
             size = sum(tensor.nbytes for tensor in self._tensors)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from harness.study.load import build_spec
+from harness.train import checkpoint
 from harness.train.checkpoint import FoldMeta, ResumeState, digest, load_fold, save_weights
 from harness.train.divergence import Diverged
 from harness.train.images import batches, statistics
@@ -78,6 +79,17 @@ def test_the_resume_state_is_a_copy_of_the_epoch_it_names(tmp_path):
     state.write()
     loaded = ResumeState(tmp_path / "s.pt").load("cpu")
     assert all(torch.equal(before[k], loaded["network"][k]) for k in before)
+
+
+def test_a_state_of_another_version_is_not_loaded(tmp_path, monkeypatch):
+    path = tmp_path / "s.pt"
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny_spec(), path, stop_after=1, interrupt=True)
+    monkeypatch.setattr(checkpoint, "STATE", checkpoint.STATE + 1)
+    assert ResumeState(path).load("cpu") is None
+    fitted = fit(tiny_spec(), path)
+    assert same_weights(fitted.network, fit(tiny_spec(), tmp_path / "whole.pt").network)
+    assert [entry["epoch"] for entry in fitted.history] == [0, 1, 2, 3]
 
 
 def test_another_seed_is_another_training(tmp_path):
