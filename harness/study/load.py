@@ -186,6 +186,8 @@ def _what_is_wrong(problem: Mapping[str, Any]) -> str:
         hint = nearest(str(given), re.findall(r"'([^']*)'", said))
     elif isinstance(given, dict):
         hint = " A range is {float: [low, high]}, {int: [low, high]} or {choice: [a, b]}."
+    if not problem["loc"]:  # a rule about several keys, which it names itself
+        return said
     return f"{said}, not {given!r}.{hint}"
 
 

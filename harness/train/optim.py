@@ -123,7 +123,8 @@ def check_optimizer(name: str) -> None:
     usable = sorted({*TORCH, *(other for other, reason in reasons.items() if not reason)})
     if name not in reasons:
         near = nearest(name.lower(), usable)
-        raise RequestError(f"optim.name: there is no optimiser {name}.{near} All there are: {', '.join(usable)}.")
+        known = near or f" All there are: {', '.join(usable)}."
+        raise RequestError(f"optim.name: there is no optimiser {name}.{known}")
     if reasons[name]:
         raise RequestError(f"optim.name: {name} {reasons[name]}.{nearest(name, usable)} Or adamw, sgd, lamb, lion.")
 
