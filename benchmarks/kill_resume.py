@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from benchmarks._report import arguments, publish
 from harness.home import Home
 from harness.ledger import read_trials
@@ -54,8 +56,14 @@ def start(home: Path, options: list[str]) -> "subprocess.Popen[bytes]":
 
 def digests(home: Home, trial: TrialRecord) -> list[str]:
     folder = home.run_artifacts("lr_aug_sweep", trial.run_id)
-    files = [path for name in ("weights.safetensors", "predictions.parquet") for path in folder.glob(f"fold_*/{name}")]
-    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)]
+    weights = [
+        hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.glob("fold_*/weights.safetensors"))
+    ]
+    # without the groups, whose names each home hides in its own way
+    tables = [
+        pq.read_table(file, columns=["id", "y", "logits"]) for file in sorted(folder.glob("fold_*/predictions.parquet"))
+    ]
+    return [*weights, *(hashlib.sha256(repr(table.to_pydict()).encode()).hexdigest() for table in tables)]
 
 
 def told(trial: TrialRecord) -> str:
