@@ -26,7 +26,7 @@ def test_the_correction_widens_by_what_the_paper_says():
 
 
 def test_the_example_in_the_documentation_of_scikit_learn():
-    """ "Statistical comparison of models using grid search": rbf against linear gives t = 0.750, one-sided p = 0.227."""
+    """Its page on comparing models of a grid search: rbf against linear gives t = 0.750, one-sided p = 0.227."""
     x, y = make_moons(noise=0.352, random_state=1, n_samples=100)
     splits = RepeatedStratifiedKFold(n_splits=10, n_repeats=10, random_state=0)
     rbf, linear = (cross_val_score(SVC(kernel=k), x, y, scoring="roc_auc", cv=splits) for k in ("rbf", "linear"))
