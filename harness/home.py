@@ -70,6 +70,10 @@ class Home:
     def trial_record(self, study: str, number: int) -> Path:
         return self.work(study) / "trials" / f"{number:04d}.json"
 
+    def trial_epochs(self, study: str, number: int) -> Path:
+        """One line of JSON for each epoch that a trial has trained (harness.epochs)."""
+        return self.work(study) / "trials" / f"{number:04d}.epochs.jsonl"
+
     def trial_state(self, study: str, number: int) -> Path:
         """Folder of the resume state of a running trial; removed when the trial ends."""
         return self.work(study) / "running" / f"trial-{number:04d}"
