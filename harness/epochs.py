@@ -58,17 +58,22 @@ def read_all_epochs(home: Home, study: str, number: int) -> list[LoggedEpoch]:
     return [_parse(path, row, line) for row, line in enumerate(whole.split(b"\n"), 1) if line]
 
 
+def parse_report(data: dict[str, Any]) -> EpochReport:
+    """An epoch as JSON has it, with its nulls as what they stand for. Raises TypeError or KeyError."""
+    data = dict(data)
+    for name in ("val", "inner"):
+        if data[name] is not None:
+            data[name] = {metric: _number(value) for metric, value in data[name].items()}
+    for name in ("train_loss", "val_loss", "lr", "seconds", *(["inner_loss"] if data["inner"] is not None else [])):
+        data[name] = _number(data[name])
+    return EpochReport(**data)
+
+
 def _parse(path: Path, row: int, line: bytes) -> LoggedEpoch:
     try:
         data: dict[str, Any] = json.loads(line)
-        at = data.pop("at")
-        for name in ("val", "inner"):
-            if data[name] is not None:
-                data[name] = {metric: _number(value) for metric, value in data[name].items()}
-        for name in ("train_loss", "val_loss", "lr", "seconds", *(["inner_loss"] if data["inner"] is not None else [])):
-            data[name] = _number(data[name])
-        return LoggedEpoch(at, EpochReport(**data))
-    except (ValueError, TypeError, KeyError) as error:
+        return LoggedEpoch(data.pop("at"), parse_report(data))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise HarnessError(
             f"{path}, line {row} is damaged ({error}). It holds learning curves only, no scores: move the file away."
         ) from error

@@ -36,12 +36,21 @@ ILLEGAL = re.compile(r"[^\w/.\- :]")
 """what MLflow takes in no name; columns of a labels file, which data.where names, may hold anything"""
 
 
+class StoreAway(HarnessError):
+    """The store does not answer."""
+
+
 class Tracking:
     """One study's experiment, open for writing. Every call may be repeated: the store keeps one of each point."""
 
     def __init__(self, home: Home, study: str, description: str = "") -> None:
         self._client = _client(home)
-        self._experiment = _experiment(self._client, home, study, description)
+        try:
+            self._experiment = _experiment(self._client, home, study, description)
+        except HarnessError:
+            raise
+        except Exception as error:
+            raise _away(home, error) from error
 
     def tag_study(self, tags: dict[str, str]) -> None:
         """Tags of the experiment, such as the views of its page (harness.track.views)."""
@@ -143,7 +152,7 @@ def is_refusal(error: Exception) -> bool:
     """Whether the store answered, and the answer was no: asking again would not help."""
     from mlflow.exceptions import MlflowException
 
-    status = error.get_http_status_code() if isinstance(error, MlflowException) else 500
+    status = int(error.get_http_status_code()) if isinstance(error, MlflowException) else 500  # type: ignore[no-untyped-call]
     return 400 <= status < 500 and status not in (408, 429)
 
 
@@ -228,10 +237,14 @@ def _client(home: Home) -> "MlflowClient":
     except HarnessError:
         raise
     except Exception as error:
-        raise HarnessError(
-            f"the MLflow store at {home.mlflow_uri} does not answer: {error}. "
-            "Start it, or unset MLFLOW_TRACKING_URI to use the store in this home."
-        ) from error
+        raise _away(home, error) from error
+
+
+def _away(home: Home, error: Exception) -> StoreAway:
+    return StoreAway(
+        f"the MLflow store at {home.mlflow_uri} does not answer: {error}. "
+        "Start it, or unset MLFLOW_TRACKING_URI to use the store in this home."
+    )
 
 
 def _experiment(client: "MlflowClient", home: Home, study: str, description: str) -> str:
