@@ -65,6 +65,13 @@ def resume(
     from harness.study.load import check_study
 
     record = require_study(open_home(), name)
+    if record.ablates:
+        from harness.errors import RequestError
+
+        raise RequestError(
+            f"{name} is an ablation of study {record.ablates} and goes on with the command that began it: "
+            f"harness study ablate {record.ablates}"
+        )
     _run(check_study(record.tree, f"study {name} as it was begun"), jobs, device, json, quiet)
 
 
@@ -190,7 +197,7 @@ def list_(json: Json = False) -> None:
     from harness.study.load import list_study_files
 
     home = open_home()
-    ran = {record.name: record for record in list_studies(home)}
+    ran = {record.name: record for record in list_studies(home) if not record.ablates}
     files = {path.stem: path for path in list_study_files()}
     rows = [_study_row(home, name, files.get(name), ran.get(name)) for name in sorted({*files, *ran})]
     if json:

@@ -104,7 +104,7 @@ class Driver:
         complete = any(record.state == "complete" for record in self.records.values())
         broken = self.failures >= self.search.max_failures or not (left or complete)
         state = "failed" if broken else "interrupted" if left else "complete"
-        self._close(state, self._corrected() if complete else None)
+        self._close(state, self._corrected() if complete and not self.record.ablates else None)
         if broken:
             reasons = "\n  ".join(f"trial {r.number}: {r.reason}" for r in self.records.values() if r.state == "failed")
             raise TooManyFailures(

@@ -110,6 +110,10 @@ class Tracking:
         self._client.set_terminated(run_id, "FINISHED")
         return run_id
 
+    def log_table(self, run_id: str, columns: dict[str, list[Any]], file: str) -> None:
+        """A table as an artifact that MLflow's page of the run shows as one. `columns`: equally long lists by name."""
+        self._client.log_table(run_id, columns, file)
+
     def log_artifact(self, run_id: str, file: Path, folder: str = "") -> None:
         self._client.log_artifact(run_id, str(file), folder or None)
 
