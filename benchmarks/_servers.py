@@ -16,7 +16,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
@@ -154,7 +154,9 @@ class RayCluster:
         # Ray's sockets lie below its folder, and the kernel allows 107 characters in all
         self.folder = folder
         self.nodes: dict[str, subprocess.Popen[bytes]] = {}
-        self._start("head", 0, "--head", "--port", str(free_port()), "--temp-dir", str(folder))
+        self._start(
+            "head", 0, "--head", "--include-dashboard", "false", "--port", str(free_port()), "--temp-dir", str(folder)
+        )
         said = folder / "head.log"
         wait_until(lambda: "Ray runtime started" in said.read_text(), f"Ray's head node ({said})")
         self.address = (folder / "ray_current_cluster").read_text().strip()
@@ -163,8 +165,7 @@ class RayCluster:
         command = [
             *(str(BIN / "ray"), "start", "--block", "--disable-usage-stats"),
             *("--num-cpus", str(cpus), "--num-gpus", "0", "--object-store-memory", str(80 * 2**20)),
-            *("--include-dashboard", "false", "--include-log-monitor", "false"),
-            *("--resources", json.dumps({name: 1000}), *where),
+            *("--include-log-monitor", "false", "--resources", json.dumps({name: 1000}), *where),
         ]
         self.nodes[name] = spawn(command, self.folder / f"{name}.log", RAY_TMPDIR=str(self.folder))
 
@@ -173,7 +174,11 @@ class RayCluster:
 
     def kill(self, name: str) -> None:
         """kill -9 of the node's raylet, its workers and whatever else it runs."""
-        kill_group(self.nodes.pop(name), signal.SIGKILL)
+        process = self.nodes.pop(name)
+        for number in session(process.pid):  # Ray gives each worker a process group of its own
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+        process.wait()
 
 
 @contextmanager
@@ -204,6 +209,16 @@ def spawn(command: list[str], log: Path, **more: str) -> "subprocess.Popen[bytes
             stderr=said,
             start_new_session=True,
         )
+
+
+def session(leader: int) -> list[int]:
+    """The processes of a session, its leader first."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # ended meanwhile
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            found += [int(folder.name)] if int(fields[3]) == leader else []
+    return sorted(found, key=lambda number: number != leader)
 
 
 def kill_group(process: "subprocess.Popen[bytes]", how: signal.Signals = signal.SIGTERM) -> None:

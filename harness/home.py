@@ -74,6 +74,10 @@ class Home:
         """Folder of the resume state of a running trial; removed when the trial ends."""
         return self.work(study) / "running" / f"trial-{number:04d}"
 
+    def cluster_token(self, study: str) -> Path:
+        """A word that the driver leaves here: a machine that reads the same sees the same home."""
+        return self.work(study) / "cluster.token"
+
     def bundles(self, study: str) -> Path:
         return self.root / "bundles" / study
 
