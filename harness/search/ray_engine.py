@@ -10,7 +10,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
@@ -104,8 +105,21 @@ class Worker:
             self._messages.put(error)
 
 
-def join(cluster: Cluster) -> None:
-    """Make this process a driver of the cluster. Raises RequestError where it cannot be, or no node has the room."""
+@contextmanager
+def joined(cluster: Cluster) -> Iterator[None]:
+    """Inside, this process is a driver of the cluster; Ray ends the actors of a driver that leaves.
+
+    Raises RequestError where it cannot be one, or where no node has the room for a trial.
+    """
+    _join(cluster)
+    try:
+        _require_room(cluster)
+        yield
+    finally:
+        _ray().shutdown()
+
+
+def _join(cluster: Cluster) -> None:
     if cluster.cpus < 1 or not 0 <= cluster.gpus <= 1:
         raise RequestError(
             f"--cpus-per-trial {cluster.cpus} --gpus-per-trial {cluster.gpus:g}: a trial trains on whole cores and on "
@@ -125,18 +139,15 @@ def join(cluster: Cluster) -> None:
         raise RequestError(f"--address {cluster.address}: {_line(error)} {how}") from error
     finally:
         signal.signal(signal.SIGTERM, before)  # Ray's own would end the study without a word
+
+
+def _require_room(cluster: Cluster) -> None:
     if not _roomy(cluster):
         room = "\n  ".join(f"{_name(node)}: {_room(node, 'CPU')} CPUs, {_room(node, 'GPU')} GPUs" for node in _alive())
-        leave()
         raise RequestError(
             f"no node of the cluster has the {cluster.cpus} CPUs and {cluster.gpus:g} GPUs of a trial. "
             f"They have\n  {room}\nWrite a smaller --cpus-per-trial or --gpus-per-trial, or join larger nodes."
         )
-
-
-def leave() -> None:
-    """Ray ends the actors of a driver that leaves."""
-    _ray().shutdown()
 
 
 def check_nodes(study: Study, home: Home, cluster: Cluster) -> None:
@@ -162,7 +173,6 @@ def check_nodes(study: Study, home: Home, cluster: Cluster) -> None:
             problem = f"cannot run this program: {_line(error)}"
         problems += [f"{name} {problem}"] if problem else []
     if problems:
-        leave()
         raise RequestError("the cluster does not fit this study. Node " + "\n  Node ".join(problems))
 
 
