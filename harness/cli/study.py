@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from harness.home import Home
     from harness.ledger import StudyRecord
     from harness.records import TrialRecord
-    from harness.search.ray_engine import Cluster
+    from harness.search.nodes import Cluster
     from harness.study.load import Study
 
 app = typer.Typer(help="Search: train trials over their folds.", no_args_is_help=True)
@@ -89,7 +89,7 @@ def resume(
 def _cluster(backend: str, address: str | None, cpus: int | None, gpus: float | None, device: str) -> "Cluster | None":
     """The cluster that the options name, None for this machine. Raises RequestError where they do not go together."""
     from harness.errors import RequestError, nearest
-    from harness.search.ray_engine import Cluster
+    from harness.search.nodes import Cluster
 
     if backend == "ray":
         if device != "auto":

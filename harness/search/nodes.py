@@ -1,6 +1,6 @@
-"""Whether another machine may train trials of a study: it must see the same home and have the same software.
+"""The machines of a cluster, and whether one may train a study's trials: same home, same software.
 
-Run on each machine; knows nothing of how it came there.
+The check runs on each machine; it knows nothing of how it came there.
 """
 
 import secrets
@@ -13,6 +13,27 @@ from harness.home import write_text
 
 PATIENCE = 5.0
 """seconds that a network file system may take to show what another machine wrote"""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster, and what one trial gets of it."""
+
+    address: str = "auto"
+    """HOST:PORT of the head node, or auto: the cluster that this machine is a node of"""
+    cpus: int = 1
+    """cores of a trial, and its threads"""
+    gpus: float = 0.0
+    """cards of a trial: 0, 1, or the part of one that it shares with others"""
+
+    @property
+    def device(self) -> str:
+        """What a trial trains on: Ray shows an actor its own card only."""
+        return "cuda:0" if self.gpus else "cpu"
+
+    @property
+    def demand(self) -> dict[str, float]:
+        return {"num_cpus": self.cpus, "num_gpus": self.gpus}
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def choose_precisions(
 
 
 def measured_here(study: Study, home: Home, trials: int, device: str) -> tuple[dict[str, str], list[Event]]:
-    """The same on a machine of a cluster, whose driver may have no card: str(Precision) by backbone, and what to tell."""
+    """The same on a machine of a cluster, whose driver may have no card. Returns also what there is to tell."""
     data = prepare(study.spec.data, study.spec.seed, home, lambda what, done, total: None)
     said: list[Event] = []
     return choose_precisions(study, trials, data, device, 1, said.append), said

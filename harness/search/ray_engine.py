@@ -13,17 +13,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from queue import SimpleQueue
-from threading import Thread
 from typing import Any
 
-from harness.data.prepare import prepare
 from harness.errors import HarnessError, RequestError
 from harness.events import EpochDone, FoldDone
 from harness.home import Home
 from harness.search.driver import NextTask, OnOutcome
-from harness.search.nodes import Software, leave_token, misfit, software
-from harness.search.objective import Boss, Outcome, Task, run_trial
+from harness.search.nodes import Cluster, leave_token, misfit, software
+from harness.search.objective import Boss, Outcome, Task
+from harness.search.ray_worker import Worker
 from harness.study.load import Study
 
 LOOK_SECONDS = 5.0
@@ -31,78 +29,6 @@ LOOK_SECONDS = 5.0
 LOOKS = 3
 MAX_STILLBORN = 3
 """workers in a row that died before they could take a trial: the cause lies in the cluster"""
-
-Message = EpochDone | FoldDone | Outcome | BaseException
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A Ray cluster, and what one trial gets of it."""
-
-    address: str = "auto"
-    """HOST:PORT of the head node, or auto: the cluster that this machine is a node of"""
-    cpus: int = 1
-    """cores of a trial, and its threads"""
-    gpus: float = 0.0
-    """cards of a trial: 0, 1, or the part of one that it shares with others"""
-
-    @property
-    def device(self) -> str:
-        """What a trial trains on: Ray shows an actor its own card only."""
-        return "cuda:0" if self.gpus else "cpu"
-
-    @property
-    def demand(self) -> dict[str, float]:
-        return {"num_cpus": self.cpus, "num_gpus": self.gpus}
-
-
-class Worker:
-    """An actor: trains one trial at a time and is the trial's boss, on behalf of the driver."""
-
-    def __init__(self, study: Study, home: Home, cluster: Cluster) -> None:
-        self._study, self._home, self._cluster = study, home, cluster
-        self._messages: SimpleQueue[Message] = SimpleQueue()
-        self._answers: SimpleQueue[bool] = SimpleQueue()
-
-    def ready(self, token: str, wanted: Software) -> str:
-        """Open the data. Returns what makes this machine unfit for the study, '' if nothing does."""
-        problem = misfit(self._home.cluster_token(self._study.name), token, wanted)
-        if problem:
-            return f"{socket.gethostname()} {problem}"
-        import torch
-
-        torch.set_num_threads(self._cluster.cpus)
-        spec = self._study.spec
-        self._data = prepare(spec.data, spec.seed, self._home, lambda what, done, total: None)
-        return ""
-
-    def say(self, word: Task | bool) -> Message:
-        """Give a task, or the answer to the last event. Returns what happens next; an Outcome is the last of a task."""
-        if isinstance(word, Task):
-            Thread(target=self._train, args=(word,), daemon=True).start()
-        else:
-            self._answers.put(word)
-        return self._messages.get()
-
-    def here(self) -> str:
-        """Returns '' when the worker is still there."""
-        return ""
-
-    def epoch(self, event: EpochDone) -> bool:
-        return self._ask(event)
-
-    def fold(self, event: FoldDone) -> bool:
-        return self._ask(event)
-
-    def _ask(self, event: EpochDone | FoldDone) -> bool:
-        self._messages.put(event)
-        return self._answers.get()
-
-    def _train(self, task: Task) -> None:
-        try:
-            self._messages.put(run_trial(task, self._data, self._cluster.device, self))
-        except BaseException as error:  # a thread's exception would be lost, and the driver would wait for ever
-            self._messages.put(error)
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from harness.records import ENDED
 from harness.search import checks, ray_engine
 from harness.search.driver import CLOSE_SECONDS, Driver, Engine
 from harness.search.grid import total_trials
+from harness.search.nodes import Cluster
 from harness.search.precisions import choose_precisions, measured_here
-from harness.search.ray_engine import Cluster
 from harness.search.start import pin_start
 from harness.search.tracked import send_missing
 from harness.search.workers import Plan, run_here, run_in_processes
