@@ -16,6 +16,9 @@ Progress = Callable[[str, int, int], None]
 TEST = -1
 """The fold number of rows in the held-out test split."""
 
+ENDED = ("complete", "pruned", "failed")
+"""The states of a trial that will not change again."""
+
 
 @dataclass(frozen=True)
 class Dataset:

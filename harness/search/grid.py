@@ -7,8 +7,8 @@ from typing import Any
 
 from harness.errors import RequestError
 from harness.seeds import derive_seed
+from harness.study.search import Search
 from harness.study.space import Choice, FloatRange, Space
-from harness.study.spec import Search
 
 
 def total_trials(search: Search, space: Space) -> int:

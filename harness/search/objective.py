@@ -10,7 +10,7 @@ from harness.data.prepare import Prepared
 from harness.errors import HarnessError
 from harness.events import EpochDone, FoldDone
 from harness.home import write_text
-from harness.records import FoldResult, TrialResult
+from harness.records import EpochReport, FoldResult, TrialResult
 from harness.study.load import build_spec, dump_yaml
 from harness.train.allocator import give_back
 from harness.train.crossval import Place, cross_validate
@@ -39,7 +39,7 @@ class Outcome:
 
     number: int
     state: str
-    """complete, pruned, failed"""
+    """complete, pruned, failed, or died: what trained it went away, and the trial can go on from its last epoch"""
     result: TrialResult | None = None
     """without the predictions of the folds, which are on disk"""
     reason: str = ""
@@ -48,7 +48,9 @@ class Outcome:
 class Boss(Protocol):
     """Who a running trial reports to."""
 
-    def epoch(self, event: EpochDone) -> None: ...
+    def epoch(self, event: EpochDone) -> bool:
+        """True: go on; False: stop, the trial is pruned. Called while the next epoch trains already."""
+        ...
 
     def fold(self, event: FoldDone) -> bool:
         """True: go on with the next fold; False: stop, the trial is pruned."""
@@ -64,6 +66,10 @@ def run_trial(task: Task, data: Prepared, device: str, boss: Boss) -> Outcome:
     spec = build_spec(task.tree, f"trial {task.number} of {task.study}")
     write_text(task.artifacts / "spec.yaml", dump_yaml(spec.model_dump(mode="json")))
 
+    def on_epoch(report: EpochReport) -> None:
+        if not boss.epoch(EpochDone(task.number, report)):
+            raise _Pruned
+
     def on_fold(result: FoldResult) -> None:
         if not boss.fold(FoldDone(task.number, result.fold, result.metrics[task.metric])):
             raise _Pruned
@@ -78,7 +84,7 @@ def run_trial(task: Task, data: Prepared, device: str, boss: Boss) -> Outcome:
                 place,
                 device,
                 precision,
-                lambda report: boss.epoch(EpochDone(task.number, report)),
+                on_epoch,
                 on_fold,
             )
     except _Pruned:

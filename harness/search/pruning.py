@@ -7,7 +7,7 @@ trials are paired by fold. Epochs are never compared: schedules of different len
 import numpy as np
 
 from harness.records import TrialRecord
-from harness.study.spec import Search
+from harness.study.search import Search
 
 
 def should_stop(

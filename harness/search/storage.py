@@ -14,8 +14,8 @@ from harness.home import Home
 from harness.metrics import METRICS
 from harness.search.grid import grid_points
 from harness.seeds import derive_seed
+from harness.study.search import Search
 from harness.study.space import Choice, FloatRange, Range, Space
-from harness.study.spec import Search
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler

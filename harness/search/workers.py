@@ -7,7 +7,6 @@ Only the driver touches Optuna and MLflow, so no two processes ever meet in a st
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -16,14 +15,12 @@ from harness.data.prepare import Prepared, prepare
 from harness.errors import HarnessError
 from harness.events import EpochDone, FoldDone
 from harness.home import Home
+from harness.search.driver import NextTask, OnOutcome
 from harness.search.objective import Boss, Outcome, Task, run_trial
 from harness.study.dataset import Data
 
-NextTask = Callable[[], Task | None]
-OnOutcome = Callable[[Outcome], None]
 
-
-def run_here(next_task: NextTask, data: Prepared, device: str, boss: Boss, on_outcome: OnOutcome) -> None:
+def run_here(data: Prepared, device: str, next_task: NextTask, boss: Boss, on_outcome: OnOutcome) -> None:
     """Train trials in this process until there is no next one."""
     while (task := next_task()) is not None:
         on_outcome(run_trial(task, data, device, boss))
@@ -38,17 +35,17 @@ class _Worker:
 
 
 def run_in_processes(
-    next_task: NextTask,
     jobs: int,
     devices: list[str],
     threads: int,
     home: Home,
     data_spec: Data,
     seed: int,
+    next_task: NextTask,
     boss: Boss,
     on_outcome: OnOutcome,
 ) -> None:
-    """Train trials in `jobs` processes until there is none. A worker that dies fails its trial and is replaced."""
+    """Train trials in `jobs` processes until there is none. A worker that dies is replaced."""
     workers: list[_Worker] = []
     try:
         for number in range(jobs):
@@ -83,7 +80,7 @@ def run_in_processes(
 
 def _obey(worker: _Worker, message: object, boss: Boss, on_outcome: OnOutcome, next_task: NextTask) -> None:
     if isinstance(message, EpochDone):
-        boss.epoch(message)
+        worker.pipe.send(boss.epoch(message))
     elif isinstance(message, FoldDone):
         worker.pipe.send(boss.fold(message))
     elif isinstance(message, Outcome):
@@ -107,7 +104,7 @@ def _died(worker: _Worker) -> Outcome:
     code = worker.process.exitcode
     how = f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
     return Outcome(
-        worker.task.number, "failed", reason=f"its worker process died ({how}); out of memory is a usual cause"
+        worker.task.number, "died", reason=f"its worker process died ({how}); out of memory is a usual cause"
     )
 
 
@@ -136,13 +133,13 @@ class _Remote:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
 
-    def epoch(self, event: EpochDone) -> None:
-        try:
-            self._pipe.send(event)
-        except OSError:
-            raise KeyboardInterrupt from None
+    def epoch(self, event: EpochDone) -> bool:
+        return self._ask(event)
 
     def fold(self, event: FoldDone) -> bool:
+        return self._ask(event)
+
+    def _ask(self, event: EpochDone | FoldDone) -> bool:
         try:
             self._pipe.send(event)
             return bool(self._pipe.recv())

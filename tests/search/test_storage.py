@@ -10,8 +10,8 @@ from harness.errors import RequestError
 from harness.home import Home
 from harness.search.grid import grid, total_trials
 from harness.search.storage import ask, open_optuna
+from harness.study.search import Search
 from harness.study.space import Choice, FloatRange, IntRange
-from harness.study.spec import Search
 
 SPACE = {
     "optim.lr": FloatRange(1e-5, 1e-2, log=True),
