@@ -162,3 +162,9 @@ class TrialRecord:
     seconds: float = 0.0
     optimistic: bool = False
     """whether each fold's epoch was picked on the very rows that it is scored on (train.select: scored_fold)"""
+    costs: dict[str, float] = field(default_factory=dict)
+    """latency_ms, megabytes, parameters, where the study asks for them"""
+    infeasible: bool = False
+    """whether its costs break a constraint of the study: never the best, never on the front"""
+    same_as: int | None = None
+    """the ended trial with the very same configuration whose scores these are; this one was not trained"""

@@ -4,7 +4,7 @@ A condition looks at the value that stands in the trial's spec, drawn, constant 
 key has its default and is no parameter of that trial. Pure functions of plain data.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from harness.errors import RequestError, nearest
@@ -64,25 +64,15 @@ def _can_hold(
     return key in placed or defaults.get(key) in values
 
 
-def standing(
-    space: Space, value_of: Callable[[str, Range], Any], fixed: Mapping[str, Any], defaults: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(the values of the ranges that stand, the defaults of those that do not), for an ordered space.
+def stands(range_: Range, point: Mapping[str, Any], fixed: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:
+    """Whether a range's conditions hold at a point that has a value for every earlier range that stands.
 
-    `value_of(name, range)` is asked in order, only for ranges whose conditions hold.
+    What the point leaves out is a constant of the study or, for a range that does not stand, the key's default.
     """
-    drawn: dict[str, Any] = {}
-    resting: dict[str, Any] = {}
-    for name, range_ in space.items():
-        if all(_lookup(key, drawn, resting, fixed, defaults) in values for key, values in range_.when):
-            drawn[name] = value_of(name, range_)
-        else:
-            resting[name] = defaults.get(name)
-    return drawn, resting
-
-
-def _lookup(key: str, *places: Mapping[str, Any]) -> Any:
-    return next((place[key] for place in places if key in place), None)
+    places = (point, fixed, defaults)
+    return all(
+        next((place[key] for place in places if key in place), None) in values for key, values in range_.when
+    )
 
 
 def probes(space: Space) -> list[dict[str, Any]]:
