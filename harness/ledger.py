@@ -43,6 +43,8 @@ class StudyRecord:
     """what each value of model.weights meant when the study began: `study:NAME` with its best trial's number then"""
     caches: list[str] = dataclasses.field(default_factory=list)
     """the folders under Home.pixels that it reads"""
+    spent: float = 0.0
+    """seconds that all its runs took until the last trial ended"""
 
 
 def write_study(home: Home, record: StudyRecord) -> None:

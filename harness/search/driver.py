@@ -18,12 +18,14 @@ from harness.ledger import StudyRecord, audit_tags, is_optimistic, read_trials, 
 from harness.metrics import METRICS
 from harness.records import ENDED, TrialRecord, TrialResult
 from harness.search.best import best_trial
+from harness.search.duplicates import copy_of, trained, twins
 from harness.search.objective import Boss, Outcome, Task
 from harness.search.points import Point, Source
 from harness.search.pruning import should_stop
 from harness.search.start import start_files
 from harness.stats.optimism import best_corrected
-from harness.study.load import Study
+from harness.study.load import Study, spec_hash
+from harness.study.search import is_infeasible
 from harness.study.space import flatten
 from harness.train.crossval import pooled_predictions
 
@@ -60,12 +62,16 @@ class Driver:
         """of the trials that have begun and not ended"""
         self.waiting: list[Point] = []
         """those of them that no worker trains"""
+        self.held: list[Point] = []
+        """those that mean the same configuration as a running one"""
         self.folds: dict[int, list[float]] = {}
         self.seconds: dict[int, float] = {}
         self.deaths: dict[int, int] = {}
         self.trained = 0
         self.failures = 0
-        self.deadline = time.monotonic() + 60 * (self.search.timeout_minutes or float("inf"))
+        self.began, self.spent = time.monotonic(), record.spent
+        self.reasons: dict[int, str] = {}
+        """why a running trial was told to stop, where that is not the pruner"""
         self.commit = commit()
 
     def run(self, engine: Engine, devices: list[str], jobs: int) -> StudyRecord:
@@ -110,6 +116,10 @@ class Driver:
         self.seconds[event.trial] += event.report.seconds
         self.deaths[event.trial] = 0
         self.listener(event)
+        limit = self.search.trial_minutes
+        if limit is not None and self.seconds[event.trial] > 60 * limit:
+            self.reasons[event.trial] = f"it trained for longer than search.trial_minutes: {limit:g}"
+            return False
         return True
 
     def fold(self, event: FoldDone) -> bool:
@@ -117,7 +127,7 @@ class Driver:
         values.append(event.value)
         self.source.fold(event.trial, event.fold, event.value)
         self.listener(event)
-        complete = [record for record in self.records.values() if record.state == "complete"]
+        complete = trained(self.records.values())
         return not should_stop(self.search, values, self.data.folds.k, complete, self.higher)
 
     def _count_ended(self) -> int:
@@ -128,44 +138,45 @@ class Driver:
         unfinished = self.tracking.unfinished()
         for record in self.records.values():
             if record.state in ENDED and record.run_id in unfinished:
-                self.tracking.finish_trial(record.run_id, record.state, record.reason, _scores(record))
+                self.tracking.finish_trial(record.run_id, record.state, record.reason, _scores(record), record.costs)
         self.waiting = self.source.begun(self.records)
         self.points = {point.number: point for point in self.waiting}
 
     def _next(self) -> Task | None:
-        """The next trial to train: one that was cut off first, then a new one, or None."""
+        """The next trial to train: one that was cut off first, then a new one, or None. A configuration that has
+        ended before is answered from the ledger; one that runs right now waits for that."""
+        while (point := self._next_point()) is not None:
+            ended, running = twins(point, self.records.values(), self.points.values())
+            if ended is not None:
+                self._copy(point, ended)
+            elif running is not None:
+                self.held.append(point)
+            else:
+                return self._task(point)
+        return None
+
+    def _next_point(self) -> Point | None:
         if self.waiting:
-            return self._task(self.waiting.pop(0))
-        if time.monotonic() > self.deadline or self.failures >= self.search.max_failures:
+            return self.waiting.pop(0)
+        late = self._total_spent() > 60 * (self.search.timeout_minutes or float("inf"))
+        if late or self.failures >= self.search.max_failures:
             return None
         point = self.source.next()
-        if point is None:
-            return None
-        self.points[point.number] = point
-        return self._task(point)
+        if point is not None:
+            self.points[point.number] = point
+        return point
+
+    def _total_spent(self) -> float:
+        """Seconds over all runs of the study."""
+        return self.spent + time.monotonic() - self.began
 
     def _task(self, point: Point) -> Task:
         number, tree = point.number, point.tree
+        precision = self.record.precision[tree["model"]["backbone"]]
         weights = self.record.starts.get(tree["model"]["weights"], tree["model"]["weights"])
         start = start_files(weights, self.home, self.data)
-        precision = self.record.precision[tree["model"]["backbone"]]
-        record = self.records.get(number)
-        if record is None:
-            tags = {
-                "harness.state": "running",
-                "harness.spec_hash": self.record.spec_hash,
-                "harness.data_hash": self.record.data_hash,
-                "harness.folds_hash": self.record.folds_hash,
-                "harness.commit": self.commit,
-                "harness.precision": precision,
-                **audit_tags(self.record),
-            }
-            optimistic = is_optimistic(tree)
-            tags |= {"harness.optimistic": "true"} if optimistic else {}
-            tags |= {"harness.start": weights} if start else {}
-            run_id = self.tracking.start_trial(number, tags, flatten(tree))
-            record = TrialRecord(number, "running", point.params, run_id, optimistic=optimistic)
-            write_trial(self.home, self.study.name, record)
+        tags = {"harness.start": weights} if start else {}
+        record = self._begin(point, {"harness.precision": precision, **tags})
         self.records[number], self.folds[number], self.seconds[number] = record, [], 0.0
         artifacts = self.home.run_artifacts(self.study.name, record.run_id)
         artifacts.mkdir(parents=True, exist_ok=True)
@@ -174,8 +185,48 @@ class Driver:
         running = self.home.trial_state(self.study.name, number)
         return Task(number, tree, self.study.name, artifacts, running, precision, self.search.metric, start)
 
+    def _begin(self, point: Point, tags: dict[str, str]) -> TrialRecord:
+        """The trial's record, made with its MLflow run when it has none."""
+        record = self.records.get(point.number)
+        if record is not None:
+            return record
+        optimistic = is_optimistic(point.tree)
+        tags = {
+            "harness.state": "running",
+            "harness.spec_hash": self.record.spec_hash,
+            "harness.data_hash": self.record.data_hash,
+            "harness.folds_hash": self.record.folds_hash,
+            "harness.commit": self.commit,
+            **audit_tags(self.record),
+            **({"harness.optimistic": "true"} if optimistic else {}),
+            **tags,
+        }
+        run_id = self.tracking.start_trial(point.number, tags, flatten(point.tree))
+        hash_ = spec_hash(point.tree)
+        record = TrialRecord(point.number, "running", point.params, run_id, optimistic=optimistic, tree_hash=hash_)
+        write_trial(self.home, self.study.name, record)
+        return record
+
+    def _copy(self, point: Point, original: TrialRecord) -> None:
+        """Answer a point with what an equal one came to."""
+        own = self._begin(point, {"harness.same_as": str(original.number)})
+        record = copy_of(original, own)
+        self._settle(record, _scores(record))
+        self.listener(TrialEnded(record, best_trial(list(self.records.values()), self.search.metric)))
+
+    def _settle(self, record: TrialRecord, result: TrialResult | None) -> None:
+        """Write down how a trial ended: ledger, source of points, MLflow, in this order."""
+        write_trial(self.home, self.study.name, record)
+        self.records[record.number] = record
+        self.source.ended(record)
+        self.tracking.finish_trial(record.run_id, record.state, record.reason, result, record.costs)
+        del self.points[record.number]
+        self.waiting, self.held = self.held + self.waiting, []
+        self.record = replace(self.record, spent=self._total_spent())
+        write_study(self.home, self.record)
+
     def _ended(self, outcome: Outcome) -> None:
-        """Write down how a trial ended: artifacts, ledger, source of points, MLflow, in this order."""
+        """Write down how a trial ended: artifacts with DONE, then the stores."""
         number, state = outcome.number, outcome.state
         if state == "died":
             self.deaths[number] = self.deaths.get(number, 0) + 1
@@ -186,7 +237,9 @@ class Driver:
         record = replace(
             self.records[number],
             state=state,
-            reason=outcome.reason,
+            reason=self.reasons.pop(number, outcome.reason) if state == "pruned" else outcome.reason,
+            costs=outcome.costs,
+            infeasible=is_infeasible(self.search, outcome.costs),
             fold_values=self.folds.pop(number),
             seconds=self.seconds.pop(number),
         )
@@ -195,23 +248,20 @@ class Driver:
             record = replace(record, cv=result.cv, cv_se=result.cv_se, oof=result.oof, seconds=result.seconds)
             done = self.home.run_artifacts(self.study.name, record.run_id) / "DONE"
             done.touch()
-        write_trial(self.home, self.study.name, record)
-        self.records[number] = record
-        self.source.ended(record)
-        self.tracking.finish_trial(record.run_id, record.state, record.reason, result)
-        del self.points[number]
+        self._settle(record, result)
         self.trained += 1
         self.failures = self.failures + 1 if record.state == "failed" else 0
         self.listener(TrialEnded(record, best_trial(list(self.records.values()), self.search.metric)))
 
     def _close(self, state: str, corrected: dict[str, float | None] | None = None) -> None:
-        self.record = replace(self.record, state=state, finished=time.time(), corrected=corrected)
+        spent = self._total_spent()
+        self.record = replace(self.record, state=state, finished=time.time(), corrected=corrected, spent=spent)
         write_study(self.home, self.record)
         self.listener(StudyEnded(self.study.name, state, self.trained))
 
     def _corrected(self) -> dict[str, float | None]:
         """The best trial's score, corrected for having been chosen among the complete ones."""
-        complete = [record for record in self.records.values() if record.state == "complete"]
+        complete = trained(self.records.values())
         folders = [self.home.run_artifacts(self.study.name, record.run_id) for record in complete]
         rows, p = pooled_predictions(folders, self.data)
         dataset = self.data.dataset

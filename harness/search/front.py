@@ -9,7 +9,7 @@ from harness.study.search import Search
 
 
 def is_on_front(losses: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(n,) of (n, objectives), all to be small: True where no other row is as small everywhere and smaller somewhere."""
+    """(n,) of (n, objectives), all to be small: True where no other is as small everywhere and smaller somewhere."""
     on = np.ones(len(losses), bool)
     for index, row in enumerate(losses):
         on[index] = not ((losses <= row).all(axis=1) & (losses < row).any(axis=1)).any()
@@ -23,8 +23,11 @@ def front(records: list[TrialRecord], search: Search) -> list[TrialRecord]:
     known = [
         record
         for record in records
-        if record.state == "complete" and not record.infeasible and record.same_as is None
-        and np.isfinite(record.oof[search.metric].value) and all(name in record.costs for name in search.costs)
+        if record.state == "complete"
+        and not record.infeasible
+        and record.same_as is None
+        and np.isfinite(record.oof[search.metric].value)
+        and all(name in record.costs for name in search.costs)
     ]
     if not search.costs or not known:
         return []

@@ -8,7 +8,6 @@ from harness.seeds import derive_seed
 from harness.study.load import Study
 from harness.study.space import Choice, FloatRange, Range
 
-
 MOST_POINTS = 100_000
 """of a grid: all of them are shuffled in memory"""
 

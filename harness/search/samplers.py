@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, TPESampler
@@ -28,6 +29,8 @@ from harness.study.space import Choice, FloatRange, Range
 TPE_BEST, TPE_LIMIT = 25, 100
 """TPE's good trials are the best tenth and 25 at most: all of them, and as many of the others as give their density"""
 GP_BEST, GP_LIMIT = 32, 64
+TRIES = 50
+"""random points looked at in place of a repeated one"""
 STATE = "cma:"
 """what CMA-ES remembers at a trial begins with this"""
 
@@ -61,7 +64,8 @@ def propose(study: Study, past: Sequence[FrozenTrial], number: int) -> Proposal:
     """The point of trial `number`, given all earlier trials. search.enqueue fixes what it names; grids are made whole
     elsewhere (search.grid)."""
     search, seed = study.spec.search, study.spec.seed
-    known = dict(search.enqueue[number]) if number < len(search.enqueue) else {}
+    enqueued = search.enqueue[number] if number < len(search.enqueue) else {}
+    known = {name: _as_given(study.space[name], value) for name, value in enqueued.items()}
     if search.sampler in ("random", "qmc"):
         draw = random_point if search.sampler == "random" else sobol_point
         cube = dict(zip(study.space, draw(len(study.space), number, seed).tolist(), strict=True))
@@ -77,8 +81,30 @@ def propose(study: Study, past: Sequence[FrozenTrial], number: int) -> Proposal:
         params = _drawn(study, lambda name, _: values[name])
     else:
         params = _drawn(study, lambda name, range_: _suggest(trial, name, range_))
-    attributes = memory.trials[-1].system_attrs
+    if search.sampler != "cmaes" and not known:
+        params = _unmet(study, params, past, number)
+    attributes = memory.get_trials(deepcopy=False)[-1].system_attrs
     return Proposal(params, {key: value for key, value in attributes.items() if key.startswith(STATE)})
+
+
+def _unmet(study: Study, params: dict[str, Any], past: Sequence[FrozenTrial], number: int) -> dict[str, Any]:
+    """The point itself, or in place of one that was proposed before (a model that has converged repeats itself) a
+    random one that was not. Where nothing new is found, everything is known."""
+    met = [trial.params for trial in past if trial.state != TrialState.FAIL]
+    draw = np.random.default_rng(derive_seed(study.spec.seed, "unmet", number))
+    for _ in range(TRIES):
+        if params not in met:
+            return params
+        cube = dict(zip(study.space, draw.random(len(study.space)).tolist(), strict=True))
+        params = _drawn(study, lambda name, range_, cube=cube: value_at(range_, cube[name]))
+    return params
+
+
+def _as_given(range_: Range, value: Any) -> Any:
+    """A value as its range would have given it: 15 is 15.0 where the range says so."""
+    if isinstance(range_, Choice):
+        return next(option for option in range_.options if option == value)
+    return float(value) if isinstance(range_, FloatRange) else value
 
 
 def _drawn(study: Study, value_of: Any) -> dict[str, Any]:
@@ -103,7 +129,6 @@ def _sampler(study: Study, past: Sequence[FrozenTrial], number: int) -> BaseSamp
         n_startup_trials=search.startup,
         gamma=lambda shown: min(math.ceil(0.1 * max(ended, shown)), TPE_BEST),
         group=conditional,
-        warn_independent_sampling=False,
     )
 
 

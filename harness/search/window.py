@@ -23,17 +23,17 @@ def window(
     ended = [trial for trial in trials if trial.state in LEARNT_FROM]
     running = [trial for trial in trials if trial.state == TrialState.RUNNING]
     if len(ended) > limit:
-        order = best_first(ended, directions)
+        order = best_first(ended, directions, best)
         rest = sorted(order[best:], key=lambda trial: trial.number)
-        stride = len(rest) / (limit - best)
-        ended = order[:best] + [rest[int(index * stride)] for index in range(limit - best)]
+        ended = order[:best] + [rest[index * len(rest) // (limit - best)] for index in range(limit - best)]
     return sorted([*ended, *running], key=lambda trial: trial.number)
 
 
-def best_first(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> list[FrozenTrial]:
+def best_first(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection], count: int) -> list[FrozenTrial]:
     """Complete trials by score (by front and then by number, where there are several objectives), pruned ones by how
-    far they came and how they stood there, then what breaks a constraint, the least first."""
-    fronts = _fronts([t for t in trials if t.state == TrialState.COMPLETE and not _broken(t)], directions)
+    far they came and how they stood there, then what breaks a constraint, the least first. Only the `count` first ones
+    are in their right place where there are several objectives."""
+    fronts = _fronts([t for t in trials if t.state == TrialState.COMPLETE and not _broken(t)], directions, count)
 
     def key(trial: FrozenTrial) -> tuple[float, float, float, int]:
         if _broken(trial):
@@ -53,7 +53,7 @@ def _broken(trial: FrozenTrial) -> float:
     return float(sum(value for value in trial.constraints.values() if value > 0))
 
 
-def _fronts(trials: list[FrozenTrial], directions: Sequence[StudyDirection]) -> dict[int, float]:
+def _fronts(trials: list[FrozenTrial], directions: Sequence[StudyDirection], count: int) -> dict[int, float]:
     """The trial's place by number: its score to be made small, or the number of its front (Deb et al. 2002)."""
     import numpy as np
 
@@ -61,8 +61,8 @@ def _fronts(trials: list[FrozenTrial], directions: Sequence[StudyDirection]) -> 
     if len(signs) == 1:
         return {trial.number: signs[0] * float(trial.values[0]) for trial in trials}
     losses = np.array([trial.values for trial in trials]).reshape(len(trials), len(signs)) * signs
-    left, places, front = np.arange(len(trials)), {}, 0
-    while len(left):
+    left, places, front = np.arange(len(trials)), {trial.number: math.inf for trial in trials}, 0
+    while len(left) > len(trials) - count:
         on = left[is_on_front(losses[left])]
         places.update({trials[index].number: float(front) for index in on})
         left, front = np.setdiff1d(left, on), front + 1

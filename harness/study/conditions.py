@@ -22,7 +22,9 @@ def ordered(space: Space, fixed: Mapping[str, Any], defaults: Mapping[str, Any])
 
     def place(name: str, path: tuple[str, ...]) -> None:
         if name in path:
-            raise RequestError(f"{' -> '.join((*path[path.index(name) :], name))}: these conditions wait for each other.")
+            raise RequestError(
+                f"{' -> '.join((*path[path.index(name) :], name))}: these conditions wait for each other."
+            )
         for key, _ in space[name].when:
             if key in space and key not in placed:
                 place(key, (*path, name))
@@ -32,7 +34,7 @@ def ordered(space: Space, fixed: Mapping[str, Any], defaults: Mapping[str, Any])
     for name in names:
         place(name, ())
     for name, range_ in list(placed.items()):
-        if not all([_can_hold(name, key, values, placed, space, fixed, defaults) for key, values in range_.when]):
+        if not all(_can_hold(name, key, values, placed, space, fixed, defaults) for key, values in range_.when):
             del placed[name]
     return placed
 
@@ -59,8 +61,9 @@ def _can_hold(
         )
     for value in values:
         if value not in range_.options and not (range_.when and value == defaults.get(key)):
+            near = nearest(str(value), map(str, range_.options))
             known = ", ".join(map(str, range_.options))
-            raise RequestError(f"{name}.when: {key} is never {value!r}.{nearest(str(value), map(str, range_.options))} It is one of {known}.")
+            raise RequestError(f"{name}.when: {key} is never {value!r}.{near} It is one of {known}.")
     return key in placed or defaults.get(key) in values
 
 
@@ -70,9 +73,7 @@ def stands(range_: Range, point: Mapping[str, Any], fixed: Mapping[str, Any], de
     What the point leaves out is a constant of the study or, for a range that does not stand, the key's default.
     """
     places = (point, fixed, defaults)
-    return all(
-        next((place[key] for place in places if key in place), None) in values for key, values in range_.when
-    )
+    return all(next((place[key] for place in places if key in place), None) in values for key, values in range_.when)
 
 
 def probes(space: Space) -> list[dict[str, Any]]:

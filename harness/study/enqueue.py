@@ -28,9 +28,8 @@ def check_enqueued(
                 stands = point.get(key) if key in space else fixed.get(key, defaults.get(key))
                 if stands not in values:
                     need = " or ".join(map(str, values))
-                    raise RequestError(
-                        f"{here}: {name} stands only where {key} is {need}: write {key}: {values[0]} into the point too."
-                    )
+                    way_out = f"write {key}: {values[0]} into the point too"
+                    raise RequestError(f"{here}: {name} stands only where {key} is {need}: {way_out}.")
 
 
 def is_inside(range_: Range, value: Any) -> bool:

@@ -16,8 +16,8 @@ import yaml
 from harness.errors import RequestError, nearest
 from harness.study.conditions import ordered, probes, stands
 from harness.study.dataset import Data
-from harness.study.part import Part
 from harness.study.enqueue import check_enqueued
+from harness.study.part import Part
 from harness.study.space import Choice, Range, Space, fill, find_ranges, flatten
 from harness.study.spec import Spec
 

@@ -100,3 +100,8 @@ def parse_constraint(text: str) -> Constraint:
 def violations(search: Search, costs: dict[str, float]) -> dict[str, float]:
     """By how much each constraint is missed, by its text; 0 or less where it is met."""
     return {text: parse_constraint(text).violation(costs) for text in search.constraints}
+
+
+def is_infeasible(search: Search, costs: dict[str, float]) -> bool:
+    """Whether measured costs break a constraint."""
+    return bool(costs) and any(by > 0 for by in violations(search, costs).values())

@@ -76,10 +76,12 @@ class Tracking:
             self._log(run_id, metrics=self._buffer)
         self._buffer, self._flushed = [], time.monotonic()
 
-    def finish_trial(self, run_id: str, state: str, reason: str, result: TrialResult | None) -> None:
-        """Scores, state and end of a run. Harmless when repeated after a crash."""
+    def finish_trial(
+        self, run_id: str, state: str, reason: str, result: TrialResult | None, costs: dict[str, float] | None = None
+    ) -> None:
+        """Scores, costs, state and end of a run. Harmless when repeated after a crash."""
         self.flush(run_id)
-        scores: dict[str, float] = {}
+        scores = {f"cost/{name}": value for name, value in (costs or {}).items()}
         if result is not None:
             scores.update({f"cv/{name}": value for name, value in result.cv.items()})
             scores.update({f"cv/{name}_se": value for name, value in result.cv_se.items()})
