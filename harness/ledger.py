@@ -45,6 +45,8 @@ class StudyRecord:
     """the folders under Home.pixels that it reads"""
     ablates: str = ""
     """the study of whose trial this is an ablation; '' for a search, which it must not be taken for"""
+    spent: float = 0.0
+    """seconds that all its runs took until the last trial ended"""
 
 
 def write_study(home: Home, record: StudyRecord) -> None:

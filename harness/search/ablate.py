@@ -174,7 +174,7 @@ def train_arms(plan: Plan, home: Home, jobs: int, device: str, listener: Listene
         record = _begin(plan, read_study(home, study.name), left, data, devices[0], jobs, listener)
         source = Listed(plan.params, plan.tree, read_trials(home, study.name))
         driver = Driver(study, home, data, record, source, listener)
-        driver.run(choose_engine(study, home, data, jobs, devices), devices, jobs)
+        driver.run(choose_engine(study, home, data, jobs, devices, listener), devices, jobs)
     return data
 
 
@@ -194,6 +194,7 @@ def _begin(
         precision=known,
         ablates=plan.base.name,
         started=past.started if past else time.time(),
+        spent=past.spent if past else 0.0,
         finished=None,
         corrected=None,
     )

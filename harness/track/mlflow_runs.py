@@ -85,7 +85,7 @@ class Tracking:
 
     def finish_trial(self, run_id: str, record: TrialRecord, images: int) -> None:
         """Scores, state and end of a run, from the trial's record. `images`: training images seen over all epochs."""
-        scores: dict[str, float] = {}
+        scores = {f"cost/{name}": value for name, value in record.costs.items()}
         if record.state == "complete":
             scores.update({f"cv/{name}": value for name, value in record.cv.items()})
             scores.update({f"cv/{name}_se": value for name, value in record.cv_se.items()})
