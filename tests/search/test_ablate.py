@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,10 @@ from mlflow import MlflowClient
 
 from harness.errors import HarnessError, RequestError
 from harness.home import Home, is_done
-from harness.ledger import read_study, read_trials, require_study, write_study, write_trial
+from harness.ledger import StudyRecord, read_study, read_trials, require_study, write_study, write_trial
+from harness.records import Interval, TrialRecord
 from harness.search.ablate import missing, plan_ablation, train_arms
-from harness.search.ablation_table import COLUMNS, document, publish, tabulate
+from harness.search.ablation_table import COLUMNS, SHOWN, document, publish, tabulate
 from harness.search.run import run_study
 from harness.study.load import check_study, read_spec
 
@@ -176,8 +178,6 @@ def test_an_arm_that_failed_is_a_row_that_says_so(home):
     data = train_arms(plan, home, 1, "cpu", silent)
     records = read_trials(home, plan.study.name)
     bad = next(record for record in records if "optim.weight_decay" in record.params)
-    from dataclasses import replace
-
     write_trial(home, plan.study.name, replace(bad, state="failed", reason="the loss is not finite"))
     table = tabulate(plan, home, data, reps=100)
     assert [row.factor for row in table.rows] == ["augment.hflip", "optim.weight_decay"]
@@ -203,7 +203,8 @@ def test_mlflow_has_the_table_once(ablated):
         assert metrics[f"ablation/{row.factor}"] == pytest.approx(row.delta)
         assert metrics[f"ablation/{row.factor}_p_holm"] == pytest.approx(row.p_holm)
     kept = json.loads((home.run_artifacts("small", run_id) / "ablation.json").read_text())
-    assert kept["columns"] == list(COLUMNS)
+    assert kept["columns"] == list(SHOWN) and set(SHOWN) == set(COLUMNS)
+    assert [row[1] for row in kept["data"]] == [pytest.approx(row.delta, abs=1e-5) for row in table.rows]
     assert [row[0] for row in kept["data"]] == [row.factor for row in table.rows]
     assert "ablation.json" in runs[0].data.tags["mlflow.loggedArtifacts"]
     view = json.loads(experiment.tags["mlflow.sharedViewState.ablations"])
@@ -219,6 +220,28 @@ def test_an_ablation_is_not_taken_for_a_search(ablated):
         plan_ablation(home, plan.study.name, None, [], 2)
 
 
+def test_how_a_study_searched_does_not_bind_its_ablation(tmp_path):
+    """Conditional ranges, enqueued points, costs, bounds and copies: the arms are plain trainings all the same."""
+    home = Home(tmp_path)
+    tree = {**TREE, "optim": {"name": {"choice": ["adamw", "sgd"]}, "lr": 1e-3}}
+    tree["optim"] |= {"momentum": {"choice": [0.8, 0.9], "when": {"optim.name": "sgd"}}}
+    point = {"optim.name": "adamw", "augment.hflip": 0.5}
+    search = {"trials": 4, "pruner": "none", "sampler": "tpe", "costs": ["parameters"]}
+    tree["search"] = {**search, "constraints": ["parameters <= 1"], "enqueue": [point], "trial_minutes": 1.0}
+    study = check_study(tree, "test")
+    write_study(home, StudyRecord("small", "complete", study.tree, "", "", "", 0.0))
+    best = TrialRecord(0, "complete", point, "run", oof={"auroc": Interval(0.8, 0.7, 0.9)})
+    write_trial(home, "small", best)
+    write_trial(home, "small", replace(best, number=1, run_id="copy", same_as=0))
+    plan = plan_ablation(home, "small", 1, [], 3)
+    assert plan.trial.number == 0 and plan.study.name == "small.ablation-t0"
+    assert {arm.factor for arm in plan.arms} == {"optim.name", "optim.weight_decay", "augment.hflip"}
+    searched = plan.study.spec.search
+    assert searched.constraints == () and searched.costs == () and searched.enqueue == ()
+    assert searched.trial_minutes is None and searched.pruner == "none" and searched.metric == "auroc"
+    assert missing(plan, home) == searched.trials == 4 * 3 - 1
+
+
 def test_other_data_and_wrong_requests_are_refused(home):
     with pytest.raises(RequestError, match="--seeds 1"):
         plan_ablation(home, "small", None, [], 1)
@@ -226,8 +249,6 @@ def test_other_data_and_wrong_requests_are_refused(home):
         plan_ablation(home, "small", 7, [], 2)
     with pytest.raises(RequestError, match="has not run"):
         plan_ablation(home, "smal", None, [], 2)
-    from dataclasses import replace
-
     write_trial(home, "small", replace(read_trials(home, "small")[1], state="pruned"))
     with pytest.raises(RequestError, match="it is pruned, not complete"):
         plan_ablation(home, "small", 1, [], 2)
