@@ -44,7 +44,7 @@ def run_study(
         data = prepare(study.spec.data, study.spec.seed, home, lambda *step: listener(Working(*step)))
         checks.check_same_data(past, study, data)
         listener(data_ready(data))
-        total = total_trials(study.spec.search, study.space)
+        total = total_trials(study)
         done = sum(record.state in ENDED for record in read_trials(home, study.name))
         if past and past.state == "complete" and done >= total:
             past = replace(past, tree=study.tree, caches=list(data.caches))  # the same data may lie elsewhere now
