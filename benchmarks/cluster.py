@@ -1,4 +1,4 @@
-"""A study over everything that a cluster has, on this machine: PostgreSQL, MLflow's server, a Ray cluster of three nodes.
+"""A study over all that a cluster has, on this machine: PostgreSQL, MLflow's server, a Ray cluster of three nodes.
 
 Half-way one node is killed (kill -9 of its raylet and its workers) and MLflow's server is stopped for a while. Then it
 is checked that nothing was lost: every trial ended, none twice, every result as on one machine alone, MLflow knows all
