@@ -1,6 +1,5 @@
 """Trials in a real PostgreSQL server: the same points as in the journal, whatever happens to the connection."""
 
-import json
 import os
 import subprocess
 import sys
@@ -18,8 +17,8 @@ from harness.home import Home
 from harness.ledger import read_trials
 from harness.search import database
 from harness.search.database import open_database
+from harness.search.run import run_study
 from harness.search.storage import open_optuna
-from harness.study.load import dump_yaml
 
 pytestmark = pytest.mark.skipif(
     postgres_programs() is None and not os.environ.get("HARNESS_REQUIRE_SERVERS"),
@@ -40,17 +39,6 @@ def storage(server, monkeypatch):
     server.query("postgres", f"CREATE DATABASE {name}")
     monkeypatch.setenv("HARNESS_STORAGE", server.url(name))
     return server.url(name)
-
-
-def command(home, *arguments, **more):
-    return subprocess.Popen(
-        [sys.executable, "-m", "harness", *map(str, arguments)],
-        env={**os.environ, "HARNESS_HOME": str(home.root), "OMP_NUM_THREADS": "1", **more},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def test_points_are_those_of_the_journal_and_a_second_program_goes_on(storage, monkeypatch, tmp_path):
@@ -123,18 +111,20 @@ def test_a_wrong_url_is_refused():
         open_database("localhost/optuna")
 
 
-def test_a_study_over_database_and_mlflow_server_is_shown_resumed_and_its_files_are_listed(server, storage, tmp_path):
-    home, study = Home(tmp_path / "home"), tiny(data__folds=2, train__epochs=1)
+def test_a_study_over_database_and_mlflow_server_goes_on_and_the_server_lists_its_files(
+    server, storage, tmp_path, monkeypatch
+):
+    home = Home(tmp_path / "home")
     with mlflow_server(server.url("mlflow"), home.artifacts, tmp_path / "mlflow.log") as mlflow:
-        where = {"MLFLOW_TRACKING_URI": mlflow.address}
-        for trials, verb in ((1, "run"), (2, "run"), (2, "resume")):
-            path = tmp_path / "tiny.yaml"
-            path.write_text(dump_yaml({**study.tree, "search": {**study.tree["search"], "trials": trials}}))
-            program = command(home, "study", verb, path if verb == "run" else "tiny", "--device", "cpu", **where)
-            assert program.wait(timeout=200) == 0, program.communicate()
-        shown = command(home, "study", "show", "tiny", "--json", **where)
-        assert [trial["state"] for trial in json.loads(shown.communicate(timeout=60)[0])["trials"]] == ["complete"] * 2
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow.address)
+        for trials in (1, 2):
+            study = tiny(data__folds=2, train__epochs=1, search__trials=trials)
+            assert run_study(study, home, 1, "cpu", lambda event: None).state == "complete"
         for trial in read_trials(home, "tiny"):
             assert mlflow.artifact_names(trial.run_id) == {"DONE", "fold_0", "fold_1", "spec.yaml"}
             assert "weights.safetensors" in mlflow.artifact_names(trial.run_id, "fold_1")
-    assert int(server.query(storage.rpartition("/")[2], "SELECT count(*) FROM trials WHERE state = 'COMPLETE'")) == 2
+    assert server.query(storage.rpartition("/")[2], "SELECT number, state FROM trials ORDER BY number").split() == [
+        "0|COMPLETE",
+        "1|COMPLETE",
+    ]
+    assert not home.optuna_journal.exists()
