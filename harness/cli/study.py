@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from harness.home import Home
     from harness.ledger import StudyRecord
     from harness.records import TrialRecord
+    from harness.search.nodes import Cluster
     from harness.study.load import Study
 
 app = typer.Typer(help="Search: train trials over their folds.", no_args_is_help=True)
@@ -22,6 +23,16 @@ Sets = Annotated[
 ]
 Jobs = Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="Trials trained at the same time.")]
 Device = Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu, cuda, or cuda:0,cuda:1.")]
+Backend = Annotated[str, typer.Option("--backend", metavar="B", help="local, or ray: the trials go to a Ray cluster.")]
+Address = Annotated[
+    str | None, typer.Option("--address", metavar="A", help="Ray's head node, HOST:PORT; left out: this machine's own.")
+]
+CpusPerTrial = Annotated[
+    int | None, typer.Option("--cpus-per-trial", metavar="N", help="Cores of a trial on Ray; left out: 1.")
+]
+GpusPerTrial = Annotated[
+    float | None, typer.Option("--gpus-per-trial", metavar="X", help="Cards of a trial on Ray, 0 to 1; left out: 0.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 SHOWN = 20
 """trials in a table, best first, unless all are asked for"""
@@ -37,6 +48,10 @@ def run(
     as_: Annotated[
         str | None, typer.Option("--as", metavar="NEWNAME", help="Run it as a study of its own, under this name.")
     ] = None,
+    backend: Backend = "local",
+    address: Address = None,
+    cpus_per_trial: CpusPerTrial = None,
+    gpus_per_trial: GpusPerTrial = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -47,7 +62,8 @@ def run(
     claim_stdout()
     from harness.study.load import load_study
 
-    _run(load_study(name, set_, as_), jobs, device, json, quiet)
+    cluster = _cluster(backend, address, cpus_per_trial, gpus_per_trial, device)
+    _run(load_study(name, set_, as_), jobs, device, cluster, json, quiet)
 
 
 @app.command("resume", short_help="Go on with a study as it was begun.")
@@ -55,6 +71,10 @@ def resume(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A study that ran before.")],
     jobs: Jobs = 1,
     device: Device = "auto",
+    backend: Backend = "local",
+    address: Address = None,
+    cpus_per_trial: CpusPerTrial = None,
+    gpus_per_trial: GpusPerTrial = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -64,11 +84,39 @@ def resume(
     from harness.ledger import require_study
     from harness.study.load import check_study
 
+    cluster = _cluster(backend, address, cpus_per_trial, gpus_per_trial, device)
     record = require_study(open_home(), name)
-    _run(check_study(record.tree, f"study {name} as it was begun"), jobs, device, json, quiet)
+    if record.ablates:
+        from harness.errors import RequestError
+
+        raise RequestError(
+            f"{name} is an ablation of study {record.ablates} and goes on with the command that began it: "
+            f"harness study ablate {record.ablates}"
+        )
+    _run(check_study(record.tree, f"study {name} as it was begun"), jobs, device, cluster, json, quiet)
 
 
-def _run(study: "Study", jobs: int, device: str, json: bool, quiet: bool) -> None:
+def _cluster(backend: str, address: str | None, cpus: int | None, gpus: float | None, device: str) -> "Cluster | None":
+    """The cluster that the options name, None for this machine. Raises RequestError where they do not go together."""
+    from harness.errors import RequestError, nearest
+    from harness.search.nodes import Cluster
+
+    if backend == "ray":
+        if device != "auto":
+            raise RequestError(
+                f"--device {device}: on Ray a trial gets its device by --gpus-per-trial 1 (or 0: no card)."
+            )
+        return Cluster(address or "auto", 1 if cpus is None else cpus, gpus or 0.0)
+    if backend != "local":
+        raise RequestError(f"--backend {backend}: write local or ray.{nearest(backend, ['local', 'ray'])}")
+    given = {"--address": address, "--cpus-per-trial": cpus, "--gpus-per-trial": gpus}
+    for option, value in given.items():
+        if value is not None:
+            raise RequestError(f"{option} {value} is for a Ray cluster. Write --backend ray with it, or leave it out.")
+    return None
+
+
+def _run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json: bool, quiet: bool) -> None:
     from harness.cli.progress import study_listener
     from harness.cli.watch import look
     from harness.errors import HarnessError, Interrupted
@@ -80,7 +128,7 @@ def _run(study: "Study", jobs: int, device: str, json: bool, quiet: bool) -> Non
         try:
             from harness.search.run import run_study
 
-            run_study(study, home, jobs, device, listener)
+            run_study(study, home, jobs, device, listener, cluster)
         except KeyboardInterrupt:
             raise Interrupted(_how_to_go_on(home, study.name)) from None
     record = read_study(home, study.name)
@@ -190,7 +238,7 @@ def list_(json: Json = False) -> None:
     from harness.study.load import list_study_files
 
     home = open_home()
-    ran = {record.name: record for record in list_studies(home)}
+    ran = {record.name: record for record in list_studies(home) if not record.ablates}
     files = {path.stem: path for path in list_study_files()}
     rows = [_study_row(home, name, files.get(name), ran.get(name)) for name in sorted({*files, *ran})]
     if json:
