@@ -87,7 +87,9 @@ def test_what_cannot_be_written_stops_the_study_and_is_made_up_for(calm, tmp_pat
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m", "none", str(disk)], capture_output=True, text=True)
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=160m", "none", str(disk)], capture_output=True, text=True
+    )
     if made.returncode != 0:
         pytest.skip(f"no right to mount a file system here: {made.stderr.strip()}")
     yield disk
