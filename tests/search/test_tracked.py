@@ -49,7 +49,8 @@ def report(epoch: int) -> EpochReport:
 
 def train_one(home: Home, tracked: Tracked) -> TrialRecord:
     """What a driver tells of a trial from its begin to its end, its files included."""
-    record = tracked.begin(0, {"optim.lr": 0.1}, False, {"harness.state": "running"}, {"optim.lr": 0.1}, fresh=True)
+    record = TrialRecord(0, "running", {"optim.lr": 0.1}, "")
+    record = tracked.begin(record, {"harness.state": "running"}, {"optim.lr": 0.1}, fresh=True)
     folder = home.run_artifacts("tiny", record.run_id)
     folder.mkdir(parents=True)
     for epoch in range(2):
