@@ -2,14 +2,15 @@
 `Boss` and obeys what that answers, whether the boss sits in this process or behind a pipe."""
 
 import traceback
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness.data.prepare import Prepared
-from harness.errors import HarnessError
+from harness.errors import DiskFull, HarnessError
 from harness.events import EpochDone, FoldDone
-from harness.home import write_text
+from harness.home import is_disk_full, lock, write_text
 from harness.records import EpochReport, FoldResult, TrialResult
 from harness.study.load import build_spec, dump_yaml
 from harness.train.allocator import give_back
@@ -61,11 +62,24 @@ class _Pruned(Exception):
     pass
 
 
-def run_trial(task: Task, data: Prepared, device: str, boss: Boss) -> Outcome:
-    """Train the trial's folds. A failure is an outcome with its reason; an interruption passes through."""
-    spec = build_spec(task.tree, f"trial {task.number} of {task.study}")
-    write_text(task.artifacts / "spec.yaml", dump_yaml(spec.model_dump(mode="json")))
+ORPHAN_SECONDS = 60.0
+"""how long a trial waits for a process of a killed driver to let go of it"""
 
+
+def run_trial(task: Task, data: Prepared, device: str, boss: Boss) -> Outcome:
+    """Train the trial's folds. A failure is an outcome with its reason; an interruption passes through.
+
+    Raises DiskFull where there is no room to write: that is no fault of this trial.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(lock(task.running.with_suffix(".lock"), f"trial {task.number}", ORPHAN_SECONDS))
+        except HarnessError as error:
+            return Outcome(task.number, "died", reason=str(error))
+        return _train(task, data, device, boss)
+
+
+def _train(task: Task, data: Prepared, device: str, boss: Boss) -> Outcome:
     def on_epoch(report: EpochReport) -> None:
         if not boss.epoch(EpochDone(task.number, report)):
             raise _Pruned
@@ -76,6 +90,8 @@ def run_trial(task: Task, data: Prepared, device: str, boss: Boss) -> Outcome:
 
     place = Place(task.study, task.number, task.artifacts, task.running, task.start)
     try:
+        spec = build_spec(task.tree, f"trial {task.number} of {task.study}")
+        write_text(task.artifacts / "spec.yaml", dump_yaml(spec.model_dump(mode="json")))
         precision = parse_precision(task.precision)
         with threads_of(precision):
             result = cross_validate(
@@ -89,9 +105,11 @@ def run_trial(task: Task, data: Prepared, device: str, boss: Boss) -> Outcome:
             )
     except _Pruned:
         return Outcome(task.number, "pruned")
-    except HarnessError as error:
-        return Outcome(task.number, "failed", reason=str(error))
     except Exception as error:  # a trial's failure must not end the study: it is recorded with its reason
+        if is_disk_full(error):
+            raise DiskFull(f"trial {task.number}: {error}") from error
+        if isinstance(error, HarnessError):
+            return Outcome(task.number, "failed", reason=str(error))
         write_text(task.artifacts / "error.txt", traceback.format_exc())
         reason = (str(error).strip().splitlines() or ["no message"])[0]
         return Outcome(task.number, "failed", reason=f"{type(error).__name__}: {reason}")

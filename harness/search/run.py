@@ -13,11 +13,12 @@ from harness.home import Home, lock
 from harness.ledger import StudyRecord, read_study, read_trials, write_study
 from harness.records import ENDED
 from harness.search import checks
-from harness.search.driver import Driver, Engine
+from harness.search.driver import CLOSE_SECONDS, Driver, Engine
 from harness.search.grid import total_trials
 from harness.search.precisions import choose_precisions
 from harness.search.start import pin_start
-from harness.search.workers import run_here, run_in_processes
+from harness.search.tracked import send_missing
+from harness.search.workers import Plan, run_here, run_in_processes
 from harness.study.load import Study, spec_hash
 from harness.train.devices import parse_devices
 
@@ -43,6 +44,7 @@ def run_study(study: Study, home: Home, jobs: int, device: str, listener: Listen
         if past and past.state == "complete" and done >= total:
             past = replace(past, tree=study.tree, caches=list(data.caches))  # the same data may lie elsewhere now
             write_study(home, past)
+            send_missing(home, study, listener, CLOSE_SECONDS)
             listener(StudyEnded(study.name, "complete", 0))
             return past
         checks.check_training(study, data.dataset.multilabel)
@@ -93,8 +95,13 @@ def choose_engine(study: Study, home: Home, data: Prepared, jobs: int, devices: 
     """What trains the trials: this process, or `jobs` others that share the cores."""
     if jobs == 1:
         return partial(run_here, data, devices[0])
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    return partial(run_in_processes, jobs, devices, threads, home, study.spec.data, study.spec.seed)
+    threads = max(1, usable_cores() // jobs)
+    return partial(run_in_processes, Plan(devices, threads, home, study.spec.data, study.spec.seed), jobs)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: in a container or a job of a scheduler often fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def data_ready(data: Prepared) -> DataReady:
