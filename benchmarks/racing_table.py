@@ -37,7 +37,7 @@ SETS: dict[str, dict[str, Any]] = {
         "classes": ["1", "0"],
         "group": "none",
         "split": "official",
-        "acknowledge": {"conflicting_labels": "two of 780 images are equal", "exact_duplicate": "kept as it is published"},
+        "acknowledge": {"conflicting_labels": "two of 780 images are equal", "exact_duplicate": "as it is published"},
     },
 }
 

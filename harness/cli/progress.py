@@ -147,7 +147,7 @@ def _trial_line(event: TrialEnded, picture: Picture, now: float) -> str:
     if record.state == "complete":
         what = f"{metric} {_oof(record, metric)} out-of-fold"
     elif record.state == "pruned":
-        what = f"pruned after {plural(len(record.fold_values), 'fold')}"
+        what = "pruned " + (record.reason or f"after {plural(len(record.fold_values), 'fold')}")
     else:
         what = f"{record.state}: {record.reason.splitlines()[0] if record.reason else 'no reason given'}"
     best = event.best

@@ -141,10 +141,12 @@ def _switches(params: Mapping[str, Any]) -> str:
 def _outcome(trial: TrialRecord, metric: str) -> str:
     if trial.state == "complete":
         return interval(trial.oof.get(metric), trial.optimistic)
-    if trial.state == "pruned":
+    if trial.state == "pruned" and not trial.reason:
         return f"pruned after {plural(len(trial.fold_values), 'fold')}"
     reason = trial.reason.strip().splitlines()
-    return f"{trial.state}: {reason[0]}" if reason else trial.state
+    if not reason:
+        return trial.state
+    return f"pruned {reason[0]}" if trial.state == "pruned" else f"{trial.state}: {reason[0]}"
 
 
 def studies_table(rows: Sequence[tuple[str, str, str, str, str]]) -> Table:

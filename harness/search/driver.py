@@ -17,13 +17,12 @@ from harness.events import EpochDone, FoldDone, Listener, Notice, StudyEnded, St
 from harness.heartbeat import beating
 from harness.home import Home, is_disk_full, is_done, sweep
 from harness.ledger import StudyRecord, audit_tags, is_optimistic, read_study, read_trials, write_study
-from harness.metrics import METRICS
 from harness.records import ENDED
 from harness.search.best import best_trial
 from harness.search.disk import full_disk
 from harness.search.objective import Boss, Outcome, Task
 from harness.search.points import Point, Source
-from harness.search.pruning import should_stop
+from harness.search.referee import Referee
 from harness.search.start import start_files
 from harness.search.tracked import Tracked, open_tracking
 from harness.stats.optimism import best_corrected
@@ -59,7 +58,6 @@ class Driver:
         self.study, self.home, self.data, self.listener = study, home, data, listener
         self.record, self.source = record, source
         self.search = study.spec.search
-        self.higher = METRICS[self.search.metric].higher_is_better
         self.records = {record.number: record for record in read_trials(home, study.name)}
         new = read_study(home, study.name) is None
         connect = partial(open_tracking, home, study)
@@ -71,6 +69,10 @@ class Driver:
         self.folds: dict[int, list[float]] = {}
         self.seconds: dict[int, float] = {}
         self.deaths: dict[int, int] = {}
+        ended = [record for record in self.records.values() if record.state in ENDED]
+        self.referee = Referee(home, study.name, self.search, data.folds.k, ended)
+        self.stops: dict[int, str] = {}
+        """why running trials were told to stop"""
         self.trained = 0
         self.failures = 0
         self.deadline = time.monotonic() + 60 * (self.search.timeout_minutes or float("inf"))
@@ -132,7 +134,7 @@ class Driver:
         self.seconds[event.trial] += event.report.seconds
         self.deaths[event.trial] = 0
         self.listener(event)
-        return True
+        return self._goes_on(event.trial, self.referee.after_epoch(event.report))
 
     def fold(self, event: FoldDone) -> bool:
         self.tracked.fold(event.trial, event.fold)
@@ -140,8 +142,12 @@ class Driver:
         values.append(event.value)
         self.source.fold(event.trial, event.fold, event.value)
         self.listener(event)
-        complete = [record for record in self.records.values() if record.state == "complete"]
-        return not should_stop(self.search, values, self.data.folds.k, complete, self.higher)
+        return self._goes_on(event.trial, self.referee.after_fold(values))
+
+    def _goes_on(self, trial: int, why_not: str) -> bool:
+        if why_not:
+            self.stops[trial] = why_not
+        return not why_not
 
     def _count_ended(self) -> int:
         return sum(record.state in ENDED for record in self.records.values())
@@ -191,7 +197,8 @@ class Driver:
 
     def _ended(self, outcome: Outcome) -> None:
         """Write down how a trial ended: artifacts, ledger, source of points, MLflow, in this order."""
-        number, state, reason = outcome.number, outcome.state, outcome.reason
+        number, state = outcome.number, outcome.state
+        reason = self.stops.pop(number, "") if state == "pruned" else outcome.reason
         if state == "died":
             if not self._is_given_up(outcome):
                 self.waiting.append(self.points[number])
@@ -213,6 +220,7 @@ class Driver:
         self.tracked.write(record)
         self.source.ended(record)
         self.tracked.ended(record)
+        self.referee.ended(record)
         del self.points[number]
         self.home.trial_state(self.study.name, number).with_suffix(".lock").unlink(missing_ok=True)
         self.trained += 1

@@ -1,6 +1,7 @@
 """One trial, from a drawn configuration to its result. It knows neither Optuna nor MLflow: it says what happens to a
 `Boss` and obeys what that answers, whether the boss sits in this process or behind a pipe."""
 
+import shutil
 import traceback
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -94,16 +95,9 @@ def _train(task: Task, data: Prepared, device: str, boss: Boss) -> Outcome:
         write_text(task.artifacts / "spec.yaml", dump_yaml(spec.model_dump(mode="json")))
         precision = parse_precision(task.precision)
         with threads_of(precision):
-            result = cross_validate(
-                spec,
-                data,
-                place,
-                device,
-                precision,
-                on_epoch,
-                on_fold,
-            )
+            result = cross_validate(spec, data, place, device, precision, on_epoch, on_fold)
     except _Pruned:
+        shutil.rmtree(task.running, ignore_errors=True)
         return Outcome(task.number, "pruned")
     except Exception as error:  # a trial's failure must not end the study: it is recorded with its reason
         if is_disk_full(error):

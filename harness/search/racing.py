@@ -1,9 +1,9 @@
 """Fold racing: the chance that a running trial still overtakes the best one. Pure functions of scores.
 
-All trials share the folds, so two trials are compared fold by fold, and what is at stake is the mean difference over all
-K folds. The folds to come are predicted from those seen; the first fold, while it is trained, from its curve. Higher is
-better in this file: losses come in with their sign turned round. Races of models on paired cases: Maron and Moore 1994,
-Birattari et al. 2002.
+All trials share the folds, so two trials are compared fold by fold, and what is at stake is the mean difference over
+all K folds. The folds to come are predicted from those seen; the first fold, while it is trained, from its curve. In
+this file higher is better: losses come in with their sign turned round. Races of models on paired cases: Maron and
+Moore 1994, Birattari et al. 2002.
 """
 
 from collections.abc import Sequence
@@ -113,11 +113,10 @@ def inside_first_fold(value: float, epoch: int, epochs: int, field: Field) -> St
     if share >= 1:
         return None
     rival = field.rival
-    lead = value - _at(rival, share)
-    errors = [
-        (other.folds[0] - rival.folds[0]) - (_at(other, share) - _at(rival, share)) for other in field.others if other.curve
-    ]
-    known = np.array([error for error in errors if np.isfinite(error)])
+    there = _at(rival, share)
+    lead = value - there
+    errors = np.array([other.folds[0] - rival.folds[0] - (_at(other, share) - there) for other in field.others])
+    known = errors[np.isfinite(errors)]
     if len(known) < LEAST_CURVES or not np.isfinite(lead):
         return None
     by_curve = float(np.square(known).sum() + lead**2) / (len(known) + 1)
