@@ -82,7 +82,7 @@ def make_field(past: Sequence[Runner], k: int) -> Field | None:
             freedoms.append(len(difference) - 1)
         if np.isfinite(other.score):
             gaps.append(other.score - rival.score - float(difference.mean()))
-    variance, freedom = _common_variance(np.array(variances), np.array(freedoms, float))
+    variance, freedom = common_variance(np.array(variances), np.array(freedoms, float))
     return Field(k, rival, others, variance, freedom, float(np.mean(np.square(gaps))) if gaps else 0.0)
 
 
@@ -142,7 +142,7 @@ def _at(runner: Runner, share: float) -> float:
     return float(np.interp(share, shares, runner.curve))
 
 
-def _common_variance(variances: NDArray[np.float64], freedoms: NDArray[np.float64]) -> tuple[float, float]:
+def common_variance(variances: NDArray[np.float64], freedoms: NDArray[np.float64]) -> tuple[float, float]:
     """The prior s0^2 and its degrees of freedom d0, from variances s_j^2 ~ s0^2 F(d_j, d0): Smyth 2004, section 6.2."""
     from scipy.optimize import brentq
     from scipy.special import digamma, polygamma
