@@ -79,6 +79,10 @@ class Home:
         """Folder of the resume state of a running trial; removed when the trial ends."""
         return self.work(study) / "running" / f"trial-{number:04d}"
 
+    def cluster_token(self, study: str) -> Path:
+        """A word that the driver leaves here: a machine that reads the same sees the same home."""
+        return self.work(study) / "cluster.token"
+
     def pending_run(self, study: str, number: int) -> Path:
         """What the MLflow run of a trial will be given that began while MLflow was away."""
         return self.work(study) / "pending" / f"{number:04d}.json"

@@ -168,3 +168,11 @@ class TrialRecord:
     """how often a process that trained it died"""
     logged: bool = True
     """whether MLflow has all of it; what an ended trial still lacks there is sent again by the study's next run"""
+    costs: dict[str, float] = field(default_factory=dict)
+    """latency_ms, megabytes, parameters, where the study asks for them"""
+    infeasible: bool = False
+    """whether its costs break a constraint of the study: never the best, never on the front"""
+    tree_hash: str = ""
+    """of the trial's whole spec: what has the same one is the same configuration"""
+    same_as: int | None = None
+    """the ended trial with the very same configuration whose scores these are; this one was not trained"""

@@ -47,6 +47,7 @@ SAME_FLOOR = {("ledger", "home"), ("epochs", "home"), ("heartbeat", "home"), ("e
 DOORS = {  # a library, or a part of one that has a door of its own
     "mlflow": ("track/",),
     "optuna": ("search/",),
+    "ray": ("search/ray_engine.py",),
     "xgboost": ("ensemble/boosting.py",),
     "yaml": ("study/load.py",),
     "pydicom": ("data/dicom.py",),

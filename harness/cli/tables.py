@@ -144,9 +144,7 @@ def _outcome(trial: TrialRecord, metric: str) -> str:
     if trial.state == "pruned" and not trial.reason:
         return f"pruned after {plural(len(trial.fold_values), 'fold')}"
     reason = trial.reason.strip().splitlines()
-    if not reason:
-        return trial.state
-    return f"pruned {reason[0]}" if trial.state == "pruned" else f"{trial.state}: {reason[0]}"
+    return f"{trial.state}: {reason[0]}" if reason else trial.state
 
 
 def studies_table(rows: Sequence[tuple[str, str, str, str, str]]) -> Table:

@@ -43,7 +43,8 @@ class Member:
 def choose_members(home: Home, study: StudyRecord, metric: str, top: int) -> list[Member]:
     """The `top` best complete trials by out-of-fold `metric`, by trial number; fewer where there are fewer.
 
-    Trials whose metric is not defined are left out. Raises RequestError that tells what to type when none is left.
+    Trials whose metric is not defined, copies of other trials and those that break a constraint are left out. Raises
+    RequestError that tells what to type when none is left.
     """
     if top < 1:
         raise RequestError(f"--top {top}: an ensemble needs at least one member. Type --top 5.")
@@ -51,7 +52,8 @@ def choose_members(home: Home, study: StudyRecord, metric: str, top: int) -> lis
     for trial in read_trials(home, study.name):
         folder = home.run_artifacts(study.name, trial.run_id)
         value = trial.oof[metric].value if metric in trial.oof else math.nan
-        if trial.state == "complete" and is_done(folder) and math.isfinite(value):
+        own = trial.same_as is None and not trial.infeasible
+        if trial.state == "complete" and own and is_done(folder) and math.isfinite(value):
             found.append((value if METRICS[metric].higher_is_better else -value, Member(trial, folder)))
     if not found:
         raise RequestError(

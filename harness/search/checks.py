@@ -13,6 +13,7 @@ from harness.models.network import Network, build_network, require_any_size
 from harness.models.stages import require_level
 from harness.models.weights import kind_of
 from harness.search.start import find_start, refuse_own_checkpoint, resolve_start, start_file
+from harness.study.conditions import probes
 from harness.study.load import Study, differences, spec_hash
 from harness.study.space import Choice, extremes
 from harness.study.spec import Spec
@@ -71,14 +72,12 @@ def check_backbones(study: Study, home: Home) -> None:
 def check_training(study: Study, multilabel: bool) -> None:
     """What networks do not decide: optimiser, losses, averages, generated images, each range at both of its ends."""
     native = study.spec.data.decode.size == "native"
-    first: dict[str, Any] = {name: extremes(range_)[0] for name, range_ in study.space.items()}
-    for name, range_ in {**study.space, "": None}.items():
-        for value in extremes(range_) if range_ else [None]:
-            spec = study.draw({**first, name: value} if range_ else first)
-            check_optimizer(spec.optim.name)
-            check_loss(spec.train, multilabel)
-            check_average(spec.train)
-            check_synthetic(spec.augment.synthetic, multilabel, native)
+    for point in probes(study.space):
+        spec = study.draw(point)
+        check_optimizer(spec.optim.name)
+        check_loss(spec.train, multilabel)
+        check_average(spec.train)
+        check_synthetic(spec.augment.synthetic, multilabel, native)
 
 
 def options(study: Study, key: str) -> list[str]:

@@ -17,16 +17,18 @@ from harness.events import EpochDone, FoldDone, Listener, Notice, StudyEnded, St
 from harness.heartbeat import beating
 from harness.home import Home, is_disk_full, is_done, sweep
 from harness.ledger import StudyRecord, audit_tags, is_optimistic, read_study, read_trials, write_study
-from harness.records import ENDED
+from harness.records import ENDED, TrialRecord
 from harness.search.best import best_trial
 from harness.search.disk import full_disk
+from harness.search.duplicates import copy_of, trained, twins
 from harness.search.objective import Boss, Outcome, Task
 from harness.search.points import Point, Source
 from harness.search.referee import Referee
 from harness.search.start import start_files
 from harness.search.tracked import Tracked, open_tracking
 from harness.stats.optimism import best_corrected
-from harness.study.load import Study
+from harness.study.load import Study, spec_hash
+from harness.study.search import is_infeasible
 from harness.study.space import flatten
 from harness.train.crossval import pooled_predictions
 
@@ -66,16 +68,20 @@ class Driver:
         """of the trials that have begun and not ended"""
         self.waiting: list[Point] = []
         """those of them that no worker trains"""
+        self.cut_off: frozenset[int] = frozenset()
+        """numbers of trials that an earlier process began"""
+        self.held: list[Point] = []
+        """those that mean the same configuration as a running one"""
         self.folds: dict[int, list[float]] = {}
         self.seconds: dict[int, float] = {}
         self.deaths: dict[int, int] = {}
         ended = [record for record in self.records.values() if record.state in ENDED]
         self.referee = Referee(home, study.name, self.search, data.folds.k, ended)
-        self.stops: dict[int, str] = {}
-        """why running trials were told to stop"""
         self.trained = 0
         self.failures = 0
-        self.deadline = time.monotonic() + 60 * (self.search.timeout_minutes or float("inf"))
+        self.began, self.spent = time.monotonic(), record.spent
+        self.reasons: dict[int, str] = {}
+        """why a running trial was told to stop"""
         self.commit = commit()
 
     def run(self, engine: Engine, devices: list[str], jobs: int) -> StudyRecord:
@@ -85,6 +91,7 @@ class Driver:
                 write_study(self.home, self.record)
                 self.waiting = self.source.begun(self.records)
                 self.points = {point.number: point for point in self.waiting}
+                self.cut_off = frozenset(self.points)
                 self._announce(devices, jobs)
                 engine(self._next, self, self._ended)
                 return self._finish()
@@ -106,7 +113,7 @@ class Driver:
         complete = any(record.state == "complete" for record in self.records.values())
         broken = self.failures >= self.search.max_failures or not (left or complete)
         state = "failed" if broken else "interrupted" if left else "complete"
-        self._close(state, self._corrected() if complete else None)
+        self._close(state, self._corrected() if complete and not self.record.ablates else None)
         if broken:
             reasons = "\n  ".join(f"trial {r.number}: {r.reason}" for r in self.records.values() if r.state == "failed")
             raise TooManyFailures(
@@ -134,6 +141,9 @@ class Driver:
         self.seconds[event.trial] += event.report.seconds
         self.deaths[event.trial] = 0
         self.listener(event)
+        limit = self.search.trial_minutes
+        if limit is not None and self.seconds[event.trial] > 60 * limit:
+            return self._goes_on(event.trial, f"it trained for longer than search.trial_minutes: {limit:g}")
         return self._goes_on(event.trial, self.referee.after_epoch(event.report))
 
     def fold(self, event: FoldDone) -> bool:
@@ -146,46 +156,47 @@ class Driver:
 
     def _goes_on(self, trial: int, why_not: str) -> bool:
         if why_not:
-            self.stops[trial] = why_not
+            self.reasons[trial] = why_not
         return not why_not
 
     def _count_ended(self) -> int:
         return sum(record.state in ENDED for record in self.records.values())
 
     def _next(self) -> Task | None:
-        """The next trial to train: one that was cut off first, then a new one, or None."""
+        """The next trial to train: one that was cut off first, then a new one, or None. A configuration that has
+        ended before is answered from the ledger; one that runs right now waits for that."""
+        while (point := self._next_point()) is not None:
+            ended, running = twins(point, self.records.values(), self.points.values())
+            if ended is not None:
+                self._copy(point, ended)
+            elif running is not None:
+                self.held.append(point)
+            else:
+                return self._task(point)
+        return None
+
+    def _next_point(self) -> Point | None:
         if self.waiting:
-            return self._task(self.waiting.pop(0), fresh=False)
-        if time.monotonic() > self.deadline or self.failures >= self.search.max_failures:
+            return self.waiting.pop(0)
+        late = self._total_spent() > 60 * (self.search.timeout_minutes or float("inf"))
+        if late or self.failures >= self.search.max_failures:
             return None
         point = self.source.next()
-        if point is None:
-            return None
-        self.points[point.number] = point
-        return self._task(point, fresh=True)
+        if point is not None:
+            self.points[point.number] = point
+        return point
 
-    def _task(self, point: Point, fresh: bool) -> Task:
+    def _total_spent(self) -> float:
+        """Seconds over all runs of the study."""
+        return self.spent + time.monotonic() - self.began
+
+    def _task(self, point: Point) -> Task:
         number, tree = point.number, point.tree
+        precision = self.record.precision[tree["model"]["backbone"]]
         weights = self.record.starts.get(tree["model"]["weights"], tree["model"]["weights"])
         start = start_files(weights, self.home, self.data)
-        precision = self.record.precision[tree["model"]["backbone"]]
-        record = self.records.get(number)
-        if record is None:
-            tags = {
-                "harness.state": "running",
-                "harness.spec_hash": self.record.spec_hash,
-                "harness.data_hash": self.record.data_hash,
-                "harness.folds_hash": self.record.folds_hash,
-                "harness.commit": self.commit,
-                "harness.precision": precision,
-                **audit_tags(self.record),
-            }
-            optimistic = is_optimistic(tree)
-            tags |= {"harness.optimistic": "true"} if optimistic else {}
-            tags |= {"harness.start": weights} if start else {}
-            record = self.tracked.begin(number, point.params, optimistic, tags, flatten(tree), fresh)
-        else:
-            self.tracked.go_on(number)
+        tags = {"harness.start": weights} if start else {}
+        record = self._begin(point, {"harness.precision": precision, **tags})
         self.folds[number], self.seconds[number] = [], 0.0
         artifacts = self.home.run_artifacts(self.study.name, record.run_id)
         artifacts.mkdir(parents=True, exist_ok=True)
@@ -195,10 +206,48 @@ class Driver:
         running = self.home.trial_state(self.study.name, number)
         return Task(number, tree, self.study.name, artifacts, running, precision, self.search.metric, start)
 
+    def _begin(self, point: Point, tags: dict[str, str]) -> TrialRecord:
+        """The trial's record, made with its MLflow run when it has none."""
+        number = point.number
+        if number in self.records:
+            self.tracked.go_on(number)
+            return self.records[number]
+        optimistic = is_optimistic(point.tree)
+        tags = {
+            "harness.state": "running",
+            "harness.spec_hash": self.record.spec_hash,
+            "harness.data_hash": self.record.data_hash,
+            "harness.folds_hash": self.record.folds_hash,
+            "harness.commit": self.commit,
+            **audit_tags(self.record),
+            **({"harness.optimistic": "true"} if optimistic else {}),
+            **tags,
+        }
+        record = TrialRecord(
+            number, "running", point.params, "", optimistic=optimistic, tree_hash=spec_hash(point.tree)
+        )
+        return self.tracked.begin(record, tags, flatten(point.tree), fresh=number not in self.cut_off)
+
+    def _copy(self, point: Point, original: TrialRecord) -> None:
+        """Answer a point with what an equal one came to."""
+        own = self._begin(point, {"harness.same_as": str(original.number)})
+        record = replace(copy_of(original, own), ended=time.time())
+        self._settle(record)
+        self.listener(TrialEnded(record, best_trial(list(self.records.values()), self.search.metric)))
+
+    def _settle(self, record: TrialRecord) -> None:
+        """Write down how a trial ended: ledger, source of points, MLflow, in this order."""
+        self.tracked.write(record)
+        self.source.ended(record)
+        self.tracked.ended(record)
+        del self.points[record.number]
+        self.waiting, self.held = self.held + self.waiting, []
+        self.record = replace(self.record, spent=self._total_spent())
+        write_study(self.home, self.record)
+
     def _ended(self, outcome: Outcome) -> None:
-        """Write down how a trial ended: artifacts, ledger, source of points, MLflow, in this order."""
-        number, state = outcome.number, outcome.state
-        reason = self.stops.pop(number, "") if state == "pruned" else outcome.reason
+        """Write down how a trial ended: artifacts with DONE, then the stores."""
+        number, state, reason = outcome.number, outcome.state, outcome.reason
         if state == "died":
             if not self._is_given_up(outcome):
                 self.waiting.append(self.points[number])
@@ -207,7 +256,9 @@ class Driver:
         record = replace(
             self.records[number],
             state=state,
-            reason=reason,
+            reason=self.reasons.pop(number, reason) if state == "pruned" else reason,
+            costs=outcome.costs,
+            infeasible=is_infeasible(self.search, outcome.costs),
             fold_values=self.folds.pop(number),
             seconds=self.seconds.pop(number),
             ended=time.time(),
@@ -217,11 +268,8 @@ class Driver:
             record = replace(record, cv=result.cv, cv_se=result.cv_se, oof=result.oof, seconds=result.seconds)
             done = self.home.run_artifacts(self.study.name, record.run_id) / "DONE"
             done.touch()
-        self.tracked.write(record)
-        self.source.ended(record)
-        self.tracked.ended(record)
+        self._settle(record)
         self.referee.ended(record)
-        del self.points[number]
         self.home.trial_state(self.study.name, number).with_suffix(".lock").unlink(missing_ok=True)
         self.trained += 1
         self.failures = self.failures + 1 if record.state == "failed" else 0
@@ -238,14 +286,15 @@ class Driver:
         return not again
 
     def _close(self, state: str, corrected: dict[str, float | None] | None = None, wait: float = CLOSE_SECONDS) -> None:
-        self.record = replace(self.record, state=state, finished=time.time(), corrected=corrected)
+        spent = self._total_spent()
+        self.record = replace(self.record, state=state, finished=time.time(), corrected=corrected, spent=spent)
         write_study(self.home, self.record)
         self.tracked.close(wait)
         self.listener(StudyEnded(self.study.name, state, self.trained))
 
     def _corrected(self) -> dict[str, float | None]:
         """The best trial's score, corrected for having been chosen among the complete ones."""
-        complete = [record for record in self.records.values() if record.state == "complete"]
+        complete = trained(self.records.values())
         folders = [self.home.run_artifacts(self.study.name, record.run_id) for record in complete]
         rows, p = pooled_predictions(folders, self.data)
         dataset = self.data.dataset

@@ -1,45 +1,55 @@
 """Full grids over a search space: how many points, and in which order. Pure functions, no Optuna."""
 
-import itertools
-import math
 import random
 from typing import Any
 
 from harness.errors import RequestError
 from harness.seeds import derive_seed
-from harness.study.search import Search
-from harness.study.space import Choice, FloatRange, Space
+from harness.study.load import Study
+from harness.study.space import Choice, FloatRange, Range
+
+MOST_POINTS = 100_000
+"""of a grid: all of them are shuffled in memory"""
 
 
-def total_trials(search: Search, space: Space) -> int:
+def total_trials(study: Study) -> int:
     """search.trials, or the size of the grid where that is smaller."""
-    if search.sampler != "grid":
-        return search.trials
-    return min(search.trials, math.prod(len(values) for values in grid(space).values()))
+    search = study.spec.search
+    return min(search.trials, len(grid_points(study))) if search.sampler == "grid" else search.trials
 
 
-def grid_points(space: Space, seed: int) -> list[dict[str, Any]]:
-    """Every combination once, in an order drawn from the seed: a study that stops early has seen a fair sample."""
-    values = grid(space)
-    points = [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
-    random.Random(derive_seed(seed, "grid")).shuffle(points)
+def grid_points(study: Study) -> list[dict[str, Any]]:
+    """Every point once, in an order drawn from the seed: a study that stops early has seen a fair sample.
+
+    A point has the ranges that stand at it and no others, so two points never mean the same configuration. Raises
+    RequestError for a range without a step, and for a grid that is too large to be one.
+    """
+    points: list[dict[str, Any]] = [{}]
+    for name, range_ in study.space.items():
+        values = axis(name, range_)
+        grown: list[dict[str, Any]] = []
+        for point in points:
+            grown += [{**point, name: value} for value in values] if study.stands(name, point) else [point]
+            if len(grown) > MOST_POINTS:
+                raise RequestError(
+                    f"search.sampler: this grid has more than {MOST_POINTS:,} points. Take fewer values, or "
+                    "--set search.sampler=qmc, which spreads any number of trials evenly."
+                )
+        points = grown
+    random.Random(derive_seed(study.spec.seed, "grid")).shuffle(points)
     return points
 
 
-def grid(space: Space) -> dict[str, list[Any]]:
-    """Every value of every range. Raises RequestError for a range without a step."""
-    values: dict[str, list[Any]] = {}
-    for name, range_ in space.items():
-        if isinstance(range_, Choice):
-            values[name] = list(range_.options)
-        elif isinstance(range_, FloatRange):
-            if range_.step is None:
-                raise RequestError(
-                    f"{name}: the grid sampler needs a choice, an int range or a step, such as "
-                    f"{{choice: [{range_.low:g}, {range_.high:g}]}}, or --set search.sampler=tpe."
-                )
-            count = int((range_.high - range_.low) / range_.step + 1e-9) + 1
-            values[name] = [range_.low + i * range_.step for i in range(count)]
-        else:
-            values[name] = list(range(range_.low, range_.high + 1, range_.step))
-    return values
+def axis(name: str, range_: Range) -> list[Any]:
+    """Every value of a range. Raises RequestError for a range without a step."""
+    if isinstance(range_, Choice):
+        return list(range_.options)
+    if isinstance(range_, FloatRange):
+        if range_.step is None:
+            raise RequestError(
+                f"{name}: the grid sampler needs a choice, an int range or a step, such as "
+                f"{{choice: [{range_.low:g}, {range_.high:g}]}}, or --set search.sampler=tpe."
+            )
+        count = int((range_.high - range_.low) / range_.step + 1e-9) + 1
+        return [range_.low + i * range_.step for i in range(count)]
+    return list(range(range_.low, range_.high + 1, range_.step))

@@ -4,7 +4,7 @@
 import shutil
 import traceback
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +14,9 @@ from harness.events import EpochDone, FoldDone
 from harness.home import is_disk_full, lock, write_text
 from harness.records import EpochReport, FoldResult, TrialResult
 from harness.study.load import build_spec, dump_yaml
+from harness.study.search import Search, parse_constraint, violations
 from harness.train.allocator import give_back
+from harness.train.costs import trial_costs
 from harness.train.crossval import Place, cross_validate
 from harness.train.precision import parse_precision, threads_of
 
@@ -45,6 +47,8 @@ class Outcome:
     result: TrialResult | None = None
     """without the predictions of the folds, which are on disk"""
     reason: str = ""
+    costs: dict[str, float] = field(default_factory=dict)
+    """where the study asks for them (train.costs)"""
 
 
 class Boss(Protocol):
@@ -60,7 +64,7 @@ class Boss(Protocol):
 
 
 class _Pruned(Exception):
-    pass
+    """Its text says why, where that is not the pruner."""
 
 
 ORPHAN_SECONDS = 60.0
@@ -90,24 +94,35 @@ def _train(task: Task, data: Prepared, device: str, boss: Boss) -> Outcome:
             raise _Pruned
 
     place = Place(task.study, task.number, task.artifacts, task.running, task.start)
+    outcome = Outcome(task.number, "pruned")
     try:
         spec = build_spec(task.tree, f"trial {task.number} of {task.study}")
         write_text(task.artifacts / "spec.yaml", dump_yaml(spec.model_dump(mode="json")))
         precision = parse_precision(task.precision)
         with threads_of(precision):
+            if spec.search.costs or spec.search.constraints:
+                outcome = replace(outcome, costs=trial_costs(spec, data, device, task.artifacts))
+                _refuse_infeasible(spec.search, outcome.costs)
             result = cross_validate(spec, data, place, device, precision, on_epoch, on_fold)
-    except _Pruned:
+    except _Pruned as why:
         shutil.rmtree(task.running, ignore_errors=True)
-        return Outcome(task.number, "pruned")
+        return replace(outcome, reason=str(why))
     except Exception as error:  # a trial's failure must not end the study: it is recorded with its reason
         if is_disk_full(error):
             raise DiskFull(f"trial {task.number}: {error}") from error
         if isinstance(error, HarnessError):
-            return Outcome(task.number, "failed", reason=str(error))
+            return replace(outcome, state="failed", reason=str(error))
         write_text(task.artifacts / "error.txt", traceback.format_exc())
         reason = (str(error).strip().splitlines() or ["no message"])[0]
-        return Outcome(task.number, "failed", reason=f"{type(error).__name__}: {reason}")
+        return replace(outcome, state="failed", reason=f"{type(error).__name__}: {reason}")
     finally:
         give_back()
     result.folds = []
-    return Outcome(task.number, "complete", result)
+    return replace(outcome, state="complete", result=result)
+
+
+def _refuse_infeasible(search: Search, costs: dict[str, float]) -> None:
+    broken = [text for text, by in violations(search, costs).items() if by > 0]
+    if broken:
+        found = ", ".join(f"{name} {costs[name]:.4g}" for name in {parse_constraint(text).cost for text in broken})
+        raise _Pruned(f"not trained: it breaks {' and '.join(broken)} ({found})")

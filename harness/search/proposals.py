@@ -1,20 +1,22 @@
-"""The points that Optuna proposes: a new one learns from the scores of those before it.
+"""The points that samplers propose: a new one learns from the scores of those before it.
 
-A step is a fold: what is reported at step k is the score of held-out fold k.
+Optuna's storage is the book of what was proposed and what came of it. A step is a fold: what is reported at step k is
+the score of held-out fold k. A trial is written at once with all its values, so no crash leaves half a point.
 """
 
-from typing import Any
+import datetime
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from harness.home import Home
 from harness.records import ENDED, TrialRecord
-from harness.search.grid import total_trials
+from harness.search.grid import grid_points, total_trials
 from harness.search.points import Point
-from harness.search.storage import ask, open_optuna, suggest
+from harness.search.samplers import Proposal, distribution, propose
+from harness.search.storage import open_optuna
 from harness.study.load import Study
-from harness.study.space import fill
+from harness.study.search import violations
 
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
@@ -24,47 +26,69 @@ class Proposals:
 
     def __init__(self, study: Study, home: Home) -> None:
         self._study, self._search = study, study.spec.search
-        self._optuna = open_optuna(home, study.name, self._search)
-        self._asked = len(self._optuna.get_trials(deepcopy=False))
+        self._book = open_optuna(home, study.name, self._search)
+        self._past: list[FrozenTrial] = list(self._book.get_trials(deepcopy=False))
         self._running: dict[int, optuna.Trial] = {}
-        self.total = total_trials(self._search, study.space)
+        self._grid = grid_points(study) if self._search.sampler == "grid" else []
+        self.total = total_trials(study)
+
+    @property
+    def asked(self) -> int:
+        """How many points have been proposed."""
+        return len(self._past)
 
     def begun(self, records: dict[int, TrialRecord]) -> list[Point]:
         points = []
-        for frozen in self._optuna.get_trials(deepcopy=False):
-            if frozen.state.is_finished():
-                continue
-            trial = self._running[frozen.number] = optuna.Trial(self._optuna, frozen._trial_id)
+        for frozen in [one for one in self._past if not one.state.is_finished()]:
+            self._running[frozen.number] = optuna.Trial(self._book, frozen._trial_id)
             record = records.get(frozen.number)
             if record is not None and record.state in ENDED:
                 self.ended(record)
-                continue
-            for name, range_ in self._study.space.items():  # a crash may have come between two suggestions
-                suggest(trial, name, range_)
-            points.append(self._point(trial))
+            else:
+                points.append(self._point(frozen))
         return points
 
     def next(self) -> Point | None:
-        if self._asked >= self.total:
+        number = self.asked
+        if number >= self.total:
             return None
-        trial = ask(self._optuna, self._search, self._study.space, self._study.spec.seed)
-        self._asked += 1
-        self._running[trial.number] = trial
-        return self._point(trial)
+        proposal = Proposal(self._grid[number], {}) if self._grid else propose(self._study, self._past, number)
+        template = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=proposal.params,
+            distributions={name: distribution(self._study.space[name]) for name in proposal.params},
+            system_attrs=proposal.state,
+        )
+        template.datetime_start = datetime.datetime.now()
+        trial_id = self._book._storage.create_new_trial(self._book._study_id, template_trial=template)
+        self._past.append(self._book._storage.get_trial(trial_id))
+        self._running[number] = optuna.Trial(self._book, trial_id)
+        return self._point(self._past[number])
 
     def fold(self, number: int, fold: int, value: float) -> None:
+        if self._search.costs:  # Optuna takes no scores on the way where there are several objectives
+            return
         trial = self._running[number]
-        known = self._optuna._storage.get_trial(trial._trial_id).intermediate_values
+        known = self._book._storage.get_trial(trial._trial_id).intermediate_values
         if fold not in known:  # a resumed trial passes its finished folds again
             trial.report(value, step=fold)
 
     def ended(self, record: TrialRecord) -> None:
-        value = record.oof[self._search.metric].value if record.state == "complete" else None
-        state = STATES[record.state]
-        if value is not None and value != value:  # not defined on these rows: no point to learn from
-            value, state = None, TrialState.FAIL
-        self._optuna.tell(self._running.pop(record.number), values=value, state=state)
+        trial = self._running.pop(record.number)
+        if record.costs:
+            known = self._book._storage.get_trial(trial._trial_id).constraints
+            for name, value in record.costs.items():
+                trial.set_user_attr(name, value)
+            for text, violation in violations(self._search, record.costs).items():
+                if text not in known:  # a crash may have come between this and the next line
+                    trial.set_constraint(text, violation)
+        values, state = None, STATES[record.state]
+        if record.state == "complete":
+            values = [record.oof[self._search.metric].value, *(record.costs[name] for name in self._search.costs)]
+            if values[0] != values[0]:  # not defined on these rows: no point to learn from
+                values, state = None, TrialState.FAIL
+        self._book.tell(trial, values=values, state=state)
+        self._past[record.number] = self._book._storage.get_trial(trial._trial_id)
 
-    def _point(self, trial: optuna.Trial) -> Point:
-        params: dict[str, Any] = dict(trial.params)
-        return Point(trial.number, params, fill(self._study.tree, params))
+    def _point(self, trial: FrozenTrial) -> Point:
+        return Point(trial.number, dict(trial.params), self._study.fill(trial.params))

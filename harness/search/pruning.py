@@ -24,32 +24,31 @@ def stop_after_folds(search: Search, own: Sequence[float], field: Field | None) 
     """
     if search.pruner == "none" or field is None or not 0 < len(own) < field.k or not np.isfinite(own).all():
         return ""
+    when = f"after {len(own)} of {field.k} folds"
     if search.pruner == "race":
-        why = _too_unlikely(search, after_folds(own, field))
-    elif search.pruner == "wilcoxon":
-        why = _signed_rank(search, own, field)
-    else:
-        why = _below_median(search, own, field)
-    return why and f"after {len(own)} of {field.k} folds: {why}"
+        return _too_unlikely(search, after_folds(own, field), when)
+    if search.pruner == "wilcoxon":
+        return _signed_rank(search, own, field, when)
+    return _below_median(search, own, field, when)
 
 
 def stop_after_epoch(search: Search, value: float, epoch: int, epochs: int, field: Field | None) -> str:
     """Why a trial stops after an epoch (from 0) of its first fold; '' when it goes on. Only `race` looks at epochs."""
     if search.pruner != "race" or field is None:
         return ""
-    why = _too_unlikely(search, inside_first_fold(value, epoch, epochs, field))
-    return why and f"in fold 0 after {epoch + 1} of {epochs} epochs: {why}"
+    when = f"after {epoch + 1} of {epochs} epochs of fold 0"
+    return _too_unlikely(search, inside_first_fold(value, epoch, epochs, field), when)
 
 
-def _too_unlikely(search: Search, standing: Standing | None) -> str:
+def _too_unlikely(search: Search, standing: Standing | None, when: str) -> str:
     """What is known from little has to be the surer: the chance asked for grows with the share of the training seen."""
     if standing is None or standing.chance >= search.race_p * standing.seen:
         return ""
     chance = f"{standing.chance:.3f}" if standing.chance >= 0.001 else "below 0.001"
-    return f"{-standing.lead:.3f} behind trial {standing.rival}, chance to overtake it {chance}"
+    return f"{-standing.lead:.3f} behind trial {standing.rival} {when}, chance to overtake it {chance}"
 
 
-def _signed_rank(search: Search, own: Sequence[float], field: Field) -> str:
+def _signed_rank(search: Search, own: Sequence[float], field: Field, when: str) -> str:
     from scipy.stats import wilcoxon
 
     difference = np.subtract(own, field.rival.folds[: len(own)])
@@ -57,14 +56,14 @@ def _signed_rank(search: Search, own: Sequence[float], field: Field) -> str:
         return ""
     # P(W+ <= observed) under symmetry about 0, exact over all sign patterns; zeros count half on either side
     p = float(wilcoxon(difference, alternative="less", zero_method="zsplit", method="auto").pvalue)
-    behind = f"{-difference.mean():.3f} behind trial {field.rival.number}, signed-rank p {p:.3f}"
+    behind = f"{-difference.mean():.3f} behind trial {field.rival.number} {when}, signed-rank p {p:.3f}"
     return behind if p < search.pruner_p else ""
 
 
-def _below_median(search: Search, own: Sequence[float], field: Field) -> str:
+def _below_median(search: Search, own: Sequence[float], field: Field, when: str) -> str:
     n = len(own)
     complete = [runner for runner in (field.rival, *field.others) if np.isfinite(runner.score)]
     if n < 2 or len(complete) < search.startup:
         return ""
     behind = float(np.median([np.mean(runner.folds[:n]) for runner in complete]) - np.mean(own))
-    return f"{behind:.3f} behind the median of {len(complete)} trials" if behind > 0 else ""
+    return f"{behind:.3f} behind the median of {len(complete)} trials {when}" if behind > 0 else ""

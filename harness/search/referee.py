@@ -15,7 +15,7 @@ from harness.study.search import Search
 
 
 class Referee:
-    """Of one study with K folds. Trials that failed say nothing about others."""
+    """Of one study with K folds. Trials that failed, and copies, say nothing about others."""
 
     def __init__(self, home: Home, study: str, search: Search, k: int, ended: Iterable[TrialRecord]) -> None:
         self._home, self._study, self._search, self._k = home, study, search, k
@@ -43,7 +43,8 @@ class Referee:
         return stop_after_folds(self._search, [self._sign * value for value in values], self._field)
 
     def _add(self, record: TrialRecord) -> None:
-        if self._search.pruner == "none" or record.state not in ("complete", "pruned") or not record.fold_values:
+        says = record.state in ("complete", "pruned") and record.same_as is None and record.fold_values
+        if self._search.pruner == "none" or not says:
             return
         metric, sign = self._search.metric, self._sign
         first = []

@@ -1,9 +1,9 @@
-"""The Optuna side of a study: where its trials are kept, and who proposes the next point."""
+"""Where Optuna keeps the trials of a study: the home's journal, or a database for clusters."""
 
 import json
 import os
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 from filelock import FileLock
@@ -11,14 +11,11 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 
 from harness.home import Home
-from harness.metrics import METRICS
-from harness.search.grid import grid_points
-from harness.seeds import derive_seed
+from harness.search.samplers import directions
 from harness.study.search import Search
-from harness.study.space import Choice, FloatRange, Range, Space
 
-if TYPE_CHECKING:
-    from optuna.samplers import BaseSampler
+BLOCK = 1 << 16
+"""bytes read at a time from the journal's end"""
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -49,26 +46,39 @@ def open_optuna(home: Home, name: str, search: Search) -> optuna.Study:
         file_lock = _FileLock(str(path) + ".lock")
         _cut_torn_line(home, file_lock)
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(path), lock_obj=file_lock))
-    higher = METRICS[search.metric].higher_is_better
-    direction = optuna.study.StudyDirection.MAXIMIZE if higher else optuna.study.StudyDirection.MINIMIZE
-    return optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
+    # Points are proposed elsewhere (search.samplers): a sampler here would only read the whole store at every trial.
+    return optuna.create_study(
+        storage=storage,
+        study_name=name,
+        directions=directions(search),
+        sampler=optuna.samplers.RandomSampler(),
+        load_if_exists=True,
+    )
 
 
 def _cut_torn_line(home: Home, file_lock: _FileLock) -> None:
-    """Cut the journal back to its last whole line: a line torn by a crash would break every later open."""
+    """Cut the journal back to its last whole line: a line torn by a crash would break every later open.
+
+    Reads the end of the file only: a journal of thousands of trials is megabytes long.
+    """
     path = home.optuna_journal
     if not path.exists():
         return
     file_lock.acquire()
     try:
         with open(path, "rb+") as file:
-            text = file.read()
-            end = text.rfind(b"\n") + 1
-            last = text[:end].rstrip(b"\n").rpartition(b"\n")[2]
+            size = file.seek(0, os.SEEK_END)
+            start, tail = size, b""
+            while start and tail.rstrip(b"\n").count(b"\n") < 2:  # the last whole line is in it, and what comes after
+                start = max(0, start - BLOCK)
+                file.seek(start)
+                tail = file.read(size - start)
+            end = tail.rfind(b"\n") + 1
+            last = tail[:end].rstrip(b"\n").rpartition(b"\n")[2]
             if last and not _is_json(last):
                 end -= len(last) + 1
-            if end < len(text):
-                file.truncate(end)
+            if end < len(tail):
+                file.truncate(start + end)
     finally:
         file_lock.release()
 
@@ -79,37 +89,3 @@ def _is_json(line: bytes) -> bool:
     except ValueError:
         return False
     return True
-
-
-def ask(study: optuna.Study, search: Search, space: Space, seed: int) -> optuna.Trial:
-    """The next trial. The sampler's seed comes from the study's seed and the trial's number, so that an interrupted
-    study proposes what the uninterrupted one would have proposed, and never an old point again."""
-    number = len(study.get_trials(deepcopy=False))
-    study.sampler = _sampler(search, space, number, seed)
-    trial = study.ask()
-    for name, range_ in space.items():
-        suggest(trial, name, range_)
-    return trial
-
-
-def suggest(trial: optuna.Trial, name: str, range_: Range) -> None:
-    if isinstance(range_, Choice):
-        trial.suggest_categorical(name, range_.options)
-    elif isinstance(range_, FloatRange):
-        trial.suggest_float(name, range_.low, range_.high, step=range_.step, log=range_.log)
-    else:
-        trial.suggest_int(name, range_.low, range_.high, step=range_.step, log=range_.log)
-
-
-def _sampler(search: Search, space: Space, number: int, seed: int) -> "BaseSampler":
-    own_seed = derive_seed(seed, "sampler", number) % 2**31
-    if search.sampler == "grid":
-        points = grid_points(space, seed)
-        return optuna.samplers.PartialFixedSampler(
-            points[number % len(points)], optuna.samplers.RandomSampler(own_seed)
-        )
-    if search.sampler == "qmc":  # one sequence for the whole study: its place in the sequence is kept in the storage
-        return optuna.samplers.QMCSampler(seed=seed, scramble=True)
-    if search.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=own_seed)
-    return optuna.samplers.TPESampler(n_startup_trials=search.startup, seed=own_seed)

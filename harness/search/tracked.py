@@ -53,21 +53,15 @@ class Tracked:
         self._mend()
         self.look()
 
-    def begin(
-        self,
-        number: int,
-        params: dict[str, Any],
-        optimistic: bool,
-        tags: dict[str, str],
-        columns: dict[str, Any],
-        fresh: bool,
-    ) -> TrialRecord:
-        """The record of a trial that starts. `columns`: its whole spec, flat; `fresh`: no crash has met it before."""
+    def begin(self, record: TrialRecord, tags: dict[str, str], columns: dict[str, Any], fresh: bool) -> TrialRecord:
+        """The record of a trial that starts, with its run's id. `columns`: its whole spec, flat; `fresh`: no crash has
+        met it before."""
+        number = record.number
         run_id = self._mirror.begin(number, tags, columns, fresh)
         if run_id is None:
             write_json(self._home.pending_run(self._study, number), {"tags": tags, "params": columns})
             run_id = pending_id(number)
-        record = TrialRecord(number, "running", params, run_id, optimistic=optimistic, logged=False)
+        record = replace(record, run_id=run_id, logged=False)
         self._times[number] = {}
         self.write(record)
         self.look()

@@ -1,5 +1,6 @@
 """Study files: find, read strictly, override, check whole. The only file that imports yaml."""
 
+import functools
 import hashlib
 import json
 import re
@@ -13,13 +14,15 @@ import pydantic
 import yaml
 
 from harness.errors import RequestError, nearest
+from harness.study.conditions import ordered, probes, stands
 from harness.study.dataset import Data
+from harness.study.enqueue import check_enqueued
 from harness.study.part import Part
-from harness.study.space import Choice, Range, Space, extremes, fill, find_ranges, flatten
+from harness.study.space import Choice, Range, Space, fill, find_ranges, flatten
 from harness.study.spec import Spec
 
 SHIPPED = (Path(__file__).parents[1] / "studies", Path(__file__).parents[2] / "studies")
-FREE_KEYS = ("search.trials", "search.timeout_minutes", "description", "data.root")
+FREE_KEYS = ("search.trials", "search.timeout_minutes", "search.trial_minutes", "description", "data.root")
 """may differ between two runs of one study; that moved data are the same is checked by their content"""
 FREE_BLOCKS = ("data.where", "data.acknowledge")
 """keys whose value is a block of names of its own"""
@@ -33,11 +36,31 @@ class Study:
     tree: dict[str, Any]
     """complete, defaults filled in; ranges stand in their places as written"""
     space: Space
+    """in an order in which conditions come before what they decide"""
     spec: Spec
 
+    def stands(self, name: str, point: dict[str, Any]) -> bool:
+        """Whether a range stands, given values for those before it (study.conditions)."""
+        return stands(self.space[name], point, self._fixed, key_defaults())
+
+    @functools.cached_property
+    def _fixed(self) -> dict[str, Any]:
+        return flatten(self.tree)
+
+    def fill(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The tree of one trial. `values` must cover the ranges that stand; those that do not get their default."""
+        point = {name: value for name, value in values.items() if name not in self.space}
+        resting: dict[str, Any] = {}
+        for name in self.space:
+            if self.stands(name, point):
+                point[name] = values[name]
+            else:
+                resting[name] = key_defaults()[name]
+        return fill(self.tree, {**point, **resting})
+
     def draw(self, values: dict[str, Any]) -> Spec:
-        """The spec of one trial. `values` must cover the space."""
-        return build_spec(fill(self.tree, values), self.name)
+        """The spec of one trial. `values` must cover the ranges that stand."""
+        return build_spec(self.fill(values), self.name)
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -126,14 +149,17 @@ def check_study(tree: dict[str, Any], place: str) -> Study:
     """A study from a plain tree: keys known, types right, every range right at both of its ends."""
     _known_keys(tree, Spec, "", place)
     try:
-        space = find_ranges(tree)
+        ranges = find_ranges(tree)
+        space = ordered(ranges, flatten(tree), key_defaults())
     except RequestError as error:
         raise RequestError(f"{place}: {error}") from None
-    first = {name: extremes(range_)[0] for name, range_ in space.items()}
-    spec = build_spec(fill(tree, first), place)
-    for name, range_ in space.items():
-        for value in extremes(range_):
-            build_spec(fill(tree, {**first, name: value}), place)
+    tree = fill(tree, {name: key_defaults()[name] for name in ranges if name not in space})
+    points = probes(space)
+    spec = build_spec(fill(tree, points[0]), place)
+    whole = spec.model_dump(mode="json")
+    study = Study(spec.name, fill(whole, {name: _as_tree(range_) for name, range_ in space.items()}), space, spec)
+    for point in points:
+        build_spec(study.fill(point), place)
     chosen = space.get("train.select")
     if isinstance(chosen, Choice) and "scored_fold" in chosen.options:
         raise RequestError(
@@ -145,21 +171,23 @@ def check_study(tree: dict[str, Any], place: str) -> Study:
             f"{place}: nothing is searched, so {spec.search.trials} trials would all be the same. "
             "Write a range, such as optim.lr: {float: [1.0e-4, 1.0e-2], log: true}, or --set search.trials=1."
         )
-    whole = spec.model_dump(mode="json")
-    return Study(spec.name, fill(whole, {name: _as_tree(range_) for name, range_ in space.items()}), space, spec)
+    check_enqueued(spec.search.enqueue, space, flatten(study.tree), key_defaults(), place)
+    return study
 
 
 def _as_tree(range_: Range) -> dict[str, Any]:
     body = {key: value for key, value in vars(range_).items() if value is not None}
+    when = {key: list(values) if len(values) > 1 else values[0] for key, values in range_.when}
+    condition = {"when": when} if when else {}
     if "options" in body:
-        return {"choice": list(body["options"])}
+        return {"choice": list(body["options"]), **condition}
     kind = type(range_).__name__.removesuffix("Range").lower()
     tree: dict[str, Any] = {kind: [body["low"], body["high"]]}
     if body.get("log"):
         tree["log"] = True
     elif "step" in body and not (kind == "int" and body["step"] == 1):
         tree["step"] = body["step"]
-    return tree
+    return {**tree, **condition}
 
 
 def build_spec(tree: dict[str, Any], place: str) -> Spec:
@@ -215,10 +243,15 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 def _filled(tree: dict[str, Any]) -> dict[str, Any]:
     """The flat tree; a key that it was written without, because the program did not have it yet, has its default."""
-    defaults = Spec(name="any", data=Data(root="", group="")).model_dump(mode="json", exclude={"name"})
     flat = flatten(tree)
     ranged = {name.rpartition(".")[0] for name in flat}
-    return {**{name: value for name, value in flatten(defaults).items() if name not in ranged}, **flat}
+    return {**{name: value for name, value in key_defaults().items() if name not in ranged}, **flat}
+
+
+@functools.cache
+def key_defaults() -> dict[str, Any]:
+    """The default of every key of a study file by dotted name; those that are required have an empty text."""
+    return flatten(Spec(name="any", data=Data(root="", group="")).model_dump(mode="json", exclude={"name"}))
 
 
 def _read(path: Path) -> dict[str, Any]:

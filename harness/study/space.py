@@ -3,6 +3,7 @@
     optim.lr: {float: [1.0e-5, 1.0e-2], log: true}
     train.batch_size: {int: [8, 64], step: 8}
     augment.rotate: {choice: [0.0, 15.0]}
+    optim.momentum: {float: [0.5, 0.99], when: {optim.name: sgd}}    (study.conditions)
 
 Pure functions of plain data: find the ranges, fill in values, flatten. Sampling itself lives in search/.
 """
@@ -14,6 +15,8 @@ from typing import Any
 from harness.errors import RequestError
 
 Value = bool | int | float | str | None
+When = tuple[tuple[str, tuple[Value, ...]], ...]
+"""conditions that all must hold: a key, and the values one of which it must have"""
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class FloatRange:
     high: float
     log: bool = False
     step: float | None = None
+    when: When = ()
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,13 @@ class IntRange:
     high: int
     log: bool = False
     step: int = 1
+    when: When = ()
 
 
 @dataclass(frozen=True)
 class Choice:
     options: tuple[Value, ...]
+    when: When = ()
 
 
 Range = FloatRange | IntRange | Choice
@@ -75,11 +81,12 @@ def _parse(name: str, node: dict[str, Any]) -> Range:
     if len(kinds) > 1:
         raise RequestError(f"{name}: a range is one of float, int, choice, not {' and '.join(kinds)} together.")
     kind = kinds[0]
-    allowed = {"float": {"float", "log", "step"}, "int": {"int", "log", "step"}, "choice": {"choice"}}[kind]
+    allowed = {kind, "when"} | ({"log", "step"} if kind != "choice" else set())
     extra = sorted(set(node) - allowed)
     if extra:
         raise RequestError(f"{name}: {', '.join(extra)} is not part of a {kind} range; known are {sorted(allowed)}.")
     body = node[kind]
+    when = _parse_when(name, node["when"]) if "when" in node else ()
     if kind == "choice":
         if not isinstance(body, list) or len(body) < 1:
             raise RequestError(f"{name}: choice needs a list, such as {{choice: [0, 15]}}, not {body!r}.")
@@ -87,7 +94,7 @@ def _parse(name: str, node: dict[str, Any]) -> Range:
             raise RequestError(f"{name}: the options of a choice are single values, not lists or blocks.")
         if len({repr(option) for option in body}) < len(body):
             raise RequestError(f"{name}: choice lists the same option twice: {body!r}.")
-        return Choice(tuple(body))
+        return Choice(tuple(body), when)
     log, step = node.get("log", False), node.get("step")
     want = (int,) if kind == "int" else (int, float)
     if (
@@ -106,8 +113,21 @@ def _parse(name: str, node: dict[str, Any]) -> Range:
     if step is not None and (log or isinstance(step, bool) or not isinstance(step, want) or step <= 0):
         raise RequestError(f"{name}.step: a number above 0, and not together with log.")
     if kind == "int":
-        return IntRange(int(low), int(high), log, 1 if step is None else int(step))
-    return FloatRange(float(low), float(high), log, None if step is None else float(step))
+        return IntRange(int(low), int(high), log, 1 if step is None else int(step), when)
+    return FloatRange(float(low), float(high), log, None if step is None else float(step), when)
+
+
+def _parse_when(name: str, node: Any) -> When:
+    """{optim.name: sgd} or {optim.name: [sgd, nadam], model.backbone: resnet18}"""
+    if not isinstance(node, dict) or not node:
+        raise RequestError(f"{name}.when: write a key and its value, such as {{optim.name: sgd}}, not {node!r}.")
+    found: list[tuple[str, tuple[Value, ...]]] = []
+    for key, value in node.items():
+        values = value if isinstance(value, list) else [value]
+        if not values or any(isinstance(one, dict | list) for one in values):
+            raise RequestError(f"{name}.when.{key}: write one value or a list of values, not {value!r}.")
+        found.append((str(key), tuple(values)))
+    return tuple(found)
 
 
 def extremes(range_: Range) -> list[Value]:

@@ -85,7 +85,7 @@ class Tracking:
 
     def finish_trial(self, run_id: str, record: TrialRecord, images: int) -> None:
         """Scores, state and end of a run, from the trial's record. `images`: training images seen over all epochs."""
-        scores: dict[str, float] = {}
+        scores = {f"cost/{name}": value for name, value in record.costs.items()}
         if record.state == "complete":
             scores.update({f"cv/{name}": value for name, value in record.cv.items()})
             scores.update({f"cv/{name}_se": value for name, value in record.cv_se.items()})
@@ -109,6 +109,10 @@ class Tracking:
         self._log(run_id, params=params, metrics=[(key, value, 0, now) for key, value in metrics.items()])
         self._client.set_terminated(run_id, "FINISHED")
         return run_id
+
+    def log_table(self, run_id: str, columns: dict[str, list[Any]], file: str) -> None:
+        """A table as an artifact that MLflow's page of the run shows as one. `columns`: equally long lists by name."""
+        self._client.log_table(run_id, columns, file)
 
     def log_artifact(self, run_id: str, file: Path, folder: str = "") -> None:
         self._client.log_artifact(run_id, str(file), folder or None)

@@ -28,7 +28,7 @@ def test_wilcoxon_stops_after_three_worse_folds_and_not_before():
     # one-sided signed-rank p of n differences that are all negative is 2 ** -n
     assert not stop([0.5])
     assert not stop([0.5, 0.5])
-    assert stop([0.5, 0.5, 0.5]) == "after 3 of 5 folds: 0.300 behind trial 0, signed-rank p 0.125"
+    assert stop([0.5, 0.5, 0.5]) == "0.300 behind trial 0 after 3 of 5 folds, signed-rank p 0.125"
     assert stop([0.5, 0.5], pruner_p=0.26)
     assert not stop([0.9, 0.9, 0.9])
     assert not stop([0.79, 0.81, 0.85])
@@ -55,7 +55,7 @@ def test_the_rival_is_the_best_complete_trial():
 def test_median_needs_enough_trials_and_two_folds():
     others = [runner(i, [v] * 5) for i, v in enumerate([0.5, 0.6, 0.7])]
     rule = {"pruner": "median", "startup": 3}
-    assert stop([0.55, 0.6], others, **rule) == "after 2 of 5 folds: 0.025 behind the median of 3 trials"
+    assert stop([0.55, 0.6], others, **rule) == "0.025 behind the median of 3 trials after 2 of 5 folds"
     assert not stop([0.55, 0.7], others, **rule)
     assert not stop([0.1], others, **rule)
     assert not stop([0.1, 0.1], others[:2], **rule)
@@ -80,7 +80,7 @@ def test_a_hopeless_curve_stops_its_trial_inside_the_first_fold_and_the_reason_s
     past = [Runner(r.number, r.folds, r.score, tuple(np.add(CURVE, r.folds[0] - 0.8)), 4) for r in past]
     field = make_field(past, 5)
     why = stop_after_epoch(Search(), 0.2, 2, 4, field)
-    assert why.startswith("in fold 0 after 3 of 4 epochs: 0.530 behind trial 40, chance to overtake it")
+    assert why.startswith("0.530 behind trial 40 after 3 of 4 epochs of fold 0, chance to overtake it")
     assert not stop_after_epoch(Search(), 0.2, 3, 4, field)  # the fold is done: its score comes at no cost
     assert not stop_after_epoch(Search(), math.nan, 2, 4, field)
     assert not stop_after_epoch(Search(), 0.2, 2, 4, None)

@@ -150,10 +150,10 @@ def test_losses_are_compared_the_other_way_round(tmp_path):
     for record in records[10:]:
         referee.ended(record)
     report = EpochReport(0, 2, 4, 0.5, 0.5, {"log_loss": 5.0}, 1e-3, 1.0, 10)
-    assert "in fold 0 after 3 of 4 epochs: 4.500 behind trial 0" in referee.after_epoch(report)
+    assert "4.500 behind trial 0 after 3 of 4 epochs of fold 0" in referee.after_epoch(report)
     assert not referee.after_epoch(replace(report, fold=1))
     assert not referee.after_epoch(replace(report, val={"log_loss": 0.1}))
-    assert "after 2 of 5 folds: 4.590 behind trial 0" in referee.after_fold([5.0, 5.0])
+    assert "4.590 behind trial 0 after 2 of 5 folds" in referee.after_fold([5.0, 5.0])
     assert not referee.after_fold([0.1, 0.1])
 
 
@@ -186,7 +186,7 @@ def test_a_hopeless_rate_stops_inside_its_first_fold_and_a_killed_study_decides_
     run_study(study, calm, 1, "cpu", lambda event: None)
     hopeless = read_trials(calm, "raced")[-1]
     assert hopeless.params["optim.lr"] == 0.1
-    assert hopeless.state == "pruned" and hopeless.reason.startswith("in fold 0 after")
+    assert hopeless.state == "pruned" and "epochs of fold 0, chance" in hopeless.reason
     assert hopeless.fold_values == []
     assert not calm.trial_state("raced", hopeless.number).exists()
     assert read_trials(calm, "raced")[0].state == "complete"

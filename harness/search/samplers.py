@@ -1,0 +1,207 @@
+"""Who proposes the next point: a pure function of the study, its past trials and the number of the new one.
+
+Each proposal is made in a study of its own in memory, with a fresh sampler whose seed is hashed from the study's seed
+and the trial's number. So a resumed study proposes what the uninterrupted one would have, never an old point again, and
+the store of the trials is written once a proposal.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, TPESampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from harness.errors import RequestError
+from harness.metrics import METRICS
+from harness.search.cube import random_point, sobol_point, value_at
+from harness.search.window import LEARNT_FROM, window
+from harness.seeds import derive_seed
+from harness.study.load import Study, key_defaults
+from harness.study.search import Search
+from harness.study.space import Choice, FloatRange, Range
+
+TPE_BEST, TPE_LIMIT = 25, 100
+"""TPE's good trials are the best tenth and 25 at most: all of them, and as many of the others as give their density"""
+GP_BEST, GP_LIMIT = 32, 64
+TRIES = 50
+"""random points looked at in place of a repeated one"""
+STATE = "cma:"
+"""what CMA-ES remembers at a trial begins with this"""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    params: dict[str, Any]
+    """the ranges that stand, by dotted name"""
+    state: dict[str, Any]
+    """what the sampler must find at this trial later"""
+
+
+def check_sampler(study: Study) -> None:
+    """Raises RequestError where a sampler cannot do what is asked of it."""
+    numbers = [name for name, range_ in study.space.items() if not isinstance(range_, Choice)]
+    if study.spec.search.sampler == "cmaes" and len(numbers) < 2:
+        raise RequestError(
+            f"search.sampler: cmaes adapts the ellipse of two numbers or more, and {len(numbers)} are searched "
+            f"({', '.join(numbers) or 'choices only'}). --set search.sampler=tpe"
+        )
+
+
+def directions(search: Search) -> list[StudyDirection]:
+    """Of the metric, and of each cost, which is to be small."""
+    higher = METRICS[search.metric].higher_is_better
+    first = StudyDirection.MAXIMIZE if higher else StudyDirection.MINIMIZE
+    return [first, *(StudyDirection.MINIMIZE for _ in search.costs)]
+
+
+def propose(study: Study, past: Sequence[FrozenTrial], number: int) -> Proposal:
+    """The point of trial `number`, given all earlier trials. search.enqueue fixes what it names; grids are made whole
+    elsewhere (search.grid)."""
+    search, seed = study.spec.search, study.spec.seed
+    enqueued = search.enqueue[number] if number < len(search.enqueue) else {}
+    known = {name: _as_given(study.space[name], value) for name, value in enqueued.items()}
+    if search.sampler in ("random", "qmc"):
+        draw = random_point if search.sampler == "random" else sobol_point
+        cube = dict(zip(study.space, draw(len(study.space), number, seed).tolist(), strict=True))
+        return Proposal(_drawn(study, lambda name, range_: known.get(name, value_at(range_, cube[name]))), {})
+    filled = search.sampler in ("gp", "cmaes")
+    memory = optuna.create_study(directions=directions(search), sampler=_sampler(study, past, number))
+    memory.add_trials(_shown(study, past, filled))
+    if known:
+        memory.enqueue_trial(known)
+    trial = memory.ask()
+    if filled:
+        values = {name: _suggest(trial, name, range_) for name, range_ in study.space.items()}
+        params = _drawn(study, lambda name, _: values[name])
+    else:
+        params = _drawn(study, lambda name, range_: _suggest(trial, name, range_))
+    if search.sampler != "cmaes" and not known:
+        params = _unmet(study, params, past, number)
+    attributes = memory.get_trials(deepcopy=False)[-1].system_attrs
+    return Proposal(params, {key: value for key, value in attributes.items() if key.startswith(STATE)})
+
+
+def _unmet(study: Study, params: dict[str, Any], past: Sequence[FrozenTrial], number: int) -> dict[str, Any]:
+    """The point itself, or in place of one that was proposed before (a model that has converged repeats itself) a
+    random one that was not. Where nothing new is found, everything is known."""
+    met = [trial.params for trial in past if trial.state != TrialState.FAIL]
+    draw = np.random.default_rng(derive_seed(study.spec.seed, "unmet", number))
+    for _ in range(TRIES):
+        if params not in met:
+            return params
+        cube = dict(zip(study.space, draw.random(len(study.space)).tolist(), strict=True))
+        params = _drawn(study, lambda name, range_, cube=cube: value_at(range_, cube[name]))
+    return params
+
+
+def _as_given(range_: Range, value: Any) -> Any:
+    """A value as its range would have given it: 15 is 15.0 where the range says so."""
+    if isinstance(range_, Choice):
+        return next(option for option in range_.options if option == value)
+    return float(value) if isinstance(range_, FloatRange) else value
+
+
+def _drawn(study: Study, value_of: Any) -> dict[str, Any]:
+    point: dict[str, Any] = {}
+    for name, range_ in study.space.items():
+        if study.stands(name, point):
+            point[name] = value_of(name, range_)
+    return point
+
+
+def _sampler(study: Study, past: Sequence[FrozenTrial], number: int) -> BaseSampler:
+    search = study.spec.search
+    seed = derive_seed(study.spec.seed, "sampler", number) % 2**31
+    if search.sampler == "gp":
+        return GPSampler(seed=seed, n_startup_trials=search.startup, warn_independent_sampling=False)
+    if search.sampler == "cmaes":
+        return CmaEsSampler(seed=seed, n_startup_trials=1, warn_independent_sampling=False)
+    ended = sum(trial.state in LEARNT_FROM for trial in past)
+    conditional = any(range_.when for range_ in study.space.values()) and not search.costs
+    return TPESampler(
+        seed=seed,
+        n_startup_trials=search.startup,
+        gamma=lambda shown: min(math.ceil(0.1 * max(ended, shown)), TPE_BEST),
+        group=conditional,
+    )
+
+
+def _shown(study: Study, past: Sequence[FrozenTrial], filled: bool) -> list[FrozenTrial]:
+    """The past as the sampler is shown it: bounded, and for models that know no conditions and no pruning, with every
+    range filled in and every ended trial complete."""
+    search = study.spec.search
+    ways = directions(search)
+    if search.sampler == "tpe":
+        return window(past, ways, TPE_BEST, TPE_LIMIT)
+    if search.sampler == "gp":
+        chosen = window(past, ways, GP_BEST, GP_LIMIT)
+    else:
+        chosen = _generation([trial for trial in past if trial.state in LEARNT_FROM])
+    return [_completed(study, trial, past, ways) for trial in chosen] if filled else chosen
+
+
+def _generation(ended: list[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials of CMA-ES's newest generation, one of which holds its state; all while there is no second one."""
+    held = [t.system_attrs[f"{STATE}generation"] for t in ended if f"{STATE}optimizer:0" in t.system_attrs]
+    if not held:
+        return ended
+    return [trial for trial in ended if trial.system_attrs.get(f"{STATE}generation") == held[-1]]
+
+
+def _completed(
+    study: Study, trial: FrozenTrial, past: Sequence[FrozenTrial], ways: list[StudyDirection]
+) -> FrozenTrial:
+    """The trial with a value for every range, the key's default (or the nearest to it) where it does not stand, and
+    with a score: a pruned one's is the mean of its folds, or the worst there is where it has none."""
+    params = {name: trial.params.get(name, _neutral(name, range_)) for name, range_ in study.space.items()}
+    values = trial.values
+    if trial.state == TrialState.PRUNED:
+        folds = list(trial.intermediate_values.values())
+        known = [one.values[0] for one in past if one.state == TrialState.COMPLETE] + folds
+        worst = (min if ways[0] == StudyDirection.MAXIMIZE else max)(known, default=0.0)
+        costs = [trial.user_attrs.get(name, 0.0) for name in study.spec.search.costs]
+        values = [sum(folds) / len(folds) if folds else worst, *costs]
+    return optuna.create_trial(
+        state=TrialState.RUNNING if trial.state == TrialState.RUNNING else TrialState.COMPLETE,
+        params=params,
+        distributions={name: distribution(range_) for name, range_ in study.space.items()},
+        values=None if trial.state == TrialState.RUNNING else values,
+        system_attrs=trial.system_attrs,
+    )
+
+
+def _neutral(name: str, range_: Range) -> Any:
+    """What a model that knows no conditions is told of a range that does not stand."""
+    default = key_defaults()[name]
+    if isinstance(range_, Choice):
+        return default if default in range_.options else range_.options[0]
+    middle = math.sqrt(range_.low * range_.high) if range_.log else (range_.low + range_.high) / 2
+    inside = isinstance(default, int | float) and range_.low <= default <= range_.high
+    value = default if inside else middle
+    if range_.step:
+        value = range_.low + round((value - range_.low) / range_.step) * range_.step
+        value = min(value, range_.high)
+    return float(value) if isinstance(range_, FloatRange) else int(value)
+
+
+def distribution(range_: Range) -> BaseDistribution:
+    """A range as Optuna calls it."""
+    if isinstance(range_, Choice):
+        return CategoricalDistribution(range_.options)
+    if isinstance(range_, FloatRange):
+        return FloatDistribution(range_.low, range_.high, log=range_.log, step=range_.step)
+    return IntDistribution(range_.low, range_.high, log=range_.log, step=range_.step)
+
+
+def _suggest(trial: optuna.Trial, name: str, range_: Range) -> Any:
+    if isinstance(range_, Choice):
+        return trial.suggest_categorical(name, range_.options)
+    if isinstance(range_, FloatRange):
+        return trial.suggest_float(name, range_.low, range_.high, step=range_.step, log=range_.log)
+    return trial.suggest_int(name, range_.low, range_.high, step=range_.step, log=range_.log)

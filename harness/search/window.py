@@ -1,0 +1,69 @@
+"""Which of many past trials a model is fitted to: the best, and an even spread of the rest.
+
+Models get slower with every trial they are shown (a Gaussian process with the cube of their number), the tenth hundred
+of bad ones teaches them next to nothing. What is left out depends on the trials alone, so a resume leaves out the same.
+"""
+
+import math
+from collections.abc import Sequence
+
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from harness.search.front import is_on_front
+
+LEARNT_FROM = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def window(
+    trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection], best: int, limit: int
+) -> list[FrozenTrial]:
+    """At most `limit` ended trials, in order of their numbers: the `best` best ones and of the rest every so many-th;
+    and all that run. Failed trials, which say nothing, are left out."""
+    ended = [trial for trial in trials if trial.state in LEARNT_FROM]
+    running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+    if len(ended) > limit:
+        order = best_first(ended, directions, best)
+        rest = sorted(order[best:], key=lambda trial: trial.number)
+        ended = order[:best] + [rest[index * len(rest) // (limit - best)] for index in range(limit - best)]
+    return sorted([*ended, *running], key=lambda trial: trial.number)
+
+
+def best_first(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection], count: int) -> list[FrozenTrial]:
+    """Complete trials by score (by front and then by number, where there are several objectives), pruned ones by how
+    far they came and how they stood there, then what breaks a constraint, the least first. Only the `count` first ones
+    are in their right place where there are several objectives."""
+    fronts = _fronts([t for t in trials if t.state == TrialState.COMPLETE and not _broken(t)], directions, count)
+
+    def key(trial: FrozenTrial) -> tuple[float, float, float, int]:
+        if _broken(trial):
+            return (2.0, _broken(trial), 0.0, trial.number)
+        if trial.state == TrialState.COMPLETE:
+            return (0.0, fronts[trial.number], 0.0, trial.number)
+        if not trial.intermediate_values:
+            return (1.0, math.inf, 0.0, trial.number)
+        step, value = max(trial.intermediate_values.items())
+        return (1.0, -step, value if directions[0] == StudyDirection.MINIMIZE else -value, trial.number)
+
+    return sorted(trials, key=key)
+
+
+def _broken(trial: FrozenTrial) -> float:
+    """By how much a trial breaks its constraints; 0 where it keeps them."""
+    return float(sum(value for value in trial.constraints.values() if value > 0))
+
+
+def _fronts(trials: list[FrozenTrial], directions: Sequence[StudyDirection], count: int) -> dict[int, float]:
+    """The trial's place by number: its score to be made small, or the number of its front (Deb et al. 2002)."""
+    import numpy as np
+
+    signs = [1.0 if direction == StudyDirection.MINIMIZE else -1.0 for direction in directions]
+    if len(signs) == 1:
+        return {trial.number: signs[0] * float(trial.values[0]) for trial in trials}
+    losses = np.array([trial.values for trial in trials]).reshape(len(trials), len(signs)) * signs
+    left, places, front = np.arange(len(trials)), {trial.number: math.inf for trial in trials}, 0
+    while len(left) > len(trials) - count:
+        on = left[is_on_front(losses[left])]
+        places.update({trials[index].number: float(front) for index in on})
+        left, front = np.setdiff1d(left, on), front + 1
+    return places
