@@ -141,7 +141,7 @@ def _switches(params: Mapping[str, Any]) -> str:
 def _outcome(trial: TrialRecord, metric: str) -> str:
     if trial.state == "complete":
         return interval(trial.oof.get(metric), trial.optimistic)
-    if trial.state == "pruned":
+    if trial.state == "pruned" and not trial.reason:
         return f"pruned after {plural(len(trial.fold_values), 'fold')}"
     reason = trial.reason.strip().splitlines()
     return f"{trial.state}: {reason[0]}" if reason else trial.state
