@@ -6,6 +6,7 @@ the store of the trials is written once a proposal.
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,11 @@ from harness.study.space import Choice, FloatRange, Range
 TPE_BEST, TPE_LIMIT = 25, 100
 """TPE's good trials are the best tenth and 25 at most: all of them, and as many of the others as give their density"""
 GP_BEST, GP_LIMIT = 32, 64
+# Its default counts the trials that it is shown, not those that there are.
+warnings.filterwarnings("ignore", message=".*`gamma` has been deprecated", category=FutureWarning)
+warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
 TRIES = 50
 """random points looked at in place of a repeated one"""
 STATE = "cma:"
