@@ -98,11 +98,11 @@ def test_a_model_finds_more_than_chance(tmp_path):
             values.append(-sum((value - 0.2) ** 2 for value in point.params.values()))
             oof = {"auroc": Interval(values[-1], 0, 0)}
             source.ended(TrialRecord(point.number, "complete", point.params, "run", oof=oof))
-        return np.mean(values[-10:])
+        return max(values)
 
     chance = last("random", 0, "random")
     for sampler in ("tpe", "gp", "cmaes"):
-        assert last(sampler, 0, sampler) > 0.5 * chance, sampler  # at most half as far from the top
+        assert last(sampler, 0, sampler) > 0.5 * chance, sampler  # in distance from the top
 
 
 @pytest.mark.parametrize("sampler", [*SAMPLERS, "grid"])
