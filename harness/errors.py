@@ -19,6 +19,10 @@ class RequestError(HarnessError):
     exit_code = 2
 
 
+class DiskFull(HarnessError):
+    """There is no room to write: no fault of the trial that notices it, so the study stops and can go on later."""
+
+
 class Interrupted(HarnessError):
     """Stopped by Ctrl-C or a termination signal (exit code 130)."""
 

@@ -17,6 +17,13 @@ class Working:
 
 
 @dataclass(frozen=True)
+class Notice:
+    """Something a person should know that is no result: a worker died, a server went away."""
+
+    line: str
+
+
+@dataclass(frozen=True)
 class DataReady:
     rows: int
     development: int
@@ -87,6 +94,15 @@ class StudyEnded:
 
 
 Event = (
-    Working | DataReady | SpeedMeasured | StudyStarted | TrialStarted | EpochDone | FoldDone | TrialEnded | StudyEnded
+    Working
+    | Notice
+    | DataReady
+    | SpeedMeasured
+    | StudyStarted
+    | TrialStarted
+    | EpochDone
+    | FoldDone
+    | TrialEnded
+    | StudyEnded
 )
 Listener = Callable[[Event], None]

@@ -8,6 +8,7 @@ Layout (everything relative, so that the folder can be moved):
     work/STUDY/                          study.json, folds, trial records, states of running folds, locks
 """
 
+import errno
 import json
 import math
 import os
@@ -22,7 +23,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from harness.errors import HarnessError
+from harness.errors import DiskFull, HarnessError
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,21 @@ class Home:
     def trial_record(self, study: str, number: int) -> Path:
         return self.work(study) / "trials" / f"{number:04d}.json"
 
+    def trial_epochs(self, study: str, number: int) -> Path:
+        """One line of JSON for each epoch that a trial has trained (harness.epochs)."""
+        return self.work(study) / "trials" / f"{number:04d}.epochs.jsonl"
+
     def trial_state(self, study: str, number: int) -> Path:
         """Folder of the resume state of a running trial; removed when the trial ends."""
         return self.work(study) / "running" / f"trial-{number:04d}"
+
+    def cluster_token(self, study: str) -> Path:
+        """A word that the driver leaves here: a machine that reads the same sees the same home."""
+        return self.work(study) / "cluster.token"
+
+    def pending_run(self, study: str, number: int) -> Path:
+        """What the MLflow run of a trial will be given that began while MLflow was away."""
+        return self.work(study) / "pending" / f"{number:04d}.json"
 
     def bundles(self, study: str) -> Path:
         return self.root / "bundles" / study
@@ -155,6 +168,32 @@ def new_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writes that a crash cut off left in a folder: it was never part of it. Nobody else writes there."""
+    for left in folder.glob(".*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""a full disk, a quota that is used up, a limit on the size of files"""
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, says that there is no room to write."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in NO_ROOM):
+            return True
+        if "disk is full" in str(error):  # SQLite says it in words
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def is_done(folder: Path) -> bool:

@@ -43,6 +43,8 @@ class StudyRecord:
     """what each value of model.weights meant when the study began: `study:NAME` with its best trial's number then"""
     caches: list[str] = dataclasses.field(default_factory=list)
     """the folders under Home.pixels that it reads"""
+    ablates: str = ""
+    """the study of whose trial this is an ablation; '' for a search, which it must not be taken for"""
     spent: float = 0.0
     """seconds that all its runs took until the last trial ended"""
 
@@ -76,7 +78,7 @@ def require_study(home: Home, name: str | None) -> StudyRecord:
     """The named study, or the newest completed one. Raises RequestError when there is none."""
     studies = list_studies(home)
     if name is None:
-        completed = [study for study in studies if study.state == "complete"]
+        completed = [study for study in studies if study.state == "complete" and not study.ablates]
         if not completed:
             raise RequestError(f"no completed study in {home.root}. Type: harness study run lr_aug_sweep")
         return max(completed, key=lambda study: study.finished or 0.0)

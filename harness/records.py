@@ -162,6 +162,12 @@ class TrialRecord:
     seconds: float = 0.0
     optimistic: bool = False
     """whether each fold's epoch was picked on the very rows that it is scored on (train.select: scored_fold)"""
+    ended: float = 0.0
+    """seconds since 1970"""
+    deaths: int = 0
+    """how often a process that trained it died"""
+    logged: bool = True
+    """whether MLflow has all of it; what an ended trial still lacks there is sent again by the study's next run"""
     costs: dict[str, float] = field(default_factory=dict)
     """latency_ms, megabytes, parameters, where the study asks for them"""
     infeasible: bool = False

@@ -31,6 +31,8 @@ FLOORS = {
     "study": 1,
     "home": 1,
     "ledger": 1,
+    "epochs": 1,
+    "heartbeat": 1,
     "records": 0,
     "ragged": 0,
     "columns": 0,
@@ -39,12 +41,13 @@ FLOORS = {
     "seeds": 0,
     "errors": 0,
 }
-SAME_FLOOR = {("ledger", "home"), ("events", "records")}
+SAME_FLOOR = {("ledger", "home"), ("epochs", "home"), ("heartbeat", "home"), ("events", "records")}
 """the few pairs on one floor where the first may know the second"""
 
 DOORS = {  # a library, or a part of one that has a door of its own
     "mlflow": ("track/",),
     "optuna": ("search/",),
+    "ray": ("search/ray_engine.py",),
     "xgboost": ("ensemble/boosting.py",),
     "yaml": ("study/load.py",),
     "pydicom": ("data/dicom.py",),
@@ -56,6 +59,7 @@ DOORS = {  # a library, or a part of one that has a door of its own
     "rich": ("cli/",),
 }
 TORCH_FREE = ("study/", "stats/", "track/", "report/", "metrics.py", "home.py", "ledger.py", "records.py", "events.py")
+TORCH_FREE += ("epochs.py", "heartbeat.py")
 ENSEMBLE_WITH_TORCH = ("ensemble/embed.py", "ensemble/bundle.py", "ensemble/build.py", "ensemble/members.py")
 """ensemble's door to networks; the fitting half is everything else"""
 LINES = 350
@@ -228,6 +232,7 @@ LIGHT_MODULES = [
     ("harness.study.load", HEAVY),
     ("harness.metrics", HEAVY),
     ("harness.ledger", HEAVY),
+    ("harness.epochs", HEAVY),
     ("harness.models.table", HEAVY),
     ("harness.stats.intervals", ("torch", "mlflow", "optuna")),
     ("harness.stats.compare", ("torch", "mlflow", "optuna")),

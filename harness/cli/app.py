@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from harness.cli import data, doctor, ensemble, init, models, predict, server, study
+from harness.cli import ablate, compare, data, doctor, ensemble, init, models, predict, server, study
 from harness.cli.interrupt import catch_signals
 from harness.cli.output import escape_control, flush_results
 from harness.errors import HarnessError, Interrupted
@@ -38,6 +38,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(study.app, name="study")
+study.app.command("ablate", short_help="What each setting of a trial gives.")(ablate.ablate)
+study.app.command("compare", short_help="Is one study or trial better than another?")(compare.compare)
 app.add_typer(ensemble.app, name="ensemble")
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")

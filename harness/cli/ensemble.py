@@ -18,6 +18,8 @@ app = typer.Typer(help="Combine the saved checkpoints of a study.", no_args_is_h
 
 class Method(StrEnum):
     mean = "mean"
+    weighted = "weighted"
+    greedy = "greedy"
     bagging = "bagging"
     boosting = "boosting"
     stacking = "stacking"

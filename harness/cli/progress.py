@@ -21,6 +21,7 @@ from harness.events import (
     Event,
     FoldDone,
     Listener,
+    Notice,
     SpeedMeasured,
     StudyEnded,
     StudyStarted,
@@ -74,6 +75,8 @@ def absorb(picture: Picture, event: Event, now: float) -> str | None:
     match event:
         case Working():
             picture.work = event if event.done < event.total else None
+        case Notice():
+            return f"note   {event.line}"
         case DataReady():
             picture.work = None
             picture.folds = event.k

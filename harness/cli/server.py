@@ -118,7 +118,8 @@ def _show_pages(home: Home, address: str) -> None:
     from harness.ledger import list_studies
     from harness.track.views import page
 
-    studies = sorted(list_studies(home), key=lambda study: study.finished or study.started)
+    every = sorted(list_studies(home), key=lambda study: study.finished or study.started)
+    studies = [study for study in every if not study.ablates]
     if not studies:
         show("No study has run here yet. Type: harness study run lr_aug_sweep")
         return
@@ -130,6 +131,8 @@ def _show_pages(home: Home, address: str) -> None:
     show(f"  study {newest}: {page(address, number, 'trials')}")  # indented, so that no window breaks the address
     if any(home.bundles(newest).glob("*/DONE")):
         show(f"  its ensembles: {page(address, number, 'ensembles')}")
+    if any(study.ablates == newest for study in every):
+        show(f"  its ablations: {page(address, number, 'ablations')}")
 
 
 def _give_views(address: str, study: "StudyRecord") -> str | None:

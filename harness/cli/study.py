@@ -8,9 +8,11 @@ import typer
 from harness.cli.output import claim_stdout, print_json, results, show
 
 if TYPE_CHECKING:
+    from harness.cli.watch import Live
     from harness.home import Home
     from harness.ledger import StudyRecord
     from harness.records import TrialRecord
+    from harness.search.nodes import Cluster
     from harness.study.load import Study
 
 app = typer.Typer(help="Search: train trials over their folds.", no_args_is_help=True)
@@ -21,7 +23,19 @@ Sets = Annotated[
 ]
 Jobs = Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="Trials trained at the same time.")]
 Device = Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu, cuda, or cuda:0,cuda:1.")]
+Backend = Annotated[str, typer.Option("--backend", metavar="B", help="local, or ray: the trials go to a Ray cluster.")]
+Address = Annotated[
+    str | None, typer.Option("--address", metavar="A", help="Ray's head node, HOST:PORT; left out: this machine's own.")
+]
+CpusPerTrial = Annotated[
+    int | None, typer.Option("--cpus-per-trial", metavar="N", help="Cores of a trial on Ray; left out: 1.")
+]
+GpusPerTrial = Annotated[
+    float | None, typer.Option("--gpus-per-trial", metavar="X", help="Cards of a trial on Ray, 0 to 1; left out: 0.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+SHOWN = 20
+"""trials in a table, best first, unless all are asked for"""
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
 
@@ -34,6 +48,10 @@ def run(
     as_: Annotated[
         str | None, typer.Option("--as", metavar="NEWNAME", help="Run it as a study of its own, under this name.")
     ] = None,
+    backend: Backend = "local",
+    address: Address = None,
+    cpus_per_trial: CpusPerTrial = None,
+    gpus_per_trial: GpusPerTrial = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -44,7 +62,8 @@ def run(
     claim_stdout()
     from harness.study.load import load_study
 
-    _run(load_study(name, set_, as_), jobs, device, json, quiet)
+    cluster = _cluster(backend, address, cpus_per_trial, gpus_per_trial, device)
+    _run(load_study(name, set_, as_), jobs, device, cluster, json, quiet)
 
 
 @app.command("resume", short_help="Go on with a study as it was begun.")
@@ -52,6 +71,10 @@ def resume(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A study that ran before.")],
     jobs: Jobs = 1,
     device: Device = "auto",
+    backend: Backend = "local",
+    address: Address = None,
+    cpus_per_trial: CpusPerTrial = None,
+    gpus_per_trial: GpusPerTrial = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -61,12 +84,41 @@ def resume(
     from harness.ledger import require_study
     from harness.study.load import check_study
 
+    cluster = _cluster(backend, address, cpus_per_trial, gpus_per_trial, device)
     record = require_study(open_home(), name)
-    _run(check_study(record.tree, f"study {name} as it was begun"), jobs, device, json, quiet)
+    if record.ablates:
+        from harness.errors import RequestError
+
+        raise RequestError(
+            f"{name} is an ablation of study {record.ablates} and goes on with the command that began it: "
+            f"harness study ablate {record.ablates}"
+        )
+    _run(check_study(record.tree, f"study {name} as it was begun"), jobs, device, cluster, json, quiet)
 
 
-def _run(study: "Study", jobs: int, device: str, json: bool, quiet: bool) -> None:
+def _cluster(backend: str, address: str | None, cpus: int | None, gpus: float | None, device: str) -> "Cluster | None":
+    """The cluster that the options name, None for this machine. Raises RequestError where they do not go together."""
+    from harness.errors import RequestError, nearest
+    from harness.search.nodes import Cluster
+
+    if backend == "ray":
+        if device != "auto":
+            raise RequestError(
+                f"--device {device}: on Ray a trial gets its device by --gpus-per-trial 1 (or 0: no card)."
+            )
+        return Cluster(address or "auto", 1 if cpus is None else cpus, gpus or 0.0)
+    if backend != "local":
+        raise RequestError(f"--backend {backend}: write local or ray.{nearest(backend, ['local', 'ray'])}")
+    given = {"--address": address, "--cpus-per-trial": cpus, "--gpus-per-trial": gpus}
+    for option, value in given.items():
+        if value is not None:
+            raise RequestError(f"{option} {value} is for a Ray cluster. Write --backend ray with it, or leave it out.")
+    return None
+
+
+def _run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json: bool, quiet: bool) -> None:
     from harness.cli.progress import study_listener
+    from harness.cli.watch import look
     from harness.errors import HarnessError, Interrupted
     from harness.home import open_home
     from harness.ledger import read_study, read_trials
@@ -76,7 +128,7 @@ def _run(study: "Study", jobs: int, device: str, json: bool, quiet: bool) -> Non
         try:
             from harness.search.run import run_study
 
-            run_study(study, home, jobs, device, listener)
+            run_study(study, home, jobs, device, listener, cluster)
         except KeyboardInterrupt:
             raise Interrupted(_how_to_go_on(home, study.name)) from None
     record = read_study(home, study.name)
@@ -84,7 +136,7 @@ def _run(study: "Study", jobs: int, device: str, json: bool, quiet: bool) -> Non
         raise HarnessError(f"study {study.name} left no record in {home.work(study.name)}.")
     trials = read_trials(home, study.name)
     if json:
-        print_json(study_document(record, trials))
+        print_json(study_document(record, trials, look(home, record, trials)))
     else:
         _show_trials(record, trials)
     if not any(trial.state == "complete" for trial in trials):
@@ -101,9 +153,10 @@ def _how_to_go_on(home: "Home", name: str) -> str:
     return f"interrupted. Type: harness study resume {name}   (or the same command) to go on from here."
 
 
-def study_document(record: "StudyRecord", trials: "list[TrialRecord]") -> dict[str, Any]:
+def study_document(record: "StudyRecord", trials: "list[TrialRecord]", live: "Live | None" = None) -> dict[str, Any]:
     """`study run --json` and `study show --json`. `best` is the best complete trial by OOF metric, or null."""
     from harness.cli.tables import ranked
+    from harness.cli.watch import live_document
 
     metric = record.tree["search"]["metric"]
     described = {trial.number: _trial_document(trial) for trial in trials}
@@ -115,6 +168,7 @@ def study_document(record: "StudyRecord", trials: "list[TrialRecord]") -> dict[s
         "trials": list(described.values()),
         "best": described[complete[0].number] if complete else None,
         "best_corrected": record.corrected,
+        **(live_document(live) if live else {}),
     }
 
 
@@ -131,15 +185,22 @@ def _trial_document(trial: "TrialRecord") -> dict[str, Any]:
         "run_id": trial.run_id,
         "reason": trial.reason or None,
         "optimistic": trial.optimistic,
+        "deaths": trial.deaths,
+        "logged": trial.logged,
     }
 
 
-def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]") -> None:
+def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int = SHOWN) -> None:
     from harness.cli.tables import ranked, trials_table
     from harness.cli.words import OPTIMISTIC, interval
 
     metric = record.tree["search"]["metric"]
-    show(trials_table(trials, metric, results().width))
+    first = ranked([trial for trial in trials if trial.state != "running"], metric)[:most]
+    if first:
+        show(trials_table(first, metric, results().width))
+    more = sum(trial.state != "running" for trial in trials) - len(first)
+    if more:
+        show(f"... and {more:,} more: harness study show {record.name} --all")
     complete = [trial for trial in trials if trial.state == "complete"]
     if any(trial.optimistic for trial in complete):
         show(f"\n{OPTIMISTIC}")
@@ -177,7 +238,7 @@ def list_(json: Json = False) -> None:
     from harness.study.load import list_study_files
 
     home = open_home()
-    ran = {record.name: record for record in list_studies(home)}
+    ran = {record.name: record for record in list_studies(home) if not record.ablates}
     files = {path.stem: path for path in list_study_files()}
     rows = [_study_row(home, name, files.get(name), ran.get(name)) for name in sorted({*files, *ran})]
     if json:
@@ -194,6 +255,7 @@ def list_(json: Json = False) -> None:
 def _study_row(home: "Home", name: str, path: Path | None, record: "StudyRecord | None") -> dict[str, Any]:
     """What `study list` says about one study. A broken study file is a row that says so, not the end of the list."""
     from harness.cli.tables import ranked
+    from harness.cli.watch import look
     from harness.cli.words import number
     from harness.errors import RequestError
     from harness.ledger import read_trials
@@ -213,7 +275,7 @@ def _study_row(home: "Home", name: str, path: Path | None, record: "StudyRecord 
     trials = read_trials(home, name)
     metric = tree["search"]["metric"]
     best = next((trial for trial in ranked(trials, metric) if trial.state == "complete"), None)
-    row.update(state=record.state, done=sum(trial.state != "running" for trial in trials))
+    row.update(state=look(home, record, ()).state, done=sum(trial.state != "running" for trial in trials))
     if best is not None:
         said = ", optimistic" if best.optimistic else ""
         row["best"] = f"{metric} {number(best.oof[metric].value)} (trial {best.number}{said})"
@@ -225,22 +287,29 @@ def show_(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="The study; left out: the newest completed one.")
     ] = None,
+    all_: Annotated[bool, typer.Option("--all", help=f"Every trial, not only the best {SHOWN}.")] = False,
     json: Json = False,
 ) -> None:
-    """The trials of a study, best first."""
+    """The trials of a study, best first, and what it is doing now. Looks only: it may run meanwhile."""
     claim_stdout()
+    from harness.cli.watch import head_lines, look, running_table
     from harness.home import open_home
     from harness.ledger import read_trials, require_study
 
     home = open_home()
     record = require_study(home, name)
     trials = read_trials(home, record.name)
+    live = look(home, record, trials)
     if json:
-        print_json(study_document(record, trials))
+        print_json(study_document(record, trials, live))
         return
-    done = sum(trial.state != "running" for trial in trials)
-    show(f"study {record.name}: {record.state}, {done} of {record.tree['search']['trials']} trials")
-    _show_trials(record, trials)
+    tree = record.tree
+    for line in head_lines(record, trials, live, tree["search"]["trials"]):
+        show(line)
+    if live.running:
+        show("", running_table(live, tree["search"]["metric"], tree["data"]["folds"]))
+    show("")
+    _show_trials(record, trials, len(trials) if all_ else SHOWN)
 
 
 @app.command("reference", short_help="Every key of a study file, as Markdown.")

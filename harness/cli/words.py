@@ -64,6 +64,14 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60}:{minutes % 60:02d} h"
 
 
+def ago(seconds: float) -> str:
+    """12 s ago, 5 min ago, 3 h ago, 2 days ago"""
+    for unit, size, most in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48)):
+        if seconds < most * size:
+            return f"{max(seconds, 0) / size:.0f} {unit} ago"
+    return f"{seconds / 86400:.0f} days ago"
+
+
 def plural(count: int, noun: str) -> str:
     """1 image, 2 images"""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.ensemble import bagging, boosting, mean, stacking
+from harness.ensemble import bagging, boosting, greedy, mean, stacking, weighted
 from harness.ensemble.labels import fit_labels, load_labels
 from harness.ensemble.oof import Embed, Fitted, Model, OofTable
 from harness.errors import RequestError, nearest
@@ -35,6 +35,8 @@ class Method:
 
 METHODS = {
     "mean": Method(mean.fit, mean.load, "none", "the average of all fold models"),
+    "weighted": Method(weighted.fit, weighted.load, "none", "the members' average by their most likely weights"),
+    "greedy": Method(greedy.fit, greedy.load, "none", "members taken one by one, with replacement, while it helps"),
     "bagging": Method(bagging.fit, bagging.load, "held_out", "that average, with bootstrapped heads on the embeddings"),
     "boosting": Method(boosting.fit, boosting.load, "all", "XGBoost on the embeddings, per encoder"),
     "stacking": Method(stacking.fit, stacking.load, "none", "a logistic regression on the members' predictions"),

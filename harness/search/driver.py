@@ -7,30 +7,31 @@ same command. An engine trains: in this process, in others, on other machines. O
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
 
 from harness.data.prepare import Prepared
 from harness.errors import HarnessError
-from harness.events import EpochDone, FoldDone, Listener, StudyEnded, StudyStarted, TrialEnded, TrialStarted
-from harness.home import Home, is_done
-from harness.ledger import StudyRecord, audit_tags, is_optimistic, read_trials, write_study, write_trial
+from harness.events import EpochDone, FoldDone, Listener, Notice, StudyEnded, StudyStarted, TrialEnded, TrialStarted
+from harness.heartbeat import beating
+from harness.home import Home, is_disk_full, is_done, sweep
+from harness.ledger import StudyRecord, audit_tags, is_optimistic, read_study, read_trials, write_study
 from harness.metrics import METRICS
-from harness.records import ENDED, TrialRecord, TrialResult
+from harness.records import ENDED, TrialRecord
 from harness.search.best import best_trial
+from harness.search.disk import full_disk
 from harness.search.duplicates import copy_of, trained, twins
 from harness.search.objective import Boss, Outcome, Task
 from harness.search.points import Point, Source
 from harness.search.pruning import should_stop
 from harness.search.start import start_files
+from harness.search.tracked import Tracked, open_tracking
 from harness.stats.optimism import best_corrected
 from harness.study.load import Study, spec_hash
 from harness.study.search import is_infeasible
 from harness.study.space import flatten
 from harness.train.crossval import pooled_predictions
-
-if TYPE_CHECKING:
-    pass
 
 NextTask = Callable[[], Task | None]
 OnOutcome = Callable[[Outcome], None]
@@ -40,6 +41,13 @@ says how each ended. `next_task` may have one again after an outcome: the engine
 
 MAX_DEATHS = 3
 """a trial whose worker dies this many times without finishing an epoch in between is failed"""
+TOO_MUCH = "Too little memory is the usual cause: fewer --jobs, a smaller train.batch_size or data.decode.size."
+CLOSE_SECONDS, INTERRUPTED_SECONDS = 30.0, 5.0
+"""how long the end of a study waits for MLflow to take what is left"""
+
+
+class TooManyFailures(HarnessError):
+    """Trials failed one after the other; the study's record says so."""
 
 
 class Driver:
@@ -48,20 +56,22 @@ class Driver:
     def __init__(
         self, study: Study, home: Home, data: Prepared, record: StudyRecord, source: Source, listener: Listener
     ) -> None:
-        from harness.track.mlflow_runs import Tracking, commit
-        from harness.track.views import study_tags
+        from harness.track.mlflow_runs import commit
 
         self.study, self.home, self.data, self.listener = study, home, data, listener
         self.record, self.source = record, source
         self.search = study.spec.search
         self.higher = METRICS[self.search.metric].higher_is_better
         self.records = {record.number: record for record in read_trials(home, study.name)}
-        self.tracking: Tracking = Tracking(home, study.name, study.spec.description)
-        self.tracking.tag_study(study_tags(self.search.metric, list(study.space), is_optimistic(study.tree)))
+        new = read_study(home, study.name) is None
+        connect = partial(open_tracking, home, study)
+        self.tracked = Tracked(home, study.name, self.search.metric, connect, self.records, listener, needed=new)
         self.points: dict[int, Point] = {}
         """of the trials that have begun and not ended"""
         self.waiting: list[Point] = []
         """those of them that no worker trains"""
+        self.cut_off: frozenset[int] = frozenset()
+        """numbers of trials that an earlier process began"""
         self.held: list[Point] = []
         """those that mean the same configuration as a running one"""
         self.folds: dict[int, list[float]] = {}
@@ -75,9 +85,44 @@ class Driver:
         self.commit = commit()
 
     def run(self, engine: Engine, devices: list[str], jobs: int) -> StudyRecord:
-        """Have everything trained that is missing. Raises HarnessError when too many trials fail."""
-        write_study(self.home, self.record)
-        self._mend()
+        """Have everything trained that is missing. Raises HarnessError when too many trials fail, DiskFull."""
+        with beating(self.home, self.study.name, jobs):
+            try:
+                write_study(self.home, self.record)
+                self.waiting = self.source.begun(self.records)
+                self.points = {point.number: point for point in self.waiting}
+                self.cut_off = frozenset(self.points)
+                self._announce(devices, jobs)
+                engine(self._next, self, self._ended)
+                return self._finish()
+            except KeyboardInterrupt:
+                self._close("interrupted", wait=INTERRUPTED_SECONDS)
+                raise
+            except TooManyFailures:
+                raise
+            except BaseException as error:
+                if not is_disk_full(error):
+                    self._close("failed")
+                    raise
+                with suppress(OSError):  # what cannot be written now is made again from the rest
+                    self._close("interrupted", wait=0)
+                raise full_disk(self.home, self.study.name, len(self.points) or 1) from error
+
+    def _finish(self) -> StudyRecord:
+        left = self.source.total - self._count_ended()
+        complete = any(record.state == "complete" for record in self.records.values())
+        broken = self.failures >= self.search.max_failures or not (left or complete)
+        state = "failed" if broken else "interrupted" if left else "complete"
+        self._close(state, self._corrected() if complete and not self.record.ablates else None)
+        if broken:
+            reasons = "\n  ".join(f"trial {r.number}: {r.reason}" for r in self.records.values() if r.state == "failed")
+            raise TooManyFailures(
+                f"study {self.study.name!r} stopped: {self.failures} trials in a row failed.\n  {reasons}\n"
+                f"Mend the cause and go on with: harness study resume {self.study.name}"
+            )
+        return self.record
+
+    def _announce(self, devices: list[str], jobs: int) -> None:
         self.listener(
             StudyStarted(
                 self.study.name,
@@ -90,29 +135,9 @@ class Driver:
                 self.record.precision,
             )
         )
-        try:
-            engine(self._next, self, self._ended)
-        except KeyboardInterrupt:
-            self._close("interrupted")
-            raise
-        except BaseException:
-            self._close("failed")
-            raise
-        left = self.source.total - self._count_ended()
-        complete = any(record.state == "complete" for record in self.records.values())
-        broken = self.failures >= self.search.max_failures or not (left or complete)
-        state = "failed" if broken else "interrupted" if left else "complete"
-        self._close(state, self._corrected() if complete else None)
-        if broken:
-            reasons = "\n  ".join(f"trial {r.number}: {r.reason}" for r in self.records.values() if r.state == "failed")
-            raise HarnessError(
-                f"study {self.study.name!r} stopped: {self.failures} trials in a row failed.\n  {reasons}\n"
-                f"Mend the cause and go on with: harness study resume {self.study.name}"
-            )
-        return self.record
 
     def epoch(self, event: EpochDone) -> bool:
-        self.tracking.log_epoch(self.records[event.trial].run_id, event.report, self.search.metric)
+        self.tracked.epoch(event.trial, event.report)
         self.seconds[event.trial] += event.report.seconds
         self.deaths[event.trial] = 0
         self.listener(event)
@@ -123,6 +148,7 @@ class Driver:
         return True
 
     def fold(self, event: FoldDone) -> bool:
+        self.tracked.fold(event.trial, event.fold)
         values = self.folds[event.trial]
         values.append(event.value)
         self.source.fold(event.trial, event.fold, event.value)
@@ -132,15 +158,6 @@ class Driver:
 
     def _count_ended(self) -> int:
         return sum(record.state in ENDED for record in self.records.values())
-
-    def _mend(self) -> None:
-        """Bring the stores up to what the ledger knows, and line up the trials that were cut off."""
-        unfinished = self.tracking.unfinished()
-        for record in self.records.values():
-            if record.state in ENDED and record.run_id in unfinished:
-                self.tracking.finish_trial(record.run_id, record.state, record.reason, _scores(record), record.costs)
-        self.waiting = self.source.begun(self.records)
-        self.points = {point.number: point for point in self.waiting}
 
     def _next(self) -> Task | None:
         """The next trial to train: one that was cut off first, then a new one, or None. A configuration that has
@@ -177,9 +194,10 @@ class Driver:
         start = start_files(weights, self.home, self.data)
         tags = {"harness.start": weights} if start else {}
         record = self._begin(point, {"harness.precision": precision, **tags})
-        self.records[number], self.folds[number], self.seconds[number] = record, [], 0.0
+        self.folds[number], self.seconds[number] = [], 0.0
         artifacts = self.home.run_artifacts(self.study.name, record.run_id)
         artifacts.mkdir(parents=True, exist_ok=True)
+        sweep(artifacts)
         finished = [fold for fold in range(self.data.folds.k) if is_done(artifacts / f"fold_{fold}")]
         self.listener(TrialStarted(number, point.params, len(finished)))
         running = self.home.trial_state(self.study.name, number)
@@ -187,9 +205,10 @@ class Driver:
 
     def _begin(self, point: Point, tags: dict[str, str]) -> TrialRecord:
         """The trial's record, made with its MLflow run when it has none."""
-        record = self.records.get(point.number)
-        if record is not None:
-            return record
+        number = point.number
+        if number in self.records:
+            self.tracked.go_on(number)
+            return self.records[number]
         optimistic = is_optimistic(point.tree)
         tags = {
             "harness.state": "running",
@@ -201,25 +220,23 @@ class Driver:
             **({"harness.optimistic": "true"} if optimistic else {}),
             **tags,
         }
-        run_id = self.tracking.start_trial(point.number, tags, flatten(point.tree))
-        hash_ = spec_hash(point.tree)
-        record = TrialRecord(point.number, "running", point.params, run_id, optimistic=optimistic, tree_hash=hash_)
-        write_trial(self.home, self.study.name, record)
-        return record
+        record = TrialRecord(
+            number, "running", point.params, "", optimistic=optimistic, tree_hash=spec_hash(point.tree)
+        )
+        return self.tracked.begin(record, tags, flatten(point.tree), fresh=number not in self.cut_off)
 
     def _copy(self, point: Point, original: TrialRecord) -> None:
         """Answer a point with what an equal one came to."""
         own = self._begin(point, {"harness.same_as": str(original.number)})
-        record = copy_of(original, own)
-        self._settle(record, _scores(record))
+        record = replace(copy_of(original, own), ended=time.time())
+        self._settle(record)
         self.listener(TrialEnded(record, best_trial(list(self.records.values()), self.search.metric)))
 
-    def _settle(self, record: TrialRecord, result: TrialResult | None) -> None:
+    def _settle(self, record: TrialRecord) -> None:
         """Write down how a trial ended: ledger, source of points, MLflow, in this order."""
-        write_trial(self.home, self.study.name, record)
-        self.records[record.number] = record
+        self.tracked.write(record)
         self.source.ended(record)
-        self.tracking.finish_trial(record.run_id, record.state, record.reason, result, record.costs)
+        self.tracked.ended(record)
         del self.points[record.number]
         self.waiting, self.held = self.held + self.waiting, []
         self.record = replace(self.record, spent=self._total_spent())
@@ -227,36 +244,48 @@ class Driver:
 
     def _ended(self, outcome: Outcome) -> None:
         """Write down how a trial ended: artifacts with DONE, then the stores."""
-        number, state = outcome.number, outcome.state
+        number, state, reason = outcome.number, outcome.state, outcome.reason
         if state == "died":
-            self.deaths[number] = self.deaths.get(number, 0) + 1
-            if self.deaths[number] < MAX_DEATHS:
+            if not self._is_given_up(outcome):
                 self.waiting.append(self.points[number])
                 return
-            state = "failed"
+            state, reason = "failed", f"{reason}, {MAX_DEATHS} times without finishing an epoch in between. {TOO_MUCH}"
         record = replace(
             self.records[number],
             state=state,
-            reason=self.reasons.pop(number, outcome.reason) if state == "pruned" else outcome.reason,
+            reason=self.reasons.pop(number, reason) if state == "pruned" else reason,
             costs=outcome.costs,
             infeasible=is_infeasible(self.search, outcome.costs),
             fold_values=self.folds.pop(number),
             seconds=self.seconds.pop(number),
+            ended=time.time(),
         )
         result = outcome.result
         if result is not None:
             record = replace(record, cv=result.cv, cv_se=result.cv_se, oof=result.oof, seconds=result.seconds)
             done = self.home.run_artifacts(self.study.name, record.run_id) / "DONE"
             done.touch()
-        self._settle(record, result)
+        self._settle(record)
+        self.home.trial_state(self.study.name, number).with_suffix(".lock").unlink(missing_ok=True)
         self.trained += 1
         self.failures = self.failures + 1 if record.state == "failed" else 0
         self.listener(TrialEnded(record, best_trial(list(self.records.values()), self.search.metric)))
 
-    def _close(self, state: str, corrected: dict[str, float | None] | None = None) -> None:
+    def _is_given_up(self, outcome: Outcome) -> bool:
+        """Count a death of what trained a trial, and tell. Whether there have been too many in a row."""
+        number = outcome.number
+        self.deaths[number] = self.deaths.get(number, 0) + 1
+        self.tracked.write(replace(self.records[number], deaths=self.records[number].deaths + 1))
+        again = self.deaths[number] < MAX_DEATHS
+        how = "goes on at its last finished epoch" if again else "is given up"
+        self.listener(Notice(f"trial {number}: {outcome.reason}; it {how}"))
+        return not again
+
+    def _close(self, state: str, corrected: dict[str, float | None] | None = None, wait: float = CLOSE_SECONDS) -> None:
         spent = self._total_spent()
         self.record = replace(self.record, state=state, finished=time.time(), corrected=corrected, spent=spent)
         write_study(self.home, self.record)
+        self.tracked.close(wait)
         self.listener(StudyEnded(self.study.name, state, self.trained))
 
     def _corrected(self) -> dict[str, float | None]:
@@ -266,9 +295,3 @@ class Driver:
         rows, p = pooled_predictions(folders, self.data)
         dataset = self.data.dataset
         return vars(best_corrected(self.search.metric, dataset.y[rows], p, dataset.groups[rows], self.study.spec.seed))
-
-
-def _scores(record: TrialRecord) -> TrialResult | None:
-    if record.state != "complete":
-        return None
-    return TrialResult([], record.cv, record.cv_se, record.oof, record.seconds)

@@ -34,6 +34,8 @@ def copy_of(original: TrialRecord, own: TrialRecord) -> TrialRecord:
         params=own.params,
         same_as=original.number,
         seconds=0.0,
+        deaths=0,
+        logged=own.logged,
         reason=f"the same configuration as trial {original.number}",
     )
 

@@ -2,14 +2,15 @@
 `Boss` and obeys what that answers, whether the boss sits in this process or behind a pipe."""
 
 import traceback
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness.data.prepare import Prepared
-from harness.errors import HarnessError
+from harness.errors import DiskFull, HarnessError
 from harness.events import EpochDone, FoldDone
-from harness.home import write_text
+from harness.home import is_disk_full, lock, write_text
 from harness.records import EpochReport, FoldResult, TrialResult
 from harness.study.load import build_spec, dump_yaml
 from harness.study.search import Search, parse_constraint, violations
@@ -65,12 +66,24 @@ class _Pruned(Exception):
     """Its text says why, where that is not the pruner."""
 
 
-def run_trial(task: Task, data: Prepared, device: str, boss: Boss) -> Outcome:
-    """Train the trial's folds, unless it is known to cost too much. A failure is an outcome with its reason; an
-    interruption passes through."""
-    spec = build_spec(task.tree, f"trial {task.number} of {task.study}")
-    write_text(task.artifacts / "spec.yaml", dump_yaml(spec.model_dump(mode="json")))
+ORPHAN_SECONDS = 60.0
+"""how long a trial waits for a process of a killed driver to let go of it"""
 
+
+def run_trial(task: Task, data: Prepared, device: str, boss: Boss) -> Outcome:
+    """Train the trial's folds. A failure is an outcome with its reason; an interruption passes through.
+
+    Raises DiskFull where there is no room to write: that is no fault of this trial.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(lock(task.running.with_suffix(".lock"), f"trial {task.number}", ORPHAN_SECONDS))
+        except HarnessError as error:
+            return Outcome(task.number, "died", reason=str(error))
+        return _train(task, data, device, boss)
+
+
+def _train(task: Task, data: Prepared, device: str, boss: Boss) -> Outcome:
     def on_epoch(report: EpochReport) -> None:
         if not boss.epoch(EpochDone(task.number, report)):
             raise _Pruned
@@ -82,6 +95,8 @@ def run_trial(task: Task, data: Prepared, device: str, boss: Boss) -> Outcome:
     place = Place(task.study, task.number, task.artifacts, task.running, task.start)
     outcome = Outcome(task.number, "pruned")
     try:
+        spec = build_spec(task.tree, f"trial {task.number} of {task.study}")
+        write_text(task.artifacts / "spec.yaml", dump_yaml(spec.model_dump(mode="json")))
         precision = parse_precision(task.precision)
         with threads_of(precision):
             if spec.search.costs or spec.search.constraints:
@@ -98,9 +113,11 @@ def run_trial(task: Task, data: Prepared, device: str, boss: Boss) -> Outcome:
             )
     except _Pruned as why:
         return replace(outcome, reason=str(why))
-    except HarnessError as error:
-        return replace(outcome, state="failed", reason=str(error))
     except Exception as error:  # a trial's failure must not end the study: it is recorded with its reason
+        if is_disk_full(error):
+            raise DiskFull(f"trial {task.number}: {error}") from error
+        if isinstance(error, HarnessError):
+            return replace(outcome, state="failed", reason=str(error))
         write_text(task.artifacts / "error.txt", traceback.format_exc())
         reason = (str(error).strip().splitlines() or ["no message"])[0]
         return replace(outcome, state="failed", reason=f"{type(error).__name__}: {reason}")

@@ -2,8 +2,9 @@
 
 import math
 
-from harness.data.prepare import Prepared
-from harness.events import Listener, SpeedMeasured
+from harness.data.prepare import Prepared, prepare
+from harness.events import Event, Listener, SpeedMeasured
+from harness.home import Home
 from harness.study.load import Study
 from harness.study.space import Choice
 from harness.study.spec import Spec
@@ -24,6 +25,13 @@ def choose_precisions(
         spec = study.spec.model_copy(update={"model": model})
         chosen[backbone] = str(choose_precision(spec, device, _steps(spec, trials, data), jobs, say))
     return chosen
+
+
+def measured_here(study: Study, home: Home, trials: int, device: str) -> tuple[dict[str, str], list[Event]]:
+    """The same on a machine of a cluster, whose driver may have no card. Returns also what there is to tell."""
+    data = prepare(study.spec.data, study.spec.seed, home, lambda what, done, total: None)
+    said: list[Event] = []
+    return choose_precisions(study, trials, data, device, 1, said.append), said
 
 
 def _backbones(study: Study) -> list[str]:

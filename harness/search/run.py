@@ -2,37 +2,43 @@
 
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
 from harness.data.audit import audit_hash, findings_to_json
 from harness.data.prepare import Prepared, prepare
 from harness.errors import RequestError
-from harness.events import DataReady, Listener, StudyEnded, Working
+from harness.events import DataReady, Listener, Notice, StudyEnded, Working
 from harness.home import Home, lock
 from harness.ledger import StudyRecord, read_study, read_trials, write_study
 from harness.records import ENDED
-from harness.search import checks
-from harness.search.driver import Driver, Engine
+from harness.search import checks, ray_engine
+from harness.search.driver import CLOSE_SECONDS, Driver, Engine
 from harness.search.grid import total_trials
-from harness.search.precisions import choose_precisions
+from harness.search.nodes import Cluster
+from harness.search.precisions import choose_precisions, measured_here
 from harness.search.start import pin_start
-from harness.search.workers import run_here, run_in_processes
+from harness.search.tracked import send_missing
+from harness.search.workers import Plan, run_here, run_in_processes
 from harness.study.load import Study, spec_hash
 from harness.train.devices import parse_devices
 
 
-def run_study(study: Study, home: Home, jobs: int, device: str, listener: Listener) -> StudyRecord:
-    """Run a study to its total number of trials, or go on with it where it stopped.
+def run_study(
+    study: Study, home: Home, jobs: int, device: str, listener: Listener, cluster: Cluster | None = None
+) -> StudyRecord:
+    """Run a study to its total number of trials, or go on with it where it stopped; on this machine or on a cluster.
 
     Raises RequestError before anything is trained when the study, its data or its past do not fit, HarnessError when
     too many trials fail. On KeyboardInterrupt the running trial keeps its last finished epoch.
     """
     if jobs < 1:
         raise RequestError(f"--jobs {jobs}: write a number from 1 up.")
-    devices = parse_devices(device)
+    devices = [cluster.device] if cluster else parse_devices(device)
     checks.check_backbones(study, home)
-    with lock(home.work(study.name) / "driver.lock", f"study {study.name}", wait_seconds=1):
+    held = lock(home.work(study.name) / "driver.lock", f"study {study.name}", wait_seconds=1)
+    with held, ray_engine.joined(cluster) if cluster else nullcontext():
         past = read_study(home, study.name)
         checks.check_same_spec(past, study)
         data = prepare(study.spec.data, study.spec.seed, home, lambda *step: listener(Working(*step)))
@@ -43,17 +49,20 @@ def run_study(study: Study, home: Home, jobs: int, device: str, listener: Listen
         if past and past.state == "complete" and done >= total:
             past = replace(past, tree=study.tree, caches=list(data.caches))  # the same data may lie elsewhere now
             write_study(home, past)
+            send_missing(home, study, listener, CLOSE_SECONDS)
             listener(StudyEnded(study.name, "complete", 0))
             return past
         checks.check_training(study, data.dataset.multilabel)
         parameters = checks.check_networks(study, home, data)
         checks.check_disk(study, home, parameters, total - done)
+        if cluster:
+            ray_engine.check_nodes(study, home, cluster)
         from harness.search.proposals import Proposals
 
         source = Proposals(study, home)
-        record = begin(past, study, home, data, total, devices[0], jobs, listener)
+        record = begin(past, study, home, data, total, devices[0], jobs, listener, cluster)
         driver = Driver(study, home, data, record, source, listener)
-        return driver.run(choose_engine(study, home, data, jobs, devices), devices, jobs)
+        return driver.run(choose_engine(study, home, data, jobs, devices, listener, cluster), devices, jobs)
 
 
 def begin(
@@ -65,8 +74,18 @@ def begin(
     device: str,
     jobs: int,
     listener: Listener,
+    cluster: Cluster | None = None,
 ) -> StudyRecord:
     """The study's record as it runs now. What must not change later, such as number formats, is decided once."""
+
+    def measure() -> dict[str, str]:
+        if not cluster:
+            return choose_precisions(study, trials, data, device, jobs, listener)
+        chosen, said = ray_engine.on_a_node(cluster, measured_here, study, home, trials, device)
+        for event in said:
+            listener(event)
+        return dict(chosen)
+
     findings, caches = findings_to_json(data.findings), list(data.caches)
     record = past or StudyRecord(
         study.name,
@@ -76,7 +95,7 @@ def begin(
         data.dataset.data_hash,
         data.folds.folds_hash,
         time.time(),
-        precision=choose_precisions(study, trials, data, device, jobs, listener),
+        precision=measure(),
         starts={weights: pin_start(weights, home) for weights in checks.options(study, "weights")},
     )
     return replace(
@@ -89,12 +108,27 @@ def begin(
     )
 
 
-def choose_engine(study: Study, home: Home, data: Prepared, jobs: int, devices: list[str]) -> Engine:
-    """What trains the trials: this process, or `jobs` others that share the cores."""
+def choose_engine(
+    study: Study,
+    home: Home,
+    data: Prepared,
+    jobs: int,
+    devices: list[str],
+    listener: Listener,
+    cluster: Cluster | None = None,
+) -> Engine:
+    """What trains the trials: this process, or `jobs` others that share the cores, or as many on a cluster."""
+    if cluster:
+        return partial(ray_engine.run_on_ray, study, home, cluster, jobs, lambda line: listener(Notice(line)))
     if jobs == 1:
         return partial(run_here, data, devices[0])
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    return partial(run_in_processes, jobs, devices, threads, home, study.spec.data, study.spec.seed)
+    threads = max(1, usable_cores() // jobs)
+    return partial(run_in_processes, Plan(devices, threads, home, study.spec.data, study.spec.seed), jobs)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: in a container or a job of a scheduler often fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def data_ready(data: Prepared) -> DataReady:

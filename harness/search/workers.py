@@ -1,12 +1,17 @@
 """Trials in this process or in several: each worker trains one trial at a time and reports over its pipe.
 
 Only the driver touches Optuna and MLflow, so no two processes ever meet in a store. Workers are spawned, not forked
-(a forked CUDA context or thread pool does not work), and end when their pipe closes: a killed driver leaves none.
+(a forked CUDA context or thread pool does not work). They end when their driver does, however that ends; one that dies
+is replaced, and one that has grown fat is replaced between two trials (docs/nothing-lost.md).
 """
 
 import multiprocessing
 import os
 import signal
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -15,9 +20,17 @@ from harness.data.prepare import Prepared, prepare
 from harness.errors import HarnessError
 from harness.events import EpochDone, FoldDone
 from harness.home import Home
+from harness.search.devices import choose_device, free_by_device
 from harness.search.driver import NextTask, OnOutcome
 from harness.search.objective import Boss, Outcome, Task, run_trial
 from harness.study.dataset import Data
+from harness.train.memory import resident_memory
+
+FAT = 2.0
+FAT_BYTES = 2**30
+"""a worker that holds this many times, and bytes, more than after its first trial is replaced before the next"""
+END_SECONDS = 30.0
+"""how long a worker may take to write its last finished epoch when it is told to end"""
 
 
 def run_here(data: Prepared, device: str, next_task: NextTask, boss: Boss, on_outcome: OnOutcome) -> None:
@@ -26,76 +39,95 @@ def run_here(data: Prepared, device: str, next_task: NextTask, boss: Boss, on_ou
         on_outcome(run_trial(task, data, device, boss))
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What every worker of a study is started with."""
+
+    devices: list[str]
+    threads: int
+    home: Home
+    data: Data
+    seed: int
+
+
 @dataclass
 class _Worker:
     process: BaseProcess
     pipe: Connection
     device: str
     task: Task | None = None
+    lean: int = 0
+    """bytes in memory after its first trial"""
+
+    def send(self, message: object) -> None:
+        """A worker that is gone is noticed where it is waited for. No message is longer than a pipe holds, and at most
+        one is under way, so that this never blocks."""
+        with suppress(OSError):
+            self.pipe.send(message)
 
 
-def run_in_processes(
-    jobs: int,
-    devices: list[str],
-    threads: int,
-    home: Home,
-    data_spec: Data,
-    seed: int,
-    next_task: NextTask,
-    boss: Boss,
-    on_outcome: OnOutcome,
-) -> None:
-    """Train trials in `jobs` processes until there is none. A worker that dies is replaced."""
+@dataclass(frozen=True)
+class _Rest:
+    """A worker has ended a trial and waits for the next."""
+
+    outcome: Outcome
+    resident: int
+
+
+def run_in_processes(plan: Plan, jobs: int, next_task: NextTask, boss: Boss, on_outcome: OnOutcome) -> None:
+    """Train trials in `jobs` processes until there is none. A worker that dies says so as its trial's outcome."""
     workers: list[_Worker] = []
+    free = free_by_device(plan.devices)
     try:
-        for number in range(jobs):
-            task = next_task()
-            if task is None:
-                break
-            workers.append(_start(devices[number % len(devices)], threads, home, data_spec, seed))
-            _give(workers[-1], task)
+        while len(workers) < jobs and (task := next_task()) is not None:
+            workers.append(_start(plan, choose_device(free, Counter(worker.device for worker in workers)), task))
         while busy := [worker for worker in workers if worker.task is not None]:
             for pipe in wait([worker.pipe for worker in busy]):
                 worker = next(worker for worker in busy if worker.pipe is pipe)
                 try:
                     message = worker.pipe.recv()
                 except (EOFError, OSError):
-                    on_outcome(_died(worker))
-                    workers.remove(worker)
-                    if (task := next_task()) is not None:
-                        workers.append(_start(worker.device, threads, home, data_spec, seed))
-                        _give(workers[-1], task)
+                    message = None
+                rest = _heed(worker, message, boss)
+                if rest is None:
                     continue
-                _obey(worker, message, boss, on_outcome, next_task)
+                worker.task = None
+                on_outcome(rest.outcome)
+                task = next_task()
+                if message is None or is_fat(worker.lean, rest.resident):
+                    workers.remove(worker)
+                    _end([worker])
+                    if task is not None:
+                        free = free_by_device(plan.devices)
+                        others = Counter(other.device for other in workers)
+                        workers.append(_start(plan, choose_device(free, others), task))
+                elif task is not None:
+                    worker.lean = worker.lean or rest.resident
+                    worker.task = task
+                    worker.send(task)
     finally:
-        for worker in workers:
-            if worker.task is not None and worker.process.is_alive():
-                worker.process.terminate()  # mid-training only when interrupted: it keeps its last finished epoch
-            worker.pipe.close()
-        for worker in workers:
-            worker.process.join(timeout=30)
-            if worker.process.is_alive():
-                worker.process.kill()
+        _end(workers)
 
 
-def _obey(worker: _Worker, message: object, boss: Boss, on_outcome: OnOutcome, next_task: NextTask) -> None:
+def is_fat(lean: int, now: int) -> bool:
+    """Whether a worker holds so much more memory than after its first trial (bytes; 0 before that) that it is better
+    replaced: what was not given back would lack elsewhere."""
+    return lean > 0 and now > FAT * lean and now > lean + FAT_BYTES
+
+
+def _heed(worker: _Worker, message: object, boss: Boss) -> _Rest | None:
+    """Answer what a worker says. Returns how its trial ended, if that is what it says, or what its silence means."""
     if isinstance(message, EpochDone):
-        worker.pipe.send(boss.epoch(message))
+        worker.send(boss.epoch(message))
     elif isinstance(message, FoldDone):
-        worker.pipe.send(boss.fold(message))
-    elif isinstance(message, Outcome):
-        worker.task = None
-        on_outcome(message)
-        task = next_task()
-        if task is not None:
-            _give(worker, task)
+        worker.send(boss.fold(message))
+    elif isinstance(message, _Rest):
+        return message
     elif isinstance(message, BaseException):
         raise message
-
-
-def _give(worker: _Worker, task: Task) -> None:
-    worker.task = task
-    worker.pipe.send(task)
+    else:
+        return _Rest(_died(worker), 0)
+    return None
 
 
 def _died(worker: _Worker) -> Outcome:
@@ -103,19 +135,28 @@ def _died(worker: _Worker) -> Outcome:
     assert worker.task is not None
     code = worker.process.exitcode
     how = f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
-    return Outcome(
-        worker.task.number, "died", reason=f"its worker process died ({how}); out of memory is a usual cause"
-    )
+    return Outcome(worker.task.number, "died", reason=f"its worker process died ({how})")
 
 
-def _start(device: str, threads: int, home: Home, data_spec: Data, seed: int) -> _Worker:
+def _end(workers: list[_Worker]) -> None:
+    """Let workers go. One in the middle of a trial, when a study is interrupted, keeps its last finished epoch."""
+    for worker in workers:
+        if worker.task is not None and worker.process.is_alive():
+            worker.process.terminate()
+        worker.pipe.close()
+    for worker in workers:
+        worker.process.join(timeout=END_SECONDS)
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+
+
+def _start(plan: Plan, device: str, task: Task) -> _Worker:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(
-        target=_work, args=(there, device, threads, home, data_spec, seed), daemon=True, name="harness-worker"
-    )
+    process = context.Process(target=_work, args=(there, device, plan), daemon=True, name="harness-worker")
     before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # read by torch's thread pools when the child imports it
+    os.environ["OMP_NUM_THREADS"] = str(plan.threads)  # read by torch's thread pools when the child imports it
     try:
         process.start()
     finally:
@@ -124,7 +165,9 @@ def _start(device: str, threads: int, home: Home, data_spec: Data, seed: int) ->
         else:
             os.environ["OMP_NUM_THREADS"] = before
     there.close()
-    return _Worker(process, here, device)
+    worker = _Worker(process, here, device, task)
+    worker.send(task)
+    return worker
 
 
 class _Remote:
@@ -147,18 +190,30 @@ class _Remote:
             raise KeyboardInterrupt from None
 
 
-def _work(pipe: Connection, device: str, threads: int, home: Home, data_spec: Data, seed: int) -> None:
+def _work(pipe: Connection, device: str, plan: Plan) -> None:
     """A worker's life: take a task, train it, say how it ended; end with the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the driver, which then terminates its workers
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    threading.Thread(target=_end_with_driver, name="orphan", daemon=True).start()
     import torch
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(plan.threads)
     try:
-        data = prepare(data_spec, seed, home, lambda what, done, total: None)
+        data = prepare(plan.data, plan.seed, plan.home, lambda what, done, total: None)
         while True:
-            pipe.send(run_trial(pipe.recv(), data, device, _Remote(pipe)))
+            outcome = run_trial(pipe.recv(), data, device, _Remote(pipe))
+            pipe.send(_Rest(outcome, resident_memory()))
     except (EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
         return
     except HarnessError as error:
         pipe.send(error)
+
+
+def _end_with_driver() -> None:
+    """End soon after the driver is gone, not only at the end of an epoch: its successor wants to go on."""
+    driver = multiprocessing.parent_process()
+    assert driver is not None
+    driver.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(END_SECONDS)
+    os._exit(1)

@@ -24,9 +24,31 @@ def best_corrected(
 
     y (N,), p (M, N, C) out-of-fold probabilities of every complete trial, groups (N,). NaN where it is not defined.
     """
-    nothing = float("nan")
+    return _summary(_honest(metric, y, p, groups, seed, reps))
+
+
+def corrected_difference(
+    metric: str,
+    y: NDArray[np.int64],
+    p_a: Floats,
+    p_b: Floats,
+    groups: NDArray[np.str_],
+    seed: int,
+    reps: int = 500,
+) -> tuple[Interval, Interval, Interval]:
+    """'The best of M' of study a, that of study b, and a minus b, each corrected as by `best_corrected`.
+
+    p_a (M, N, C) and p_b (L, N, C) on the same rows. Both studies choose on the same drawn groups and are scored on the
+    same left-out ones, so the difference is paired.
+    """
+    a, b = (_honest(metric, y, p, groups, seed, reps) for p in (p_a, p_b))
+    return _summary(a), _summary(b), _summary(a - b)
+
+
+def _honest(metric: str, y: NDArray[np.int64], p: Floats, groups: NDArray[np.str_], seed: int, reps: int) -> Floats:
+    """(R,) per drawing of groups: the score of the trial that is best on them, on the groups that were not drawn."""
     if len(np.unique(groups)) < 2:
-        return Interval(nothing, nothing, nothing)
+        return np.full(reps, np.nan)
     of, sign = METRICS[metric].of, 1.0 if METRICS[metric].higher_is_better else -1.0
     honest = []
     for drawn in weight_blocks(groups, reps, seed):
@@ -36,6 +58,9 @@ def best_corrected(
         chosen = np.where(np.isfinite(inside), sign * inside, -np.inf).argmax(0)
         scores = outside[chosen, np.arange(len(chosen))]
         honest.append(np.where(np.isfinite(inside).any(0), scores, np.nan))
-    replicates = np.concatenate(honest)
+    return np.concatenate(honest)
+
+
+def _summary(replicates: Floats) -> Interval:
     lo, hi = percentiles(replicates)
-    return Interval(float(np.nanmean(replicates)) if np.isfinite(lo) else nothing, lo, hi)
+    return Interval(float(np.nanmean(replicates)) if np.isfinite(lo) else float("nan"), lo, hi)

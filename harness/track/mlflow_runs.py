@@ -1,7 +1,8 @@
 """MLflow: the only file that imports it. Experiment = study, one run per trial or ensemble, folds inside it.
 
-Only a study's driver writes here, so the store sees one writer per study. A run's artifacts are written by the
-training straight into the run's folder (Home.run_artifacts); MLflow finds them there, and no second copy exists.
+Only a study's driver writes here (harness.track.mirror), so the store sees one writer per study. A run's artifacts are
+written by the training straight into the run's folder (Home.run_artifacts); MLflow finds them there, and no second copy
+exists.
 """
 
 import math
@@ -9,34 +10,47 @@ import os
 import re
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.epochs import LoggedEpoch
 from harness.errors import HarnessError
 from harness.home import Home, lock
-from harness.records import EpochReport, Interval, TrialResult
+from harness.records import Interval, TrialRecord
 from harness.track.relocate import relocate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-FLUSH_SECONDS = 5.0
-"""learning curves reach the store at the end of a fold, or after this time"""
+Point = tuple[str, float, int, float]
+"""a metric's name, its value, its step, and when: seconds since 1970"""
+REQUEST_SECONDS = 10
+"""how long a server may take to answer one request; the client's own two minutes, seven times, are no answer"""
+MOST_POINTS, MOST_PARAMS = 1000, 100
+"""what MLflow takes in one request"""
 LONGEST_PARAM = 6000
+"""MLflow cuts longer values without a word"""
 ILLEGAL = re.compile(r"[^\w/.\- :]")
 """what MLflow takes in no name; columns of a labels file, which data.where names, may hold anything"""
-"""MLflow cuts longer values without a word"""
+
+
+class StoreAway(HarnessError):
+    """The store does not answer."""
 
 
 class Tracking:
-    """One study's experiment, open for writing."""
+    """One study's experiment, open for writing. Every call may be repeated: the store keeps one of each point."""
 
     def __init__(self, home: Home, study: str, description: str = "") -> None:
         self._client = _client(home)
-        self._experiment = _experiment(self._client, home, study, description)
-        self._buffer: list[tuple[str, float, int]] = []
-        self._flushed = time.monotonic()
+        try:
+            self._experiment = _experiment(self._client, home, study, description)
+        except HarnessError:
+            raise
+        except Exception as error:
+            raise _away(home, error) from error
 
     def tag_study(self, tags: dict[str, str]) -> None:
         """Tags of the experiment, such as the views of its page (harness.track.views)."""
@@ -49,62 +63,40 @@ class Tracking:
         tags = {"harness.kind": "trial", "harness.trial": str(number), **tags}
         run = self._client.create_run(self._experiment, run_name=name, tags=tags)
         run_id = str(run.info.run_id)
-        self._log(run_id, params=params)
+        self.log_params(run_id, params)
         return run_id
 
-    def log_epoch(self, run_id: str, report: EpochReport, metric: str) -> None:
-        """Learning curves of a fold, with step = epoch."""
-        prefix = f"fold_{report.fold}"
-        self._buffer += [
-            (f"{prefix}/train_loss", report.train_loss, report.epoch),
-            (f"{prefix}/val_loss", report.val_loss, report.epoch),
-            (f"{prefix}/val_{metric}", report.val[metric], report.epoch),
-            (f"{prefix}/lr", report.lr, report.epoch),
-        ]
-        if report.inner is not None and report.inner_loss is not None:
-            self._buffer += [
-                (f"{prefix}/inner_loss", report.inner_loss, report.epoch),
-                (f"{prefix}/inner_{metric}", report.inner[metric], report.epoch),
-            ]
-        if report.parts > 1:
-            self._buffer.append((f"{prefix}/parts", report.parts, report.epoch))
-        if report.epoch + 1 == report.epochs or time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self.flush(run_id)
+    def find_trial(self, number: int) -> str | None:
+        """The id of a trial's run, where it has one: a crash may have come between making it and writing that down."""
+        found = self._client.search_runs(
+            [self._experiment],
+            f"tags.`harness.kind` = 'trial' and tags.`harness.trial` = '{number}'",
+            order_by=["attributes.start_time"],
+            max_results=1,
+        )
+        return str(found[0].info.run_id) if found else None
 
-    def flush(self, run_id: str) -> None:
-        if self._buffer:
-            self._log(run_id, metrics=self._buffer)
-        self._buffer, self._flushed = [], time.monotonic()
+    def log_params(self, run_id: str, params: dict[str, Any]) -> None:
+        self._log(run_id, params=params)
 
-    def finish_trial(
-        self, run_id: str, state: str, reason: str, result: TrialResult | None, costs: dict[str, float] | None = None
-    ) -> None:
-        """Scores, costs, state and end of a run. Harmless when repeated after a crash."""
-        self.flush(run_id)
-        scores = {f"cost/{name}": value for name, value in (costs or {}).items()}
-        if result is not None:
-            scores.update({f"cv/{name}": value for name, value in result.cv.items()})
-            scores.update({f"cv/{name}_se": value for name, value in result.cv_se.items()})
-            scores.update(interval_metrics("oof", result.oof))
-            scores["cost/seconds"] = result.seconds
-            scores["cost/images_per_second"] = result.images_per_second
-        tags = {"harness.state": state} | ({"harness.reason": reason[:LONGEST_PARAM]} if reason else {})
-        self._log(run_id, metrics=[(name, value, 0) for name, value in scores.items()], tags=tags)
-        status = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}[state]
-        self._client.set_terminated(run_id, status)
+    def log_epochs(self, run_id: str, epochs: Sequence[LoggedEpoch], metric: str) -> None:
+        """Learning curves of folds, with step = epoch, at the time that each epoch's log has."""
+        self._log(run_id, metrics=[point for epoch in epochs for point in curve_points(epoch, metric)])
 
-    def unfinished(self) -> set[str]:
-        """Ids of this experiment's runs that the store believes to be running."""
-        found: set[str] = set()
-        token = None
-        while True:
-            page = self._client.search_runs(
-                [self._experiment], "attributes.status = 'RUNNING'", max_results=1000, page_token=token
-            )
-            found.update(str(run.info.run_id) for run in page)
-            token = page.token
-            if not token:
-                return found
+    def finish_trial(self, run_id: str, record: TrialRecord, images: int) -> None:
+        """Scores, state and end of a run, from the trial's record. `images`: training images seen over all epochs."""
+        scores = {f"cost/{name}": value for name, value in record.costs.items()}
+        if record.state == "complete":
+            scores.update({f"cv/{name}": value for name, value in record.cv.items()})
+            scores.update({f"cv/{name}_se": value for name, value in record.cv_se.items()})
+            scores.update(interval_metrics("oof", record.oof))
+            scores["cost/seconds"] = record.seconds
+            scores["cost/images_per_second"] = images / max(record.seconds, 1e-9)
+        tags = {"harness.state": record.state}
+        tags |= {"harness.reason": record.reason[:LONGEST_PARAM]} if record.reason else {}
+        self._log(run_id, metrics=[(name, value, 0, record.ended) for name, value in scores.items()], tags=tags)
+        status = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}[record.state]
+        self._client.set_terminated(run_id, status, end_time=int(1000 * record.ended))
 
     def log_run(
         self, name: str, tags: dict[str, str], params: dict[str, Any], metrics: dict[str, float], note: str = ""
@@ -113,9 +105,14 @@ class Tracking:
         if note:
             tags = {**tags, "mlflow.note.content": note}
         run_id = str(self._client.create_run(self._experiment, run_name=name, tags=tags).info.run_id)
-        self._log(run_id, params=params, metrics=[(key, value, 0) for key, value in metrics.items()])
+        now = time.time()
+        self._log(run_id, params=params, metrics=[(key, value, 0, now) for key, value in metrics.items()])
         self._client.set_terminated(run_id, "FINISHED")
         return run_id
+
+    def log_table(self, run_id: str, columns: dict[str, list[Any]], file: str) -> None:
+        """A table as an artifact that MLflow's page of the run shows as one. `columns`: equally long lists by name."""
+        self._client.log_table(run_id, columns, file)
 
     def log_artifact(self, run_id: str, file: Path, folder: str = "") -> None:
         self._client.log_artifact(run_id, str(file), folder or None)
@@ -123,23 +120,44 @@ class Tracking:
     def _log(
         self,
         run_id: str,
-        metrics: list[tuple[str, float, int]] | None = None,
+        metrics: Sequence[Point] = (),
         params: dict[str, Any] | None = None,
         tags: dict[str, str] | None = None,
     ) -> None:
-        """One batch. NaN and infinity are left out: the store would turn them into numbers."""
+        """As many batches as the store takes. NaN and infinity are left out: it would turn them into numbers."""
         from mlflow.entities import Metric, Param, RunTag
 
-        now = int(time.time() * 1000)
-        finite = [(name, value, step) for name, value, step in metrics or [] if math.isfinite(value)]
-        self._client.log_batch(
-            run_id,
-            metrics=[Metric(name, value, now, step) for name, value, step in finite],
-            params=[
-                Param(ILLEGAL.sub("_", name), str(value)[:LONGEST_PARAM]) for name, value in (params or {}).items()
-            ],
-            tags=[RunTag(name, value) for name, value in (tags or {}).items()],
-        )
+        points = [
+            Metric(name, value, int(1000 * at), step) for name, value, step, at in metrics if math.isfinite(value)
+        ]
+        columns = [Param(ILLEGAL.sub("_", name), str(value)[:LONGEST_PARAM]) for name, value in (params or {}).items()]
+        notes = [RunTag(name, value) for name, value in (tags or {}).items()]
+        for start in range(0, len(columns), MOST_PARAMS):
+            self._client.log_batch(run_id, params=columns[start : start + MOST_PARAMS])
+        for start in range(0, len(points), MOST_POINTS):
+            self._client.log_batch(run_id, metrics=points[start : start + MOST_POINTS])
+        if notes:
+            self._client.log_batch(run_id, tags=notes)
+
+
+def curve_points(epoch: LoggedEpoch, metric: str) -> list[Point]:
+    """What one epoch adds to the curves of its fold."""
+    report = epoch.report
+    found = {"train_loss": report.train_loss, "val_loss": report.val_loss, f"val_{metric}": report.val[metric]}
+    found["lr"] = report.lr
+    if report.inner is not None and report.inner_loss is not None:
+        found |= {"inner_loss": report.inner_loss, f"inner_{metric}": report.inner[metric]}
+    if report.parts > 1:
+        found["parts"] = report.parts
+    return [(f"fold_{report.fold}/{name}", value, report.epoch, epoch.at) for name, value in found.items()]
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether the store answered, and the answer was no: asking again would not help."""
+    from mlflow.exceptions import MlflowException
+
+    status = int(error.get_http_status_code()) if isinstance(error, MlflowException) else 500  # type: ignore[no-untyped-call]
+    return 400 <= status < 500 and status not in (408, 429)
 
 
 def log_run(
@@ -206,6 +224,8 @@ def _client(home: Home) -> "MlflowClient":
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_SECONDS))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     import logging
 
     from mlflow import MlflowClient
@@ -221,10 +241,14 @@ def _client(home: Home) -> "MlflowClient":
     except HarnessError:
         raise
     except Exception as error:
-        raise HarnessError(
-            f"the MLflow store at {home.mlflow_uri} does not answer: {error}. "
-            "Start it, or unset MLFLOW_TRACKING_URI to use the store in this home."
-        ) from error
+        raise _away(home, error) from error
+
+
+def _away(home: Home, error: Exception) -> StoreAway:
+    return StoreAway(
+        f"the MLflow store at {home.mlflow_uri} does not answer: {error}. "
+        "Start it, or unset MLFLOW_TRACKING_URI to use the store in this home."
+    )
 
 
 def _experiment(client: "MlflowClient", home: Home, study: str, description: str) -> str:

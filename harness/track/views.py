@@ -1,4 +1,4 @@
-"""What MLflow's page of a study shows first: its trials as an ablation table, its ensembles with their test scores.
+"""What MLflow's page of a study shows first: its trials and ablations as tables, its ensembles with their test scores.
 
 A view is a value under an experiment's tag, in the form MLflow's page writes when somebody shares one; a link names
 it by its key. Every other parameter (constants too) stays a column to be chosen on the page. Plain data: knows no
@@ -36,11 +36,18 @@ def study_tags(metric: str, varied: Sequence[str], optimistic: bool = False) -> 
         *(_column("metrics", f"delta/test/{metric}{end}") for end in (*interval, "_p")),
         *(_column("metrics", f"delta_vs_mean/test/{metric}{end}") for end in (*interval, "_p")),
     ]
+    ablations = [
+        *marks,
+        *(_column("params", f"ablation.{name}") for name in ("trial", "seeds")),
+        *(_column("metrics", name) for name in (f"oof/{metric}", "ablation/noise_floor")),
+        *(_column("metrics", f"ablation/{name}{end}") for name in varied for end in ("", "_p_holm")),
+    ]
     ascending = not METRICS[metric].higher_is_better
     return {
         "mlflow.experimentKind": "custom_model_development",
         f"{TAG}trials": _view("trial", f"oof/{metric}", ascending, trials),
         f"{TAG}ensembles": _view("ensemble", f"oof/{metric}", ascending, ensembles),
+        f"{TAG}ablations": _view("ablation", f"oof/{metric}", ascending, ablations),
     }
 
 

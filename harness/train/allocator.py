@@ -6,8 +6,11 @@ cards are left alone.
 """
 
 import ctypes
+import gc
 import platform
 from functools import cache
+
+import torch
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 """mallopt's numbers of these settings (malloc.h)"""
@@ -30,7 +33,10 @@ def keep_freed_memory() -> bool:
 
 
 def give_back() -> None:
-    """Return to the kernel what is free now: between trainings."""
+    """Return to the kernel, and to other processes on a card, what is free now: between trainings."""
+    gc.collect()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
     libc = _glibc()
     if libc is not None:
         libc.malloc_trim(0)

@@ -6,7 +6,9 @@ A checkpoint carries all that inference needs: how to build the network, how to 
 import hashlib
 import json
 import os
+import pickle
 import time
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -117,11 +119,18 @@ class ResumeState:
         self._due: float | None = None
 
     def load(self, device: str) -> dict[str, Any] | None:
-        """The state on disk, or None where there is none that this version wrote."""
+        """The state on disk, or None where there is none that this version wrote: the fold then begins anew.
+
+        So it does where the file is damaged; that is set aside as NAME.damaged until the trial ends.
+        """
         if not self.path.exists():
             return None
-        state: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
-        if state.get("format") != STATE:
+        try:
+            state: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
+        except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile):
+            os.replace(self.path, self.path.with_suffix(".damaged"))
+            return None
+        if not isinstance(state, dict) or state.get("format") != STATE:
             return None
         self._on_disk = state["epoch"]
         return state
@@ -156,7 +165,14 @@ class ResumeState:
         start = time.monotonic()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".new")
-        torch.save(self._state, temporary)
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(self._state, file)
+                file.flush()
+                os.fsync(file.fileno())  # or a power failure could leave the name without the contents
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
         os.replace(temporary, self.path)
         self._on_disk = self._state["epoch"]
         self._due = time.monotonic() + (time.monotonic() - start) / WRITE_SHARE

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 MEMINFO = Path("/proc/meminfo")
+STATUS = Path("/proc/self/status")
 CGROUPS = Path("/proc/self/cgroup")
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 
@@ -15,6 +16,14 @@ def free_memory(device: str) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
     return min([_machine(), *_containers()])
+
+
+def resident_memory() -> int:
+    """Bytes of this process that are in RAM; 0 where nobody says."""
+    if not STATUS.exists():
+        return 0
+    lines = STATUS.read_text().splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")), 0)
 
 
 def _machine() -> int:

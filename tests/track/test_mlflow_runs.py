@@ -10,9 +10,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from harness.epochs import LoggedEpoch
 from harness.errors import HarnessError
 from harness.home import Home
-from harness.records import EpochReport, Interval, TrialResult
+from harness.records import EpochReport, Interval, TrialRecord
 from harness.track.mlflow_runs import LONGEST_PARAM, Tracking, experiment_id, log_run
 
 PROCESSES = 8
@@ -34,8 +35,12 @@ def read(home: Home, run_id: str) -> Run:
     return MlflowClient(tracking_uri=home.mlflow_uri).get_run(run_id)
 
 
-def report(fold: int, epoch: int, value: float, epochs: int = 3) -> EpochReport:
-    return EpochReport(fold, epoch, epochs, 0.5 / (epoch + 1), 0.6, {"auroc": value}, 1e-3, 1.0, 100)
+def logged(fold: int, epoch: int, value: float, at: float = 1000.5) -> LoggedEpoch:
+    return LoggedEpoch(at, EpochReport(fold, epoch, 3, 0.5 / (epoch + 1), 0.6, {"auroc": value}, 1e-3, 1.0, 100))
+
+
+def ended(state: str, number: int = 0, **values: object) -> TrialRecord:
+    return TrialRecord(number, state, {}, "", ended=2000.25, **values)  # type: ignore[arg-type]
 
 
 def test_params_may_be_named_after_any_column(home: Home) -> None:
@@ -52,9 +57,10 @@ def test_a_trial_from_start_to_end(home: Home) -> None:
     )
     for fold in range(2):
         for epoch in range(3):
-            tracking.log_epoch(run_id, report(fold, epoch, 0.5 + 0.1 * epoch + 0.01 * fold), "auroc")
-    result = TrialResult([], {"auroc": 0.7}, {"auroc": 0.01}, {"auroc": Interval(0.71, 0.6, 0.8)}, 12.5, 40.0)
-    tracking.finish_trial(run_id, "complete", "", result)
+            tracking.log_epochs(run_id, [logged(fold, epoch, 0.5 + 0.1 * epoch + 0.01 * fold)], "auroc")
+    oof = {"auroc": Interval(0.71, 0.6, 0.8)}
+    record = ended("complete", 7, cv={"auroc": 0.7}, cv_se={"auroc": 0.01}, oof=oof, seconds=12.5)
+    tracking.finish_trial(run_id, record, images=500)
 
     run = read(home, run_id)
     assert run.info.run_name == "trial-0007" and run.info.status == "FINISHED"
@@ -67,6 +73,7 @@ def test_a_trial_from_start_to_end(home: Home) -> None:
     client = MlflowClient(tracking_uri=home.mlflow_uri)
     curve = client.get_metric_history(run_id, "fold_1/val_auroc")
     assert [(point.step, point.value) for point in curve] == [(0, 0.51), (1, 0.61), (2, 0.71)]
+    assert {point.timestamp for point in curve} == {1000500} and run.info.end_time == 2000250
     experiment = client.get_experiment_by_name("whole")
     assert experiment.tags["mlflow.note.content"] == "What it is about."
     assert run.info.artifact_uri == home.run_artifacts("whole", run_id).as_uri()
@@ -76,11 +83,11 @@ def test_a_trial_from_start_to_end(home: Home) -> None:
 def test_numbers_that_are_none_are_left_out(home: Home) -> None:
     tracking = Tracking(home, "holes")
     run_id = tracking.start_trial(0, {}, {})
-    tracking.log_epoch(run_id, report(0, 0, NAN), "auroc")
-    tracking.log_epoch(run_id, report(0, 2, 0.75), "auroc")
+    tracking.log_epochs(run_id, [logged(0, 0, NAN), logged(0, 2, 0.75)], "auroc")
     nothing = Interval(NAN, NAN, NAN)
     scores = {"auroc": nothing, "brier": Interval(0.2, -math.inf, math.inf)}
-    tracking.finish_trial(run_id, "complete", "", TrialResult([], {"auroc": NAN, "brier": 0.2}, {"auroc": NAN}, scores))
+    record = ended("complete", cv={"auroc": NAN, "brier": 0.2}, cv_se={"auroc": NAN}, oof=scores)
+    tracking.finish_trial(run_id, record, images=0)
 
     metrics = read(home, run_id).data.metrics
     assert {name for name in metrics if not name.startswith(("fold_", "cost/"))} == {"cv/brier", "oof/brier"}
@@ -89,34 +96,44 @@ def test_numbers_that_are_none_are_left_out(home: Home) -> None:
     assert [(point.step, point.value) for point in history] == [(2, 0.75)]
 
 
-def test_a_resumed_run_goes_on_and_keeps_its_parameters(home: Home) -> None:
+def test_what_is_sent_again_is_there_once(home: Home) -> None:
     first = Tracking(home, "resumed")
     run_id = first.start_trial(0, {"harness.state": "running"}, {"optim.lr": 0.1})
-    first.log_epoch(run_id, report(0, 2, 0.6), "auroc")
+    first.log_epochs(run_id, [logged(0, 0, 0.5), logged(0, 1, 0.6)], "auroc")
     second = Tracking(home, "resumed")  # another process, after a crash
-    assert second.unfinished() == {run_id}
-    second.log_epoch(run_id, report(1, 2, 0.7), "auroc")
-    result = TrialResult([], {"auroc": 0.65}, {"auroc": 0.05}, {}, 3.0)
-    for _ in range(2):  # a crash between MLflow's end and ours says it again
-        second.finish_trial(run_id, "complete", "", result)
+    assert second.find_trial(0) == run_id and second.find_trial(1) is None
+    record = ended("complete", cv={"auroc": 0.65}, cv_se={"auroc": 0.05}, seconds=3.0)
+    for _ in range(2):
+        second.log_params(run_id, {"optim.lr": 0.1})
+        second.log_epochs(run_id, [logged(0, 0, 0.5), logged(0, 1, 0.6), logged(1, 0, 0.7)], "auroc")
+        second.finish_trial(run_id, record, images=300)
 
-    run = read(home, run_id)
+    run, client = read(home, run_id), MlflowClient(tracking_uri=home.mlflow_uri)
     assert run.data.params == {"optim.lr": "0.1"}
-    assert run.data.metrics["fold_0/val_auroc"] == 0.6 and run.data.metrics["fold_1/val_auroc"] == 0.7
-    assert run.data.metrics["cv/auroc"] == 0.65 and run.info.status == "FINISHED"
-    assert second.unfinished() == set()
+    assert [p.value for p in client.get_metric_history(run_id, "fold_0/val_auroc")] == [0.5, 0.6]
+    assert [p.value for p in client.get_metric_history(run_id, "fold_1/val_auroc")] == [0.7]
+    assert [p.value for p in client.get_metric_history(run_id, "cv/auroc")] == [0.65]
+    assert run.data.metrics["cost/images_per_second"] == 100.0 and run.info.status == "FINISHED"
 
 
-def test_unfinished_runs_are_those_of_this_study_that_still_run(home: Home) -> None:
-    tracking, other = Tracking(home, "left"), Tracking(home, "left too")
-    runs = {state: tracking.start_trial(n, {}, {}) for n, state in enumerate(("running", "pruned", "failed"))}
-    other.start_trial(0, {}, {})
-    tracking.finish_trial(runs["pruned"], "pruned", "not among the best", None)
-    tracking.finish_trial(runs["failed"], "failed", "x" * (LONGEST_PARAM + 1000), None)
-    assert tracking.unfinished() == {runs["running"]}
+def test_more_points_and_parameters_than_one_request_takes(home: Home) -> None:
+    tracking = Tracking(home, "long")
+    run_id = tracking.start_trial(0, {}, {f"data.where.column{n}": n for n in range(230)})
+    tracking.log_epochs(run_id, [logged(0, epoch, 0.5) for epoch in range(600)], "auroc")  # 2,400 points
+    assert len(read(home, run_id).data.params) == 230
+    history = MlflowClient(tracking_uri=home.mlflow_uri).get_metric_history(run_id, "fold_0/lr")
+    assert [point.step for point in history] == list(range(600))
+
+
+def test_states_of_ended_trials(home: Home) -> None:
+    tracking = Tracking(home, "left")
+    runs = {state: tracking.start_trial(n, {}, {}) for n, state in enumerate(("pruned", "failed"))}
+    tracking.finish_trial(runs["pruned"], ended("pruned", reason="not among the best"), images=1)
+    tracking.finish_trial(runs["failed"], ended("failed", reason="x" * (LONGEST_PARAM + 1000)), images=1)
     pruned, failed = read(home, runs["pruned"]), read(home, runs["failed"])
     assert pruned.info.status == "FINISHED" and pruned.data.tags["harness.reason"] == "not among the best"
     assert failed.info.status == "FAILED" and failed.data.tags["harness.state"] == "failed"
+    assert pruned.data.metrics == {}
 
 
 def test_a_whole_run_with_files(home: Home, tmp_path: Path) -> None:
@@ -171,5 +188,7 @@ def test_processes_may_open_a_new_store_together(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=variables, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, f"{done.returncode} of {PROCESSES} processes failed: {done.stderr[-3000:]}"
     runs = set(done.stdout.split())
-    assert len(runs) == PROCESSES and runs == Tracking(home, "one study").unfinished()
-    assert len(MlflowClient(tracking_uri=home.mlflow_uri).search_experiments()) == 2, "this one and MLflow's own"
+    client = MlflowClient(tracking_uri=home.mlflow_uri)
+    found = client.search_runs([client.get_experiment_by_name("one study").experiment_id])
+    assert len(runs) == PROCESSES and runs == {run.info.run_id for run in found}
+    assert len(client.search_experiments()) == 2, "this one and MLflow's own"

@@ -1,0 +1,90 @@
+"""harness study compare: two studies or two trials on the same rows."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli.output import claim_stdout, print_json, results, show
+from harness.cli.study import Json
+
+if TYPE_CHECKING:
+    from harness.search.compare import Comparison, Side
+
+Operand = typer.Argument(metavar="STUDY[:TRIAL]", help="A study (its best trial), or one of its trials: NAME:7.")
+
+
+def compare(a: Annotated[str, Operand], b: Annotated[str, Operand], json: Json = False) -> None:
+    """Is A better than B? Every metric on the rows that both predicted out of fold, with paired tests.
+
+    Differences are A minus B. The test split is not read.
+    """
+    claim_stdout()
+    from harness.home import open_home
+    from harness.search.compare import compare_sides, find_side
+
+    home = open_home()
+    found = compare_sides(home, find_side(home, a), find_side(home, b))
+    if json:
+        print_json(_document(found))
+        return
+    _show(found)
+
+
+def _document(found: "Comparison") -> dict[str, Any]:
+    corrected = None
+    if found.corrected:
+        metric = found.a.record.tree["search"]["metric"]
+        corrected = dict(zip(("a", "b", "delta"), found.corrected, strict=True)) | {"metric": metric}
+    return {
+        "a": _side(found.a),
+        "b": _side(found.b),
+        "rows": found.rows,
+        "groups": found.groups,
+        "same_folds": found.same_folds,
+        "metrics": found.lines,
+        "delong": found.delong,
+        "mcnemar": found.mcnemar,
+        "corrected": corrected,
+        "notes": found.notes,
+    }
+
+
+def _side(side: "Side") -> dict[str, Any]:
+    return {"study": side.record.name, "trial": side.trial.number, "best_of": side.best_of, "params": side.trial.params}
+
+
+def _show(found: "Comparison") -> None:
+    from harness.cli.tables import is_higher_better, table
+    from harness.cli.words import difference, interval, number, p_value
+
+    for letter, side in (("A", found.a), ("B", found.b)):
+        how = f", the best of {side.best_of}" if side.best_of > 1 else ""
+        show(f"{letter}: trial {side.trial.number} of {side.record.name}{how}")
+    show(f"{found.rows} out-of-fold rows, {found.groups} groups\n")
+    body = [[line.metric, interval(line.a), interval(line.b)] for line in found.lines]
+    show(table(["metric", "A [95%]", "B [95%]"], body, width=results().width))
+    show("\nA minus B, paired by group (bootstrap):")
+    for line in found.lines:
+        show(f"  {line.metric:18}{difference(line.delta, is_higher_better(line.metric))}")
+    if found.same_folds:
+        show("\nA minus B, over the folds (corrected resampled t-test):")
+        for line in found.lines:
+            if line.folds is not None:
+                show(f"  {line.metric:18}{difference(line.folds, is_higher_better(line.metric))}")
+    if found.delong is not None or found.mcnemar is not None:
+        show("\nOther tests of the same:")
+    if found.delong is not None:
+        show(f"  auroc, DeLong by group      {difference(found.delong, True)}")
+    if found.mcnemar is not None:
+        one = found.mcnemar
+        counts = f"only A right {one.only_a}, only B right {one.only_b}"
+        show(f"  accuracy, McNemar by group  {counts}, {p_value(one.clustered)}")
+        show(f"                              as if rows were independent: mid-{p_value(one.mid_p)}")
+    if found.corrected is not None:
+        a, b, delta = found.corrected
+        metric = found.a.record.tree["search"]["metric"]
+        show(f"\nCorrected for having been chosen on these rows ({metric}):")
+        show(f"  A {interval(a)}   B {interval(b)}")
+        show(f"  A minus B {number(delta.value)} [{number(delta.lo)}, {number(delta.hi)}]")
+    for note in found.notes:
+        show(f"\n{note}")

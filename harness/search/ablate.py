@@ -1,0 +1,212 @@
+"""An ablation: a finished trial again with one setting changed at a time, over several training seeds.
+
+Its trainings are a study of their own, NAME.ablation-tN, with a ledger and an MLflow experiment like any other, so that
+they resume, run in parallel and show their curves. They share data and folds with the study; no training is stopped
+early. Training seeds are the same for every arm; the first is the study's own, with which the base trial has been
+trained already and is not trained again.
+"""
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.data.prepare import Prepared, prepare
+from harness.errors import HarnessError, RequestError
+from harness.events import Listener, Working
+from harness.home import Home, lock
+from harness.ledger import StudyRecord, read_study, read_trials, require_study
+from harness.records import ENDED, TrialRecord
+from harness.search import checks
+from harness.search.best import best_trial
+from harness.search.driver import Driver
+from harness.search.factors import Arm, find_arms
+from harness.search.points import Point
+from harness.search.precisions import choose_precisions
+from harness.search.run import choose_engine, data_ready
+from harness.seeds import derive_seed
+from harness.study.load import Study, check_study, spec_hash
+from harness.study.space import fill, find_ranges
+from harness.train.devices import parse_devices
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be trained, and what it is compared with."""
+
+    base: StudyRecord
+    trial: TrialRecord
+    study: Study
+    """the ablation's own; its space lists the values that the arms have"""
+    tree: dict[str, Any]
+    """the base trial's spec under the ablation's name"""
+    arms: list[Arm]
+    not_factors: list[str]
+    """searched keys that no arm asks about"""
+    seeds: list[int]
+    """of training; the first is the study's own"""
+
+    @property
+    def params(self) -> list[dict[str, Any]]:
+        """What each training changes, seed by seed; the base trial with its own seed is not among them."""
+        changes: list[dict[str, Any]] = [{}, *({arm.factor: arm.value} for arm in self.arms)]
+        every = [{**change, "seed": seed} for seed in self.seeds for change in changes]
+        return every[1:]
+
+
+def plan_ablation(home: Home, name: str | None, trial: int | None, wanted: list[str], seeds: int) -> Plan:
+    """Arms around a complete trial (the best one when None) of a study (the newest completed one when None).
+
+    Raises RequestError where there is no such trial or factor.
+    """
+    if seeds < 2:
+        raise RequestError(
+            f"--seeds {seeds}: without a second seed nobody knows the noise of training. Type --seeds 3."
+        )
+    base = require_study(home, name)
+    if base.ablates:
+        raise RequestError(f"study {base.name!r} is an ablation itself. Name the study: {base.ablates}")
+    found = _base_trial(home, base, trial)
+    tree = fill(base.tree, found.params)
+    arms, not_factors = find_arms(tree, find_ranges(base.tree), wanted)
+    own = f"{base.name[:48]}.ablation-t{found.number}"
+    total = (len(arms) + 1) * seeds - 1
+    settings = {"trials": total, "pruner": "none", "timeout_minutes": None}
+    tree = {**tree, "name": own, "search": {**tree["search"], **settings}}
+    tree["description"] = f"Ablation of trial {found.number} of {base.name}."
+    options = {arm.factor: [_value(tree, arm.factor)] for arm in arms}
+    for arm in arms:
+        options[arm.factor].append(arm.value)
+    study = check_study(fill(tree, {name: {"choice": values} for name, values in options.items()}), f"ablation {own}")
+    repeats = [base.tree["seed"], *(derive_seed(base.tree["seed"], "ablation", s) % 2**31 for s in range(1, seeds))]
+    return Plan(base, found, study, tree, arms, not_factors, repeats)
+
+
+def _base_trial(home: Home, base: StudyRecord, number: int | None) -> TrialRecord:
+    trials = read_trials(home, base.name)
+    complete = [trial.number for trial in trials if trial.state == "complete"]
+    listed = ", ".join(map(str, complete)) or "none"
+    if number is None:
+        best = best_trial(trials, base.tree["search"]["metric"])
+        if best is None:
+            raise RequestError(f"study {base.name!r} has no complete trial. Go on: harness study resume {base.name}")
+        return best
+    for trial in trials:
+        if trial.number == number:
+            if trial.state != "complete":
+                raise RequestError(f"--trial {number}: it is {trial.state}, not complete. Complete ones: {listed}")
+            return trial
+    raise RequestError(f"--trial {number}: study {base.name!r} has no such trial. Complete ones: {listed}")
+
+
+def _value(tree: dict[str, Any], name: str) -> Any:
+    node: Any = tree
+    for key in name.split("."):
+        node = node[key]
+    return node
+
+
+class Listed:
+    """A `points.Source`: a list made beforehand. What an earlier ablation of the trial has trained is not trained
+    again; what it began is finished."""
+
+    def __init__(self, params: list[dict[str, Any]], tree: dict[str, Any], records: list[TrialRecord]) -> None:
+        known = {_key(record.params) for record in records}
+        self._tree = tree
+        self._new = [one for one in params if _key(one) not in known]
+        self._number = 1 + max((record.number for record in records), default=-1)
+        self.total = len(records) + len(self._new)
+
+    def begun(self, records: dict[int, TrialRecord]) -> list[Point]:
+        return [self._point(record.number, record.params) for record in records.values() if record.state not in ENDED]
+
+    def next(self) -> Point | None:
+        if not self._new:
+            return None
+        self._number += 1
+        return self._point(self._number - 1, self._new.pop(0))
+
+    def fold(self, number: int, fold: int, value: float) -> None: ...
+
+    def ended(self, record: TrialRecord) -> None: ...
+
+    def _point(self, number: int, params: dict[str, Any]) -> Point:
+        return Point(number, params, fill(self._tree, params))
+
+
+def _key(params: dict[str, Any]) -> str:
+    return repr(sorted(params.items()))
+
+
+def key_of(arm: Arm | None, seed: int) -> str:
+    """By which `finished_arms` knows a training; None: the base trial."""
+    return _key({"seed": seed} | ({arm.factor: arm.value} if arm else {}))
+
+
+def missing(plan: Plan, home: Home) -> int:
+    """How many trainings an ablation still needs."""
+    done = {_key(record.params) for record in read_trials(home, plan.study.name) if record.state in ENDED}
+    return sum(_key(params) not in done for params in plan.params)
+
+
+def train_arms(plan: Plan, home: Home, jobs: int, device: str, listener: Listener) -> Prepared:
+    """Train what is missing. Returns the data, for the table.
+
+    Raises RequestError where data or arms do not fit, HarnessError when too many trainings fail.
+    """
+    if jobs < 1:
+        raise RequestError(f"--jobs {jobs}: write a number from 1 up.")
+    study, base = plan.study, plan.base
+    devices = parse_devices(device)
+    checks.check_backbones(study, home)
+    with lock(home.work(study.name) / "driver.lock", f"study {study.name}", wait_seconds=1):
+        data = prepare(study.spec.data, study.spec.seed, home, lambda *step: listener(Working(*step)))
+        if (base.data_hash, base.folds_hash) != (data.dataset.data_hash, data.folds.folds_hash):
+            raise RequestError(
+                f"the data under {study.spec.data.root} have changed since study {base.name!r} ran: its trial "
+                f"{plan.trial.number} could not be compared. Bring the old files back, or run the study --as NEWNAME."
+            )
+        left = missing(plan, home)
+        if not left:
+            return data
+        listener(data_ready(data))
+        checks.check_training(study, data.dataset.multilabel)
+        checks.check_disk(study, home, checks.check_networks(study, home, data), left)
+        record = _begin(plan, read_study(home, study.name), left, data, devices[0], jobs, listener)
+        source = Listed(plan.params, plan.tree, read_trials(home, study.name))
+        driver = Driver(study, home, data, record, source, listener)
+        driver.run(choose_engine(study, home, data, jobs, devices, listener), devices, jobs)
+    return data
+
+
+def _begin(
+    plan: Plan, past: StudyRecord | None, left: int, data: Prepared, device: str, jobs: int, listener: Listener
+) -> StudyRecord:
+    """The ablation's record: what the study decided once (number formats, starts) holds for its arms, too."""
+    study, known = plan.study, (past or plan.base).precision
+    if not set(checks.options(study, "backbone")) <= set(known):
+        known = {**choose_precisions(study, left, data, device, jobs, listener), **known}
+    return replace(
+        past or plan.base,
+        name=study.name,
+        state="running",
+        tree=study.tree,
+        spec_hash=spec_hash(study.tree),
+        precision=known,
+        ablates=plan.base.name,
+        started=past.started if past else time.time(),
+        spent=past.spent if past else 0.0,
+        finished=None,
+        corrected=None,
+    )
+
+
+def finished_arms(plan: Plan, home: Home) -> dict[str, TrialRecord]:
+    """The ended trainings by what they changed. Raises HarnessError where one of the base trial is missing: there is
+    nothing to compare with then."""
+    found = {_key(record.params): record for record in read_trials(home, plan.study.name) if record.state in ENDED}
+    for seed in plan.seeds[1:]:
+        record = found.get(key_of(None, seed))
+        if record is None or record.state != "complete":
+            why = f"failed: {record.reason}" if record else "has not been trained"
+            raise HarnessError(f"trial {plan.trial.number} with seed {seed} {why}; without it there is no comparison.")
+    return found

@@ -1,0 +1,230 @@
+"""Is one study better than another, or one trial? Both on the same out-of-fold rows, with every paired test that fits.
+
+A study stands for its best trial, chosen on these rows, which flatters it: then the corrected values stand beside.
+Reads records and predictions; never the test split.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from harness.columns import from_column
+from harness.errors import HarnessError, RequestError
+from harness.home import Home
+from harness.ledger import StudyRecord, read_trials, require_study
+from harness.metrics import METRICS, probabilities, score
+from harness.records import Difference, Interval, TrialRecord
+from harness.search.best import best_trial
+from harness.stats.compare import paired_difference
+from harness.stats.delong import delong_difference
+from harness.stats.intervals import intervals
+from harness.stats.mcnemar import McNemar, mcnemar
+from harness.stats.optimism import corrected_difference
+from harness.stats.resampled import corrected_t
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Side:
+    """What is compared: a trial, given by its number or as the best of its study."""
+
+    record: StudyRecord
+    trial: TrialRecord
+    best_of: int
+    """complete trials that it was chosen from; 1 where its number was given"""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Out-of-fold predictions of trials of one study, by id. M: trials, N: rows."""
+
+    ids: NDArray[np.str_]
+    y: NDArray[np.int64]
+    groups: NDArray[np.str_]
+    fold: NDArray[np.int64]
+    p: Floats
+    """(M, N, C)"""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One metric; differences are a minus b."""
+
+    metric: str
+    a: Interval
+    b: Interval
+    delta: Difference
+    """paired group bootstrap"""
+    folds: Difference | None
+    """corrected resampled t-test over the folds; None where the folds are not the same"""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    a: Side
+    b: Side
+    rows: int
+    groups: int
+    same_folds: bool
+    lines: list[Line]
+    delong: Difference | None
+    """AUROC in closed form; None unless there are two classes"""
+    mcnemar: McNemar | None
+    """accuracy; None in a multi-label task"""
+    corrected: tuple[Interval, Interval, Interval] | None
+    """a, b, a minus b of the search metric, corrected for 'best of M'; None where nothing was chosen"""
+    notes: list[str]
+
+
+def find_side(home: Home, text: str) -> Side:
+    """`NAME` (its best trial) or `NAME:7`. Raises RequestError where there is no such complete trial."""
+    name, colon, number = text.partition(":")
+    record = require_study(home, name)
+    trials = read_trials(home, name)
+    complete = [trial for trial in trials if trial.state == "complete"]
+    if colon:
+        found = next((trial for trial in complete if str(trial.number) == number), None)
+        if found is None:
+            listed = ", ".join(str(trial.number) for trial in complete) or "none"
+            raise RequestError(f"{text}: study {name!r} has no complete trial {number!r}. Complete ones: {listed}")
+        return Side(record, found, 1)
+    best = best_trial(trials, record.tree["search"]["metric"])
+    if best is None:
+        raise RequestError(f"study {name!r} has no complete trial. Go on with it: harness study resume {name}")
+    return Side(record, best, len(complete))
+
+
+def compare_sides(home: Home, a: Side, b: Side, reps: int = 2000) -> Comparison:
+    """Every metric of a and b with paired differences. Raises RequestError where their rows are not the same."""
+    if (a.record.name, a.trial.number) == (b.record.name, b.trial.number):
+        raise RequestError(f"trial {a.trial.number} of {a.record.name} is compared with itself. Name another one.")
+    notes: list[str] = []
+    left, right = _read(home, a, [a.trial]), _read(home, b, [b.trial])
+    left, right = _on_same_rows(a, b, left, right, notes)
+    y, groups, seed = left.y, left.groups, a.record.tree["seed"]
+    same_folds = a.record.folds_hash == b.record.folds_hash
+    p_a, p_b = left.p[0], right.p[0]
+    of_a, of_b = intervals(y, p_a, groups, seed), intervals(y, p_b, groups, seed)
+    by_fold = _fold_differences(left, p_a, p_b) if same_folds else None
+    lines = []
+    for metric in METRICS:
+        delta = paired_difference(metric, y, p_a, p_b, groups, seed, reps)
+        folds = None if by_fold is None else corrected_t(by_fold[metric], 1 / len(by_fold[metric]))
+        lines.append(Line(metric, of_a[metric], of_b[metric], delta, folds))
+    two_classes = y.ndim == 1 and p_a.shape[1] == 2
+    delong = delong_difference(y == 1, p_a[:, 1], p_b[:, 1], groups) if two_classes else None
+    found = mcnemar(p_a.argmax(axis=1) == y, p_b.argmax(axis=1) == y, groups) if y.ndim == 1 else None
+    count, corrected = len(np.unique(groups)), _corrected(home, a, b, left.ids, notes)
+    return Comparison(a, b, len(y), count, same_folds, lines, delong, found, corrected, notes)
+
+
+def _read(home: Home, side: Side, trials: list[TrialRecord]) -> Predicted:
+    """The out-of-fold predictions of trials of one study, rows sorted by id. HarnessError where a file is gone."""
+    k, several = side.record.tree["data"]["folds"], not isinstance(side.record.tree["data"]["label"], str)
+    p, known = [], None
+    for trial in trials:
+        tables, folds = [], []
+        for fold in range(k):
+            path = home.fold(side.record.name, trial.run_id, fold) / "predictions.parquet"
+            try:
+                tables.append(pq.read_table(path))
+            except OSError as error:
+                raise HarnessError(
+                    f"trial {trial.number} of {side.record.name}, fold {fold}: {path} cannot be read ({error}). "
+                    "Restore it, or compare another trial."
+                ) from error
+            folds.append(np.full(len(tables[-1]), fold, np.int64))
+        ids, groups = (
+            np.concatenate([np.asarray(t[name].to_pylist(), np.str_) for t in tables]) for name in ("id", "group")
+        )
+        y, logits = (np.concatenate([_numbers(t[name], side, trial) for t in tables]) for name in ("y", "logits"))
+        order = np.argsort(ids)
+        known = known or (ids[order], y[order].astype(np.int64), groups[order], np.concatenate(folds)[order])
+        p.append(probabilities(logits[order], several))
+    assert known is not None
+    return Predicted(*known, np.stack(p))
+
+
+def _numbers(column: Any, side: Side, trial: TrialRecord) -> NDArray[np.float64]:
+    found = from_column(column)
+    if found is None:
+        raise HarnessError(f"the predictions of trial {trial.number} of {side.record.name} are damaged.")
+    return found
+
+
+def _on_same_rows(a: Side, b: Side, left: Predicted, right: Predicted, notes: list[str]) -> tuple[Predicted, Predicted]:
+    """Both on the rows that both have predicted out of fold. Raises RequestError with what differs."""
+    names = f"{a.record.name} and {b.record.name}"
+    classes = [list(side.record.tree["data"]["classes"] or []) for side in (a, b)]
+    if left.p.shape[2] != right.p.shape[2] or left.y.shape[1:] != right.y.shape[1:] or classes[0] != classes[1]:
+        raise RequestError(f"{names} answer different questions: their classes are {classes[0]} and {classes[1]}.")
+    same_data = a.record.data_hash == b.record.data_hash
+    if not same_data and not np.array_equal(left.ids, right.ids):
+        shared = len(np.intersect1d(left.ids, right.ids))
+        raise RequestError(
+            f"{names} were run on different data: {len(left.ids)} and {len(right.ids)} development rows, {shared} with "
+            "the same name. Only models that predicted the same rows can be compared: run one study again on the "
+            "other's data."
+        )
+    ids, of_left, of_right = np.intersect1d(left.ids, right.ids, return_indices=True)
+    if len(ids) < len(left.ids) or len(ids) < len(right.ids):
+        notes.append(
+            f"The studies divide their data differently: {len(ids)} rows are development rows of both (of "
+            f"{len(left.ids)} and {len(right.ids)}), and these are compared."
+        )
+    left, right = _take(left, of_left), _take(right, of_right)
+    for what, one, other in (("labels", left.y, right.y), ("groups", left.groups, right.groups)):
+        differs = (one != other).reshape(len(ids), -1).any(axis=1)
+        if differs.any():
+            raise RequestError(
+                f"{names} were run on different data: the {what} of {int(differs.sum())} rows differ, first "
+                f"{ids[differs][0]!r}. Only models that predicted the same rows can be compared."
+            )
+    if not len(ids):
+        raise RequestError(f"{names} have no development row in common.")
+    if a.record.folds_hash != b.record.folds_hash:
+        notes.append(
+            "The folds are not the same, so the two were trained on different rows: part of a difference may be the "
+            "luck of the division, which no interval here contains, and there is no test over folds."
+        )
+    return left, right
+
+
+def _take(found: Predicted, rows: NDArray[np.int64]) -> Predicted:
+    return Predicted(found.ids[rows], found.y[rows], found.groups[rows], found.fold[rows], found.p[:, rows])
+
+
+def _fold_differences(rows: Predicted, p_a: Floats, p_b: Floats) -> dict[str, Floats]:
+    """(K,) a minus b of each metric, fold by fold."""
+    parts = [rows.fold == fold for fold in np.unique(rows.fold)]
+    of_a, of_b = ([score(rows.y[part], p[part]) for part in parts] for p in (p_a, p_b))
+    return {m: np.array([one[m] - other[m] for one, other in zip(of_a, of_b, strict=True)]) for m in METRICS}
+
+
+def _corrected(
+    home: Home, a: Side, b: Side, ids: NDArray[np.str_], notes: list[str]
+) -> tuple[Interval, Interval, Interval] | None:
+    """'Best of M' against 'best of L', scored on rows that did not choose them."""
+    if a.best_of == b.best_of == 1:
+        return None
+    metrics = [side.record.tree["search"]["metric"] for side in (a, b)]
+    if metrics[0] != metrics[1]:
+        notes.append(f"Best by {metrics[0]} and best by {metrics[1]}: no common metric to correct for that choice.")
+        return None
+    if a.best_of != b.best_of:
+        more = a if a.best_of > b.best_of else b
+        notes.append(
+            f"The best of {a.best_of} is compared with the best of {b.best_of}: the choice flatters "
+            f"{more.record.name} more. The corrected difference does not have that fault."
+        )
+    read = []
+    for side in (a, b):
+        trials = [trial for trial in read_trials(home, side.record.name) if trial.state == "complete"]
+        found = _read(home, side, trials if side.best_of > 1 else [side.trial])
+        read.append(_take(found, np.flatnonzero(np.isin(found.ids, ids))))
+    first = read[0]
+    return corrected_difference(metrics[0], first.y, first.p, read[1].p, first.groups, a.record.tree["seed"])
