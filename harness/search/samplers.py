@@ -18,7 +18,6 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from harness.errors import RequestError
 from harness.metrics import METRICS
 from harness.search.cube import random_point, sobol_point, value_at
 from harness.search.window import LEARNT_FROM, window
@@ -47,16 +46,6 @@ class Proposal:
     """the ranges that stand, by dotted name"""
     state: dict[str, Any]
     """what the sampler must find at this trial later"""
-
-
-def check_sampler(study: Study) -> None:
-    """Raises RequestError where a sampler cannot do what is asked of it."""
-    numbers = [name for name, range_ in study.space.items() if not isinstance(range_, Choice)]
-    if study.spec.search.sampler == "cmaes" and len(numbers) < 2:
-        raise RequestError(
-            f"search.sampler: cmaes adapts the ellipse of two numbers or more, and {len(numbers)} are searched "
-            f"({', '.join(numbers) or 'choices only'}). --set search.sampler=tpe"
-        )
 
 
 def directions(search: Search) -> list[StudyDirection]:

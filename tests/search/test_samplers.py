@@ -13,9 +13,8 @@ from harness.errors import RequestError
 from harness.home import Home
 from harness.records import Interval, TrialRecord
 from harness.search.cube import random_point, sobol_point, value_at
-from harness.search.grid import grid_points, total_trials
+from harness.search.grid import check_sampler, grid_points, total_trials
 from harness.search.proposals import Proposals
-from harness.search.samplers import check_sampler
 from harness.search.storage import open_optuna
 from harness.search.window import window
 from harness.study.load import check_study, key_defaults
