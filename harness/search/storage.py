@@ -2,7 +2,6 @@
 
 import json
 import os
-import warnings
 from typing import Any
 
 import optuna
@@ -16,9 +15,6 @@ from harness.study.search import Search
 
 BLOCK = 1 << 16
 """bytes read at a time from the journal's end"""
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
 
 
 class _FileLock(BaseJournalFileLock):
