@@ -8,6 +8,7 @@ PostgreSQL, MLflow's server and a Ray cluster really run. First every call is ti
 """
 
 import os
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,7 @@ def main() -> None:
             os.environ["HARNESS_STORAGE"] = database.url("optuna")
             os.environ["MLFLOW_TRACKING_URI"] = mlflow.address
             costs = measure(home, database, options.trials)
+            print(f"milliseconds of a call: {costs.in_ms()}", file=sys.stderr, flush=True)
             with ray_cluster({"a": options.workers}) as cluster:
                 costs = replace(costs, event=event_seconds(cluster.address))
                 real = run_sleepers(home, cluster.address, options.workers, 3 * options.workers)
