@@ -80,7 +80,7 @@ def row(workers: int, seconds: float, seen: Seen, costs: Costs) -> dict[str, flo
         "driver_busy": round(seen.busy, 3),
         "event_waits_ms": round(1000 * seen.wait, 1),
         "time_lost": round(seen.lost, 4),
-        "mlflow_busy": round(per_second * costs.of_mirror(epochs, trial / 5.0), 3),
+        "mlflow_busy": round(per_second * costs.of_mirror(epochs, trial), 3),
         "resnet18_MB_per_second": round(per_second * FOLDS * MEGABYTES["resnet18"], 1),
         "vit_base_MB_per_second": round(per_second * FOLDS * MEGABYTES["vit_base_patch16_224"], 1),
     }
