@@ -288,8 +288,10 @@ class Driver:
     def _close(self, state: str, corrected: dict[str, float | None] | None = None, wait: float = CLOSE_SECONDS) -> None:
         spent = self._total_spent()
         self.record = replace(self.record, state=state, finished=time.time(), corrected=corrected, spent=spent)
-        write_study(self.home, self.record)
-        self.tracked.close(wait)
+        try:
+            write_study(self.home, self.record)
+        finally:
+            self.tracked.close(wait)
         self.listener(StudyEnded(self.study.name, state, self.trained))
 
     def _corrected(self) -> dict[str, float | None]:
