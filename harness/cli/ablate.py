@@ -124,7 +124,9 @@ def _show_table(found: dict[str, Any]) -> None:
     show(
         f"\ndelta: {metric} with `to` minus with `from` (* what the trial has), 95% interval over patients and seeds; "
         f"p is Holm's, for {plural(len(found['rows']), 'row')}. Noise floor {number(found['noise_floor'], 4)}: two "
-        f"means over {seeds} trainings of the same settings differ by less than that 95% of the time."
+        f"settings that do the same differ by less than that 95% of the time, over {plural(seeds, 'training')} each with "
+        f"the same seeds. Between seeds, one training's {metric} has a standard deviation of "
+        f"{number(found['seed_sd'], 4)}."
     )
     if found["optimistic"]:
         show(f"\n{OPTIMISTIC}")
