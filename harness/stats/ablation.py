@@ -100,9 +100,9 @@ def random_seeds_and_patients(delta: float, mean_square: float, shared: float, a
 
 
 def noise_floor(values: Floats) -> tuple[float, float]:
-    """From the metric by arm and seed, (A, S): what the means of two arms that do the same differ by at most, 95% of the
-    time, with the same S seeds (from the mean square of arms x seeds); and the standard deviation between seeds of one
-    arm, pooled over arms. No row within the first is significant: its interval is at least as wide."""
+    """From the metric by arm and seed, (A, S): what the means of two arms that do the same differ by at most, 95% of
+    the time, with the same S seeds (from the mean square of arms x seeds); and the standard deviation between seeds of
+    one arm, pooled over arms. No row within the first is significant: its interval is at least as wide."""
     from scipy.stats import t as student
 
     arms, seeds = values.shape
