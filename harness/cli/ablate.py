@@ -124,8 +124,8 @@ def _show_table(found: dict[str, Any]) -> None:
     floor, seed_sd = number(found["noise_floor"], 4), number(found["seed_sd"], 4)
     show(
         f"\ndelta: {metric} with `to` minus with `from` (* what the trial has), 95% interval over patients and seeds; "
-        f"p is Holm's, for {plural(len(found['rows']), 'row')}. Noise floor {floor}: two "
-        f"settings that do the same differ by less than that 95% of the time, over {plural(seeds, 'training')} each with "
+        f"p is Holm's, for {plural(len(found['rows']), 'row')}. Noise floor {floor}: "
+        f"two settings that do the same differ by less than that 95% of the time, over {plural(seeds, 'training')} each with "
         f"the same seeds. Between seeds, one training's {metric} has a standard deviation of {seed_sd}."
     )
     if found["optimistic"]:
