@@ -122,11 +122,12 @@ def _show_table(found: dict[str, Any]) -> None:
         if row["reason"]:
             show(f"\n{row['factor']} {value(row['from'])} -> {value(row['to'])}: {row['reason'].splitlines()[0]}")
     floor, seed_sd = number(found["noise_floor"], 4), number(found["seed_sd"], 4)
+    rows = plural(len(found["rows"]), "row")
     show(
         f"\ndelta: {metric} with `to` minus with `from` (* what the trial has), 95% interval over patients and seeds; "
-        f"p is Holm's, for {plural(len(found['rows']), 'row')}. Noise floor {floor}: "
-        f"two settings that do the same differ by less than that 95% of the time, over {plural(seeds, 'training')} each with "
-        f"the same seeds. Between seeds, one training's {metric} has a standard deviation of {seed_sd}."
+        f"p is Holm's, for {rows}. Noise floor {floor}: two settings that do the same differ by less than that 95% of "
+        f"the time, over {plural(seeds, 'training')} each with the same seeds. Between seeds, one training's {metric} "
+        f"has a standard deviation of {seed_sd}."
     )
     if found["optimistic"]:
         show(f"\n{OPTIMISTIC}")
