@@ -154,11 +154,13 @@ def _how_to_go_on(home: "Home", name: str) -> str:
 
 
 def study_document(record: "StudyRecord", trials: "list[TrialRecord]", live: "Live | None" = None) -> dict[str, Any]:
-    """`study run --json` and `study show --json`. `best` is the best complete trial by OOF metric, or null."""
+    """`study run --json` and `study show --json`. `best` is the best complete trial by OOF metric, or null; `front`
+    the Pareto-optimal trials of a study with search.costs."""
     from harness.cli.tables import ranked
     from harness.cli.watch import live_document
+    from harness.search.front import front
 
-    metric = record.tree["search"]["metric"]
+    metric, costs = record.tree["search"]["metric"], record.tree["search"].get("costs", ())
     described = {trial.number: _trial_document(trial) for trial in trials}
     complete = [trial for trial in ranked(trials, metric) if trial.state == "complete"]
     return {
@@ -168,6 +170,7 @@ def study_document(record: "StudyRecord", trials: "list[TrialRecord]", live: "Li
         "trials": list(described.values()),
         "best": described[complete[0].number] if complete else None,
         "best_corrected": record.corrected,
+        "front": [described[trial.number] for trial in front(trials, metric, costs)],
         **(live_document(live) if live else {}),
     }
 
@@ -185,22 +188,30 @@ def _trial_document(trial: "TrialRecord") -> dict[str, Any]:
         "run_id": trial.run_id,
         "reason": trial.reason or None,
         "optimistic": trial.optimistic,
+        "costs": trial.costs,
+        "infeasible": trial.infeasible,
+        "same_as": trial.same_as,
         "deaths": trial.deaths,
         "logged": trial.logged,
     }
 
 
 def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int = SHOWN) -> None:
-    from harness.cli.tables import ranked, trials_table
+    from harness.cli.tables import front_table, ranked, trials_table
     from harness.cli.words import OPTIMISTIC, interval
+    from harness.search.front import front
 
-    metric = record.tree["search"]["metric"]
+    metric, costs = record.tree["search"]["metric"], record.tree["search"].get("costs", ())
+    ahead = front(trials, metric, costs)
     first = ranked([trial for trial in trials if trial.state != "running"], metric)[:most]
     if first:
-        show(trials_table(first, metric, results().width))
+        show(trials_table(first, metric, results().width, {trial.number for trial in ahead}))
     more = sum(trial.state != "running" for trial in trials) - len(first)
     if more:
         show(f"... and {more:,} more: harness study show {record.name} --all")
+    if ahead:
+        show(f"\n+ on the front: no trial is better in one of {metric}, {', '.join(costs)} and as good in the others.")
+        show(front_table(ahead, metric, costs))
     complete = [trial for trial in trials if trial.state == "complete"]
     if any(trial.optimistic for trial in complete):
         show(f"\n{OPTIMISTIC}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
@@ -88,8 +88,9 @@ def ranked(trials: Sequence[TrialRecord], metric: str) -> list[TrialRecord]:
     return sorted(trials, key=key)
 
 
-def trials_table(trials: Sequence[TrialRecord], metric: str, width: int) -> Table:
-    """Every trial, best first: number, searched values, CV mean ± standard error, out-of-fold interval, seconds."""
+def trials_table(trials: Sequence[TrialRecord], metric: str, width: int, marked: Collection[int] = ()) -> Table:
+    """Every trial, best first: number, searched values, CV mean ± standard error, out-of-fold interval, seconds. The
+    `marked` ones, on the front of several objectives, have a + behind their number."""
     own = _own_columns(trials) if width >= 78 else []
     rows = []
     for trial in ranked(trials, metric):
@@ -97,7 +98,7 @@ def trials_table(trials: Sequence[TrialRecord], metric: str, width: int) -> Tabl
         cv = f"{number(trial.cv.get(metric))} ±{number(trial.cv_se.get(metric)).removeprefix('0')}"
         rows.append(
             [
-                str(trial.number),
+                str(trial.number) + "+" * (trial.number in marked),
                 *(value(trial.params[name]) if name in trial.params else "-" for name in own),
                 _switches(rest),
                 (cv + "*" * trial.optimistic) if trial.state == "complete" else "-",
@@ -109,6 +110,15 @@ def trials_table(trials: Sequence[TrialRecord], metric: str, width: int) -> Tabl
     with_name = "augment" if _only_augments(trials, own) else "with"
     columns = ["#", *names, with_name, f"{metric} cv", "out-of-fold [95%]", "s"]
     return table(columns, rows, right=["#", *names, "s"], width=width)
+
+
+def front_table(trials: Sequence[TrialRecord], metric: str, costs: Sequence[str]) -> Table:
+    """Trials of a front by their first cost: number, out-of-fold metric, costs."""
+    rows = [
+        [str(trial.number), interval(trial.oof.get(metric)), *(f"{trial.costs[name]:,.4g}" for name in costs)]
+        for trial in sorted(trials, key=lambda trial: trial.costs[costs[0]])
+    ]
+    return table(["#", f"{metric} out-of-fold [95%]", *costs], rows, right=["#", *costs])
 
 
 def _own_columns(trials: Sequence[TrialRecord]) -> list[str]:
@@ -139,9 +149,11 @@ def _switches(params: Mapping[str, Any]) -> str:
 
 
 def _outcome(trial: TrialRecord, metric: str) -> str:
+    if trial.same_as is not None:
+        return f"{trial.state}: the same as trial {trial.same_as}"
     if trial.state == "complete":
         return interval(trial.oof.get(metric), trial.optimistic)
-    if trial.state == "pruned":
+    if trial.state == "pruned" and not trial.reason:
         return f"pruned after {plural(len(trial.fold_values), 'fold')}"
     reason = trial.reason.strip().splitlines()
     return f"{trial.state}: {reason[0]}" if reason else trial.state

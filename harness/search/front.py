@@ -1,11 +1,12 @@
 """Which trials nothing beats in every objective at once. Pure functions; no Optuna."""
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.metrics import METRICS
 from harness.records import TrialRecord
-from harness.study.search import Search
 
 
 def is_on_front(losses: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -16,22 +17,20 @@ def is_on_front(losses: NDArray[np.float64]) -> NDArray[np.bool_]:
     return on
 
 
-def front(records: list[TrialRecord], search: Search) -> list[TrialRecord]:
+def front(records: Iterable[TrialRecord], metric: str, costs: Sequence[str]) -> list[TrialRecord]:
     """The Pareto-optimal trials in metric and costs, by number; none in a study of the metric alone. Of trials with
     the same configuration the first one stands."""
-    sign = -1.0 if METRICS[search.metric].higher_is_better else 1.0
+    sign = -1.0 if METRICS[metric].higher_is_better else 1.0
     known = [
         record
         for record in records
         if record.state == "complete"
         and not record.infeasible
         and record.same_as is None
-        and np.isfinite(record.oof[search.metric].value)
-        and all(name in record.costs for name in search.costs)
+        and np.isfinite(record.oof[metric].value)
+        and all(name in record.costs for name in costs)
     ]
-    if not search.costs or not known:
+    if not costs or not known:
         return []
-    losses = np.array(
-        [[sign * record.oof[search.metric].value, *(record.costs[name] for name in search.costs)] for record in known]
-    )
+    losses = np.array([[sign * record.oof[metric].value, *(record.costs[name] for name in costs)] for record in known])
     return [record for record, on in zip(known, is_on_front(losses), strict=True) if on]

@@ -1,4 +1,4 @@
-"""Full grids over a search space: how many points, and in which order. Pure functions, no Optuna."""
+"""How many points a study has, whether its sampler can give them, and full grids. Pure functions, no Optuna."""
 
 import random
 from typing import Any
@@ -10,6 +10,16 @@ from harness.study.space import Choice, FloatRange, Range
 
 MOST_POINTS = 100_000
 """of a grid: all of them are shuffled in memory"""
+
+
+def check_sampler(study: Study) -> None:
+    """Raises RequestError where a sampler cannot do what is asked of it."""
+    numbers = [name for name, range_ in study.space.items() if not isinstance(range_, Choice)]
+    if study.spec.search.sampler == "cmaes" and len(numbers) < 2:
+        raise RequestError(
+            f"search.sampler: cmaes adapts the ellipse of two numbers or more, and {len(numbers)} are searched "
+            f"({', '.join(numbers) or 'choices only'}). --set search.sampler=tpe"
+        )
 
 
 def total_trials(study: Study) -> int:

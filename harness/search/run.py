@@ -15,7 +15,7 @@ from harness.ledger import StudyRecord, read_study, read_trials, write_study
 from harness.records import ENDED
 from harness.search import checks, ray_engine
 from harness.search.driver import CLOSE_SECONDS, Driver, Engine
-from harness.search.grid import total_trials
+from harness.search.grid import check_sampler, total_trials
 from harness.search.nodes import Cluster
 from harness.search.precisions import choose_precisions, measured_here
 from harness.search.start import pin_start
@@ -37,6 +37,7 @@ def run_study(
         raise RequestError(f"--jobs {jobs}: write a number from 1 up.")
     devices = [cluster.device] if cluster else parse_devices(device)
     checks.check_backbones(study, home)
+    check_sampler(study)
     held = lock(home.work(study.name) / "driver.lock", f"study {study.name}", wait_seconds=1)
     with held, ray_engine.joined(cluster) if cluster else nullcontext():
         past = read_study(home, study.name)

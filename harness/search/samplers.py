@@ -6,6 +6,7 @@ the store of the trials is written once a proposal.
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,6 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from harness.errors import RequestError
 from harness.metrics import METRICS
 from harness.search.cube import random_point, sobol_point, value_at
 from harness.search.window import LEARNT_FROM, window
@@ -29,6 +29,11 @@ from harness.study.space import Choice, FloatRange, Range
 TPE_BEST, TPE_LIMIT = 25, 100
 """TPE's good trials are the best tenth and 25 at most: all of them, and as many of the others as give their density"""
 GP_BEST, GP_LIMIT = 32, 64
+# Its default counts the trials that it is shown, not those that there are.
+warnings.filterwarnings("ignore", message=".*`gamma` has been deprecated", category=FutureWarning)
+warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
 TRIES = 50
 """random points looked at in place of a repeated one"""
 STATE = "cma:"
@@ -41,16 +46,6 @@ class Proposal:
     """the ranges that stand, by dotted name"""
     state: dict[str, Any]
     """what the sampler must find at this trial later"""
-
-
-def check_sampler(study: Study) -> None:
-    """Raises RequestError where a sampler cannot do what is asked of it."""
-    numbers = [name for name, range_ in study.space.items() if not isinstance(range_, Choice)]
-    if study.spec.search.sampler == "cmaes" and len(numbers) < 2:
-        raise RequestError(
-            f"search.sampler: cmaes adapts the ellipse of two numbers or more, and {len(numbers)} are searched "
-            f"({', '.join(numbers) or 'choices only'}). --set search.sampler=tpe"
-        )
 
 
 def directions(search: Search) -> list[StudyDirection]:

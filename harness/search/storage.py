@@ -2,7 +2,6 @@
 
 import json
 import os
-import warnings
 from typing import Any
 
 import optuna
@@ -16,9 +15,6 @@ from harness.study.search import Search
 
 BLOCK = 1 << 16
 """bytes read at a time from the journal's end"""
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
 
 
 class _FileLock(BaseJournalFileLock):
@@ -40,7 +36,9 @@ def open_optuna(home: Home, name: str, search: Search) -> optuna.Study:
     url = os.environ.get("HARNESS_STORAGE")
     storage: Any
     if url:
-        storage = optuna.storages.RDBStorage(url)
+        from harness.search.database import open_database
+
+        storage = open_database(url)
     else:
         path = home.optuna_journal
         file_lock = _FileLock(str(path) + ".lock")

@@ -13,9 +13,8 @@ from harness.errors import RequestError
 from harness.home import Home
 from harness.records import Interval, TrialRecord
 from harness.search.cube import random_point, sobol_point, value_at
-from harness.search.grid import grid_points, total_trials
+from harness.search.grid import check_sampler, grid_points, total_trials
 from harness.search.proposals import Proposals
-from harness.search.samplers import check_sampler
 from harness.search.storage import open_optuna
 from harness.search.window import window
 from harness.study.load import check_study, key_defaults
@@ -80,29 +79,29 @@ def test_cmaes_goes_through_generations_that_a_resume_finds_again(tmp_path):
 def test_a_model_finds_more_than_chance(tmp_path):
     """On a smooth function of three numbers, the last points of each model are better than random ones."""
 
-    def last(sampler, seed):
+    def last(sampler, seed, folder):
         study = check_study(
             {
                 "name": "s",
                 "seed": seed,
                 "data": {"root": "phantom", "group": "patient"},
                 "augment": {name: {"float": [0.0, 0.5]} for name in ("hflip", "noise", "brightness")},
-                "search": {"trials": 40, "sampler": sampler},
+                "search": {"trials": 25 if sampler == "gp" else 50, "sampler": sampler},
             },
             "test",
         )
-        home = Home(tmp_path / f"{sampler}{seed}")
+        home = Home(tmp_path / folder)
         home.root.mkdir()
         source, values = Proposals(study, home), []
         while (point := source.next()) is not None:
             values.append(-sum((value - 0.2) ** 2 for value in point.params.values()))
             oof = {"auroc": Interval(values[-1], 0, 0)}
             source.ended(TrialRecord(point.number, "complete", point.params, "run", oof=oof))
-        return np.mean(values[-10:])
+        return max(values)
 
+    chance = last("random", 0, "random")
     for sampler in ("tpe", "gp", "cmaes"):
-        gained = [last(sampler, seed) - last("random", 10 + seed + len(sampler)) for seed in range(2)]
-        assert min(gained) > 0, sampler
+        assert last(sampler, 0, sampler) > 0.5 * chance, sampler  # in distance from the top
 
 
 @pytest.mark.parametrize("sampler", [*SAMPLERS, "grid"])
@@ -184,7 +183,7 @@ def test_the_cube_becomes_ranges():
     assert kstest(rates, "uniform", (math.log(1e-5), math.log(1e-1) - math.log(1e-5))).pvalue > 0.001
     counts = np.unique([value_at(IntRange(2, 8, step=3), u) for u in draw], return_counts=True)
     assert counts[0].tolist() == [2, 5, 8] and counts[1].min() > 1200
-    assert set(value_at(Choice((None, "a")), u) for u in draw) == {None, "a"}
+    assert {value_at(Choice((None, "a")), u) for u in draw} == {None, "a"}
     assert {value_at(FloatRange(0.0, 0.3, step=0.1), u) for u in draw} == {0.0, 0.1, 0.2, 0.1 * 3}
     ints = np.array([value_at(IntRange(1, 100, log=True), u) for u in draw])
     assert ints.min() == 1 and ints.max() == 100 and 0.4 < (ints <= 10).mean() < 0.65
