@@ -5,6 +5,7 @@ and the trial's number. So a resumed study proposes what the uninterrupted one w
 the store of the trials is written once a proposal.
 """
 
+import copy
 import math
 import warnings
 from collections.abc import Sequence
@@ -40,6 +41,19 @@ STATE = "cma:"
 """what CMA-ES remembers at a trial begins with this"""
 
 
+class _Light(FrozenTrial):
+    """A past trial that is only read: copying a hundred of them whole took longer than the proposal itself."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Light":
+        return copy.copy(self)
+
+
+def _lightly(trial: FrozenTrial) -> FrozenTrial:
+    light = copy.copy(trial)
+    light.__class__ = _Light
+    return light
+
+
 @dataclass(frozen=True)
 class Proposal:
     params: dict[str, Any]
@@ -67,7 +81,7 @@ def propose(study: Study, past: Sequence[FrozenTrial], number: int) -> Proposal:
         return Proposal(_drawn(study, lambda name, range_: known.get(name, value_at(range_, cube[name]))), {})
     filled = search.sampler in ("gp", "cmaes")
     memory = optuna.create_study(directions=directions(search), sampler=_sampler(study, past, number))
-    memory.add_trials(_shown(study, past, filled))
+    memory.add_trials(map(_lightly, _shown(study, past, filled)))
     if known:
         memory.enqueue_trial(known)
     trial = memory.ask()
@@ -142,11 +156,11 @@ def _shown(study: Study, past: Sequence[FrozenTrial], filled: bool) -> list[Froz
 
 
 def _generation(ended: list[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials of CMA-ES's newest generation, one of which holds its state; all while there is no second one."""
+    """The trials of CMA-ES's newest generation, one of which holds its state; the first generation has none. Before
+    that any trial will do: it says that the search has begun."""
     held = [t.system_attrs[f"{STATE}generation"] for t in ended if f"{STATE}optimizer:0" in t.system_attrs]
-    if not held:
-        return ended
-    return [trial for trial in ended if trial.system_attrs.get(f"{STATE}generation") == held[-1]]
+    newest = held[-1] if held else 0
+    return [trial for trial in ended if trial.system_attrs.get(f"{STATE}generation") == newest] or ended[-1:]
 
 
 def _completed(

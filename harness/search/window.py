@@ -36,8 +36,8 @@ def best_first(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirectio
     fronts = _fronts([t for t in trials if t.state == TrialState.COMPLETE and not _broken(t)], directions, count)
 
     def key(trial: FrozenTrial) -> tuple[float, float, float, int]:
-        if _broken(trial):
-            return (2.0, _broken(trial), 0.0, trial.number)
+        if broken := _broken(trial):
+            return (2.0, broken, 0.0, trial.number)
         if trial.state == TrialState.COMPLETE:
             return (0.0, fronts[trial.number], 0.0, trial.number)
         if not trial.intermediate_values:
@@ -50,6 +50,8 @@ def best_first(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirectio
 
 def _broken(trial: FrozenTrial) -> float:
     """By how much a trial breaks its constraints; 0 where it keeps them."""
+    if not trial.system_attrs:  # most have none, and this is asked of thousands at every proposal
+        return 0.0
     return float(sum(value for value in trial.constraints.values() if value > 0))
 
 
