@@ -22,6 +22,13 @@ from pathlib import Path
 BIN = Path(sys.executable).parent
 DATABASES = ("optuna", "mlflow")
 START_SECONDS = 120.0
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "PYTHONWARNINGS": "ignore",
+}
 
 
 def free_port() -> int:
@@ -161,16 +168,30 @@ class RayCluster:
         wait_until(lambda: "Ray runtime started" in said.read_text(), f"Ray's head node ({said})")
         self.address = (folder / "ray_current_cluster").read_text().strip()
 
-    def _start(self, name: str, cpus: int, *where: str) -> None:
+    def _start(self, name: str, cpus: int, *where: str, **more: str) -> None:
         command = [
             *(str(BIN / "ray"), "start", "--block", "--disable-usage-stats"),
             *("--num-cpus", str(cpus), "--num-gpus", "0", "--object-store-memory", str(80 * 2**20)),
             *("--include-log-monitor", "false", "--resources", json.dumps({name: 1000}), *where),
         ]
-        self.nodes[name] = spawn(command, self.folder / f"{name}.log", RAY_TMPDIR=str(self.folder))
+        self.nodes[name] = spawn(command, self.folder / f"{name}.log", RAY_TMPDIR=str(self.folder), **more)
 
-    def add(self, name: str, cpus: int) -> None:
-        self._start(name, cpus, "--address", self.address)
+    def add(self, name: str, cpus: int, **more: str) -> None:
+        """A node that joins now; `more`: of its environment."""
+        self._start(name, cpus, "--address", self.address, **more)
+
+    def wait_for(self, nodes: int) -> None:
+        """Until so many are there, the head among them. Asked by Ray's own program: this process may join later."""
+
+        code = f"import ray; ray.init({self.address!r}); print(sum(node['Alive'] for node in ray.nodes()))"
+
+        def there() -> bool:
+            asked = subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **QUIET}
+            )
+            return asked.stdout.strip() == str(nodes)
+
+        wait_until(there, f"a Ray cluster of {nodes} nodes")
 
     def kill(self, name: str) -> None:
         """kill -9 of the node's raylet, its workers and whatever else it runs."""
@@ -189,6 +210,7 @@ def ray_cluster(nodes: dict[str, int]) -> Iterator[RayCluster]:
     try:
         for name, cpus in nodes.items():
             cluster.add(name, cpus)
+        cluster.wait_for(1 + len(nodes))
         yield cluster
     finally:
         for name in list(cluster.nodes):
@@ -198,12 +220,10 @@ def ray_cluster(nodes: dict[str, int]) -> Iterator[RayCluster]:
 
 def spawn(command: list[str], log: Path, **more: str) -> "subprocess.Popen[bytes]":
     """A program in a process group of its own, deaf to this terminal, silent towards the network's strangers."""
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    quiet |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
     with open(log, "ab") as said:
         return subprocess.Popen(
             command,
-            env={**os.environ, **quiet, **more},
+            env={**os.environ, **QUIET, **more},
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,

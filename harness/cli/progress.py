@@ -146,7 +146,7 @@ def _trial_line(event: TrialEnded, picture: Picture, now: float) -> str:
     metric = picture.metric
     if record.state == "complete":
         what = f"{metric} {_oof(record, metric)} out-of-fold"
-    elif record.state == "pruned":
+    elif record.state == "pruned" and not record.reason:
         what = f"pruned after {plural(len(record.fold_values), 'fold')}"
     else:
         what = f"{record.state}: {record.reason.splitlines()[0] if record.reason else 'no reason given'}"

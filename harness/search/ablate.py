@@ -19,13 +19,14 @@ from harness.records import ENDED, TrialRecord
 from harness.search import checks
 from harness.search.best import best_trial
 from harness.search.driver import Driver
+from harness.search.duplicates import original_of
 from harness.search.factors import Arm, find_arms
 from harness.search.points import Point
 from harness.search.precisions import choose_precisions
 from harness.search.run import choose_engine, data_ready
 from harness.seeds import derive_seed
 from harness.study.load import Study, check_study, spec_hash
-from harness.study.space import fill, find_ranges
+from harness.study.space import fill
 from harness.train.devices import parse_devices
 
 
@@ -66,12 +67,14 @@ def plan_ablation(home: Home, name: str | None, trial: int | None, wanted: list[
     if base.ablates:
         raise RequestError(f"study {base.name!r} is an ablation itself. Name the study: {base.ablates}")
     found = _base_trial(home, base, trial)
-    tree = fill(base.tree, found.params)
-    arms, not_factors = find_arms(tree, find_ranges(base.tree), wanted)
+    searched = check_study(base.tree, f"study {base.name} as it was begun")
+    tree = searched.fill(found.params)
+    space = {name: range_ for name, range_ in searched.space.items() if name in found.params}
+    arms, not_factors = find_arms(tree, space, wanted)
     own = f"{base.name[:48]}.ablation-t{found.number}"
     total = (len(arms) + 1) * seeds - 1
-    settings = {"trials": total, "pruner": "none", "timeout_minutes": None}
-    tree = {**tree, "name": own, "search": {**tree["search"], **settings}}
+    kept = {name: tree["search"][name] for name in ("metric", "max_failures")}
+    tree = {**tree, "name": own, "search": {**kept, "trials": total, "sampler": "random", "pruner": "none"}}
     tree["description"] = f"Ablation of trial {found.number} of {base.name}."
     options = {arm.factor: [_value(tree, arm.factor)] for arm in arms}
     for arm in arms:
@@ -94,7 +97,7 @@ def _base_trial(home: Home, base: StudyRecord, number: int | None) -> TrialRecor
         if trial.number == number:
             if trial.state != "complete":
                 raise RequestError(f"--trial {number}: it is {trial.state}, not complete. Complete ones: {listed}")
-            return trial
+            return original_of(trial, trials)
     raise RequestError(f"--trial {number}: study {base.name!r} has no such trial. Complete ones: {listed}")
 
 

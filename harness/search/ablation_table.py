@@ -129,7 +129,9 @@ def document(table: Table) -> dict[str, Any]:
 
 
 COLUMNS = ("factor", "from", "to", "base", "delta", "lo", "hi", "p", "p_holm", "verdict")
-"""of the CSV file and of the table in MLflow"""
+"""of the CSV file"""
+SHOWN = ("factor", "delta", "lo", "hi", "p_holm", "verdict", "from", "to", "base", "p")
+"""of the table in MLflow, whose page has room for the first few, and for a few digits"""
 
 
 def publish(table: Table, home: Home) -> str:
@@ -155,7 +157,7 @@ def publish(table: Table, home: Home) -> str:
         }
         metrics |= {f"ablation/{name}_p_holm": row.p_holm}
     run_id = tracking.log_run(f"ablation-t{table.trial:04d}", tags, params, metrics, note=markdown(found))
-    tracking.log_table(run_id, {name: [row[name] for row in found["rows"]] for name in COLUMNS}, "ablation.json")
+    tracking.log_table(run_id, {name: [_short(row[name]) for row in found["rows"]] for name in SHOWN}, "ablation.json")
     write_json(path, {"table": found, "run_id": run_id})
     return run_id
 
@@ -175,6 +177,10 @@ def markdown(found: dict[str, Any]) -> str:
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     lines += ["", f"delta: {found['metric']} with `to` minus with `from`. Noise floor: {_text(found['noise_floor'])}."]
     return "\n".join(lines)
+
+
+def _short(cell: Any) -> Any:
+    return round(cell, 5) if isinstance(cell, float) else cell
 
 
 def _text(number: float | None) -> str:

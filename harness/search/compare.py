@@ -18,6 +18,7 @@ from harness.ledger import StudyRecord, read_trials, require_study
 from harness.metrics import METRICS, probabilities, score
 from harness.records import Difference, Interval, TrialRecord
 from harness.search.best import best_trial
+from harness.search.duplicates import original_of, trained
 from harness.stats.compare import paired_difference
 from harness.stats.delong import delong_difference
 from harness.stats.intervals import intervals
@@ -91,11 +92,16 @@ def find_side(home: Home, text: str) -> Side:
         if found is None:
             listed = ", ".join(str(trial.number) for trial in complete) or "none"
             raise RequestError(f"{text}: study {name!r} has no complete trial {number!r}. Complete ones: {listed}")
-        return Side(record, found, 1)
+        return Side(record, original_of(found, trials), 1)
     best = best_trial(trials, record.tree["search"]["metric"])
     if best is None:
         raise RequestError(f"study {name!r} has no complete trial. Go on with it: harness study resume {name}")
-    return Side(record, best, len(complete))
+    return Side(record, best, len(_candidates(trials)))
+
+
+def _candidates(trials: list[TrialRecord]) -> list[TrialRecord]:
+    """What the best trial was chosen from."""
+    return [trial for trial in trained(trials) if not trial.infeasible]
 
 
 def compare_sides(home: Home, a: Side, b: Side, reps: int = 2000) -> Comparison:
@@ -223,8 +229,8 @@ def _corrected(
         )
     read = []
     for side in (a, b):
-        trials = [trial for trial in read_trials(home, side.record.name) if trial.state == "complete"]
-        found = _read(home, side, trials if side.best_of > 1 else [side.trial])
+        trials = _candidates(read_trials(home, side.record.name)) if side.best_of > 1 else [side.trial]
+        found = _read(home, side, trials)
         read.append(_take(found, np.flatnonzero(np.isin(found.ids, ids))))
     first = read[0]
     return corrected_difference(metrics[0], first.y, first.p, read[1].p, first.groups, a.record.tree["seed"])

@@ -17,14 +17,13 @@ from harness.events import EpochDone, FoldDone, Listener, Notice, StudyEnded, St
 from harness.heartbeat import beating
 from harness.home import Home, is_disk_full, is_done, sweep
 from harness.ledger import StudyRecord, audit_tags, is_optimistic, read_study, read_trials, write_study
-from harness.metrics import METRICS
 from harness.records import ENDED, TrialRecord
 from harness.search.best import best_trial
 from harness.search.disk import full_disk
 from harness.search.duplicates import copy_of, trained, twins
 from harness.search.objective import Boss, Outcome, Task
 from harness.search.points import Point, Source
-from harness.search.pruning import should_stop
+from harness.search.referee import Referee
 from harness.search.start import start_files
 from harness.search.tracked import Tracked, open_tracking
 from harness.stats.optimism import best_corrected
@@ -61,7 +60,6 @@ class Driver:
         self.study, self.home, self.data, self.listener = study, home, data, listener
         self.record, self.source = record, source
         self.search = study.spec.search
-        self.higher = METRICS[self.search.metric].higher_is_better
         self.records = {record.number: record for record in read_trials(home, study.name)}
         new = read_study(home, study.name) is None
         connect = partial(open_tracking, home, study)
@@ -77,11 +75,13 @@ class Driver:
         self.folds: dict[int, list[float]] = {}
         self.seconds: dict[int, float] = {}
         self.deaths: dict[int, int] = {}
+        ended = [record for record in self.records.values() if record.state in ENDED]
+        self.referee = Referee(home, study.name, self.search, data.folds.k, ended)
         self.trained = 0
         self.failures = 0
         self.began, self.spent = time.monotonic(), record.spent
         self.reasons: dict[int, str] = {}
-        """why a running trial was told to stop, where that is not the pruner"""
+        """why a running trial was told to stop"""
         self.commit = commit()
 
     def run(self, engine: Engine, devices: list[str], jobs: int) -> StudyRecord:
@@ -144,9 +144,8 @@ class Driver:
         self.listener(event)
         limit = self.search.trial_minutes
         if limit is not None and self.seconds[event.trial] > 60 * limit:
-            self.reasons[event.trial] = f"it trained for longer than search.trial_minutes: {limit:g}"
-            return False
-        return True
+            return self._goes_on(event.trial, f"it trained for longer than search.trial_minutes: {limit:g}")
+        return self._goes_on(event.trial, self.referee.after_epoch(event.report))
 
     def fold(self, event: FoldDone) -> bool:
         self.tracked.fold(event.trial, event.fold)
@@ -154,8 +153,12 @@ class Driver:
         values.append(event.value)
         self.source.fold(event.trial, event.fold, event.value)
         self.listener(event)
-        complete = trained(self.records.values())
-        return not should_stop(self.search, values, self.data.folds.k, complete, self.higher)
+        return self._goes_on(event.trial, self.referee.after_fold(values))
+
+    def _goes_on(self, trial: int, why_not: str) -> bool:
+        if why_not:
+            self.reasons[trial] = why_not
+        return not why_not
 
     def _count_ended(self) -> int:
         return sum(record.state in ENDED for record in self.records.values())
@@ -267,6 +270,7 @@ class Driver:
             done = self.home.run_artifacts(self.study.name, record.run_id) / "DONE"
             done.touch()
         self._settle(record)
+        self.referee.ended(record)
         self.home.trial_state(self.study.name, number).with_suffix(".lock").unlink(missing_ok=True)
         self.trained += 1
         self.failures = self.failures + 1 if record.state == "failed" else 0
@@ -285,8 +289,10 @@ class Driver:
     def _close(self, state: str, corrected: dict[str, float | None] | None = None, wait: float = CLOSE_SECONDS) -> None:
         spent = self._total_spent()
         self.record = replace(self.record, state=state, finished=time.time(), corrected=corrected, spent=spent)
-        write_study(self.home, self.record)
-        self.tracked.close(wait)
+        try:
+            write_study(self.home, self.record)
+        finally:
+            self.tracked.close(wait)
         self.listener(StudyEnded(self.study.name, state, self.trained))
 
     def _corrected(self) -> dict[str, float | None]:

@@ -40,6 +40,11 @@ def copy_of(original: TrialRecord, own: TrialRecord) -> TrialRecord:
     )
 
 
+def original_of(record: TrialRecord, records: Iterable[TrialRecord]) -> TrialRecord:
+    """The trial that has the artifacts of this one: itself, unless it is a copy."""
+    return next((one for one in records if one.number == record.same_as), record)
+
+
 def trained(records: Iterable[TrialRecord]) -> list[TrialRecord]:
     """The complete trials that have checkpoints of their own."""
     return [record for record in records if record.state == "complete" and record.same_as is None]

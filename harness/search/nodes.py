@@ -59,9 +59,9 @@ def leave_token(path: Path) -> str:
     return token
 
 
-def misfit(path: Path, token: str, wanted: Software) -> str:
+def misfit(path: Path, token: str, wanted: Software, patience: float = PATIENCE) -> str:
     """What makes this machine unfit, '' if nothing does. `token` was left at `path` by the driver."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     while (found := _read(path)) != token:
         if time.monotonic() > end:
             what = "there is no such file" if found is None else "it says something else here"

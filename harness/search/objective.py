@@ -1,6 +1,7 @@
 """One trial, from a drawn configuration to its result. It knows neither Optuna nor MLflow: it says what happens to a
 `Boss` and obeys what that answers, whether the boss sits in this process or behind a pipe."""
 
+import shutil
 import traceback
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -102,16 +103,9 @@ def _train(task: Task, data: Prepared, device: str, boss: Boss) -> Outcome:
             if spec.search.costs or spec.search.constraints:
                 outcome = replace(outcome, costs=trial_costs(spec, data, device, task.artifacts))
                 _refuse_infeasible(spec.search, outcome.costs)
-            result = cross_validate(
-                spec,
-                data,
-                place,
-                device,
-                precision,
-                on_epoch,
-                on_fold,
-            )
+            result = cross_validate(spec, data, place, device, precision, on_epoch, on_fold)
     except _Pruned as why:
+        shutil.rmtree(task.running, ignore_errors=True)
         return replace(outcome, reason=str(why))
     except Exception as error:  # a trial's failure must not end the study: it is recorded with its reason
         if is_disk_full(error):

@@ -279,6 +279,9 @@ def _line(error: BaseException) -> str:
 
 def _ray() -> Any:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing of a study leaves the cluster
+    os.environ.setdefault(
+        "RAY_DEDUP_LOGS_SKIP_REGEX", "^"
+    )  # what nodes print belongs into their logs, not between ours
     try:
         import ray
     except ImportError as error:

@@ -36,7 +36,9 @@ def open_optuna(home: Home, name: str, search: Search) -> optuna.Study:
     url = os.environ.get("HARNESS_STORAGE")
     storage: Any
     if url:
-        storage = optuna.storages.RDBStorage(url)
+        from harness.search.database import open_database
+
+        storage = open_database(url)
     else:
         path = home.optuna_journal
         file_lock = _FileLock(str(path) + ".lock")

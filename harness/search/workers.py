@@ -205,8 +205,9 @@ def _work(pipe: Connection, device: str, plan: Plan) -> None:
             pipe.send(_Rest(outcome, resident_memory()))
     except (EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
         return
-    except HarnessError as error:
-        pipe.send(error)
+    except (HarnessError, OSError) as error:
+        with suppress(OSError):
+            pipe.send(error)
 
 
 def _end_with_driver() -> None:

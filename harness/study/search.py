@@ -44,10 +44,14 @@ class Search(Part):
     """of latency_ms, megabytes, parameters: made small beside the metric; the study then has a front of best trials"""
     constraints: tuple[str, ...] = ()
     """such as ["megabytes <= 20", "latency_ms <= 5"]: a trial that breaks one is not trained and never the best"""
-    pruner: Literal["wilcoxon", "median", "none"] = "wilcoxon"
-    """wilcoxon: stop a trial whose finished folds are worse than the best trial's, paired by fold"""
+    pruner: Literal["race", "wilcoxon", "median", "none"] = "race"
+    """what stops a hopeless trial: race: its chance to overtake the best one, inside the first fold and after each fold
+    (docs/search.md); wilcoxon: folds that are worse than the best trial's, paired; median: worse than most trials"""
+    race_p: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    """race stops a trial whose chance to overtake is below this, times the share of its training that is done; larger
+    is cheaper and loses the best trial more often"""
     pruner_p: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.13
-    """threshold of the wilcoxon pruner; .13 kept the winner in simulations and used 70% of the folds"""
+    """threshold of the wilcoxon pruner; .13 stops a trial after three folds that are all worse"""
     timeout_minutes: Positive | None = None
     """the TOTAL time of the study over all of its runs: no trial starts after it"""
     trial_minutes: Positive | None = None

@@ -26,7 +26,7 @@ from harness.study.dataset import Decode
 from harness.study.training import Model
 from harness.train.reading import mark
 
-STATE = 2
+STATE = 3
 """what a resume state holds; raise it with every change, and a fold that another version began begins anew"""
 WRITE_SHARE = 0.02
 """largest share of training time that goes into writing resume states"""
@@ -146,9 +146,9 @@ class ResumeState:
         self._copied = next((mark(tensor.device) for tensor in tensors if tensor.is_cuda), None)
         self._state = _replace(state, iter(self._tensors))
 
-    def complete(self, epoch: int, history: list[dict[str, Any]], seconds: float) -> None:
-        """Add what was known later; write the state when that is due."""
-        self._state |= {"format": STATE, "epoch": epoch, "history": history, "seconds": seconds}
+    def complete(self, epoch: int, history: list[dict[str, Any]], seconds: float, heard: bool = True) -> None:
+        """Add what was known later; write the state when that is due. `heard`: whether the epoch's report arrived."""
+        self._state |= {"format": STATE, "epoch": epoch, "history": history, "seconds": seconds, "heard": heard}
         self._whole = True
         if self._due is None:
             size = sum(tensor.nbytes for tensor in self._tensors)

@@ -25,7 +25,6 @@ from harness.ragged import Selection
 from harness.records import EpochReport
 from harness.seeds import derive_seed
 from harness.study.spec import Spec
-from harness.study.training import Train
 from harness.train.allocator import keep_freed_memory
 from harness.train.averaging import Average, build_average
 from harness.train.checkpoint import ResumeState
@@ -41,11 +40,11 @@ from harness.train.precision import Precision, forward_of
 from harness.train.prefetch import prefetched
 from harness.train.reading import fetch
 from harness.train.sampling import row_order
-from harness.train.schedule import learning_rate
+from harness.train.schedule import frozen_stages, learning_rate
 from harness.train.step import Batch, Stepper
 
 OnEpoch = Callable[[EpochReport], None]
-"""Called after each epoch; may raise to stop the training."""
+"""Called after each epoch; may raise to stop the training, which then ends before its next step and leaves no state."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +148,7 @@ class _Fold:
         )
         self.keeper = Keeper(train)
         self.history: list[dict[str, Any]] = []
+        self.unheard = False
         self.before = 0.0
         self._resume()
         n, batch = len(data.y_train), train.batch_size
@@ -163,7 +163,7 @@ class _Fold:
         state = self.resume.load(self.device)
         if state is None:
             return
-        self.history, self.before = state["history"], state["seconds"]
+        self.history, self.before, self.unheard = state["history"], state["seconds"], not state["heard"]
         for epoch in range(1, len(self.history)):  # what thawed since, in the order in which the optimiser got it
             self._thaw(epoch)
         self.network.load_state_dict(state["network"])
@@ -182,10 +182,12 @@ class _Fold:
         with ThreadPoolExecutor(1, thread_name_prefix="report") as reporter:
             reported: Future[None] = reporter.submit(lambda: None)
             try:
+                if self.unheard:
+                    on_epoch(EpochReport(**self.history[-1]))
                 for epoch in range(done, epochs):
                     if self.keeper.stopped:
                         break
-                    unread = self._train(epoch)
+                    unread = self._train(epoch, reported)
                     reported.result()
                     if waits:
                         report = self._finish(unread)
@@ -212,8 +214,9 @@ class _Fold:
             len(self.data.y_train) * trained,
         )
 
-    def _train(self, epoch: int) -> _Unread:
-        """Train one epoch and show the network the held-out rows. What came out may still be being computed."""
+    def _train(self, epoch: int, reported: "Future[None]") -> _Unread:
+        """Train one epoch and show the network the held-out rows. What came out may still be being computed. Ends early
+        where the report of the epoch before raises."""
         train, optim = self.spec.train, self.spec.optim
         seed = derive_seed(self.spec.seed, "fold", self.data.fold, "epoch", epoch)
         torch.manual_seed(seed)
@@ -225,6 +228,8 @@ class _Fold:
         rates, values, weights = [], [], []
         for batches in _grouped(self._batches(seed), train.accumulate):
             rates.append(learning_rate(optim, next(steps), self.steps, monitored))
+            if reported.done():
+                reported.result()
             value, weight = self.stepper.take(batches, rates[-1])
             values.append(value)
             weights.append(weight)
@@ -270,9 +275,19 @@ class _Fold:
         return report
 
     def _complete(self, epoch: int, report: EpochReport, on_epoch: OnEpoch) -> None:
+        """Report an epoch; then its state may be written. One whose report was cut off is reported again on resuming,
+        so that what is decided on it is decided."""
+        try:
+            on_epoch(report)
+        except KeyboardInterrupt:
+            self._complete_state(epoch, heard=False)
+            raise
+        self._complete_state(epoch, heard=True)
+
+    def _complete_state(self, epoch: int, heard: bool) -> None:
         if epoch + 1 < self.spec.train.epochs and not self.keeper.stopped:
-            self.resume.complete(epoch, list(self.history), self.before + time.perf_counter() - self.began)
-        on_epoch(report)
+            seconds = self.before + time.perf_counter() - self.began
+            self.resume.complete(epoch, list(self.history), seconds, heard)
 
     def _batches(self, seed: int) -> Iterator[Batch]:
         """The epoch's batches with all that is drawn for them."""
@@ -327,11 +342,6 @@ class _Fold:
                 "parts": self.stepper.parts,
             }
         )
-
-
-def frozen_stages(train: Train, epoch: int) -> int:
-    """How many stages, counted from the input, stand still in an epoch."""
-    return max(0, train.freeze - epoch // train.unfreeze_every) if train.unfreeze_every else train.freeze
 
 
 def _grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:

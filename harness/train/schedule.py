@@ -1,4 +1,5 @@
-"""The learning rate of a step, as a pure function: a resumed training needs no scheduler state. Knows no torch.
+"""The learning rate of a step and what stands still in an epoch, as pure functions: a resumed training needs no
+scheduler state. Knows no torch.
 
 Every schedule is written in terms of optimiser steps, from 0; `steps` is their number over the whole training.
 """
@@ -6,7 +7,7 @@ Every schedule is written in terms of optimiser steps, from 0; `steps` is their 
 import math
 from collections.abc import Sequence
 
-from harness.study.training import Optim
+from harness.study.training import Optim, Train
 
 DIV, FINAL_DIV = 25.0, 1e4
 """one-cycle: the first rate is lr / DIV, the last one lr / DIV / FINAL_DIV, as in torch and fastai"""
@@ -61,3 +62,8 @@ def falls(losses: Sequence[float], patience: int) -> int:
         if waited == patience:
             waited, count = 0, count + 1
     return count
+
+
+def frozen_stages(train: Train, epoch: int) -> int:
+    """How many stages, counted from the input, stand still in an epoch."""
+    return max(0, train.freeze - epoch // train.unfreeze_every) if train.unfreeze_every else train.freeze

@@ -5,10 +5,11 @@ import signal
 from dataclasses import replace
 
 import pytest
-from hurt_study import (
-    check_everything_is_settled,
+
+from benchmarks._hurt_study import (
     epochs_of,
     finish,
+    problems,
     results,
     said,
     start,
@@ -17,7 +18,6 @@ from hurt_study import (
     weights,
     workers,
 )
-
 from harness.epochs import read_all_epochs
 from harness.home import Home, lock
 from harness.ledger import read_study, read_trial, read_trials, write_study, write_trial
@@ -32,7 +32,7 @@ def calm(tmp_path_factory) -> Home:
     """The study of this file, left alone."""
     home = Home(tmp_path_factory.mktemp("calm") / "home")
     finish(home, tiny(), jobs=2)
-    check_everything_is_settled(home, 2)
+    assert problems(home, 2) == []
     return home
 
 
@@ -50,7 +50,7 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on_where_it_was(calm, tm
     assert process.wait(timeout=300) == 0, said(home)
     assert len(dead) == 2 and "its worker process died (signal SIGKILL); it goes on" in said(home)
     assert sum(record.deaths for record in read_trials(home, "tiny")) == 2
-    check_everything_is_settled(home, 2, most_retrained=2)
+    assert problems(home, 2, most_retrained=2) == []
     assert results(home) == results(calm) and weights(home) == weights(calm)
 
 
@@ -84,7 +84,7 @@ def test_workers_of_a_killed_driver_end_by_themselves_and_its_successor_goes_on(
     assert len(orphans) == 2
     finish(home, tiny(), jobs=2)  # at once: the orphans may still be writing their last state
     assert not [orphan for orphan in orphans if os.path.exists(f"/proc/{orphan}")]
-    check_everything_is_settled(home, 2, most_retrained=2)
+    assert problems(home, 2, most_retrained=2) == []
     assert results(home) == results(calm) and weights(home) == weights(calm)
 
 
@@ -117,7 +117,7 @@ def test_a_trial_that_was_trained_and_not_yet_written_down_is_not_trained_again(
     after = read_trial(home, "tiny", 0)
     assert replace(after, ended=before.ended) == before
     assert epochs_of(home, 0) == trained and len(read_all_epochs(home, "tiny", 0)) == 8
-    check_everything_is_settled(home, 1)
+    assert problems(home, 1) == []
 
 
 def _forget_in_optuna(home: Home) -> None:
@@ -138,7 +138,7 @@ def test_what_a_kill_tore_is_swept_and_a_damaged_state_lets_its_fold_begin_anew(
     (home.work("tiny") / "trials" / ".0000.json.torn").write_text('{"number')  # a write that never came to its end
     (home.run_artifacts("tiny", read_trial(home, "tiny", 0).run_id) / ".fold_0.torn").mkdir()
     finish(home, tiny(search__trials=1))
-    check_everything_is_settled(home, 1, most_retrained=trained)
+    assert problems(home, 1, most_retrained=trained) == []
     assert results(home) == results(calm)[:1]
     assert not list(home.root.rglob(".*torn*"))
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from mlflow_server import Server
 
+from benchmarks._mlflow_server import Server
 from harness.epochs import LoggedEpoch
 from harness.home import Home
 from harness.records import EpochReport, Interval, TrialRecord

@@ -1,5 +1,7 @@
 """Fitting one fold: exact resume, divergence, and the small decisions of the loop."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from harness.train.infer import infer
 from harness.train.loop import FoldData, fit_fold
 from harness.train.loss import class_weights
 from harness.train.precision import Precision, parse_precision
+from harness.train.step import Stepper
 
 FP32 = Precision("fp32", channels_last=False)
 
@@ -66,6 +69,43 @@ def test_an_interrupted_fold_resumes_bit_for_bit_after_every_epoch(tmp_path):
         assert same_weights(whole.network, resumed.network)
         assert [h["train_loss"] for h in whole.history] == [h["train_loss"] for h in resumed.history]
         assert [h["epoch"] for h in resumed.history] == [0, 1, 2, 3]
+
+
+def test_a_report_that_was_cut_off_is_made_again_and_one_that_arrived_is_not(tmp_path):
+    heard = []
+
+    def cut_off(report):
+        if report.epoch == 1:
+            raise KeyboardInterrupt
+
+    state = tmp_path / "s.pt"
+    with pytest.raises(KeyboardInterrupt):
+        fit_fold(tiny_spec(), tiny_data(), "cpu", FP32, ResumeState(state), cut_off)
+    resumed = fit_fold(tiny_spec(), tiny_data(), "cpu", FP32, ResumeState(state), heard.append)
+    assert [report.epoch for report in heard] == [1, 2, 3]
+    assert {**vars(heard[0])} == resumed.history[1]
+
+
+@pytest.mark.parametrize("blocks", [{}, {"optim": {"schedule": "plateau"}}])
+def test_a_stop_ends_the_fold_before_its_next_epoch_does(tmp_path, monkeypatch, blocks):
+    steps, take = [], Stepper.take
+
+    def counted(self, batches, rate):
+        steps.append(rate)
+        if len(steps) > 3:
+            assert stopped.wait(30)  # the report of the first epoch has been answered by now
+        return take(self, batches, rate)
+
+    def stop(report):
+        stopped.set()
+        raise Stop
+
+    stopped = threading.Event()
+    monkeypatch.setattr(Stepper, "take", counted)
+    with pytest.raises(Stop):
+        fit_fold(tiny_spec(**blocks), tiny_data(), "cpu", FP32, ResumeState(tmp_path / "s.pt"), stop)
+    assert len(steps) < 2 * 3  # of three steps an epoch
+    assert not (tmp_path / "s.pt").exists()
 
 
 def test_the_resume_state_is_a_copy_of_the_epoch_it_names(tmp_path):

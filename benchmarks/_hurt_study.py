@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from harness.epochs import read_all_epochs
 from harness.home import Home
 from harness.ledger import read_trials
+from harness.records import TrialRecord
 from harness.study.load import Study, check_study, dump_yaml
 from harness.study.space import fill
 
@@ -106,36 +107,53 @@ def weights(home: Home) -> dict[tuple[int, int], bytes]:
     }
 
 
-def check_everything_is_settled(home: Home, trials: int, uri: str | None = None, most_retrained: int = 0) -> None:
-    """No trial is left running or is there twice, in the ledger, in Optuna and in MLflow, which has all curves."""
-    import optuna
+def problems(home: Home, trials: int, uri: str | None = None, most_retrained: int = 0) -> list[str]:
+    """What was lost, is there twice or is left running: in the ledger, in Optuna, in MLflow, on disk. [] is the goal.
 
+    `most_retrained`: finished epochs that may have been trained again, because nobody had time to keep their weights.
+    """
     from harness.search.storage import open_optuna
 
-    study = tiny()
     records = read_trials(home, "tiny")
-    assert [record.number for record in records] == list(range(trials))
-    assert all(record.state == "complete" and record.logged for record in records)
-    known = open_optuna(home, "tiny", study.spec.search).get_trials()
-    assert [trial.state for trial in known] == [optuna.trial.TrialState.COMPLETE] * trials
+    if [record.number for record in records] != list(range(trials)):
+        return [f"trials {[record.number for record in records]} in the ledger"]
+    found = [f"trial {r.number}: {r.state} {r.reason}" for r in records if r.state != "complete" or not r.logged]
+    known = open_optuna(home, "tiny", tiny().spec.search).get_trials()
+    if [trial.state.name for trial in known] != ["COMPLETE"] * trials:
+        found.append(f"Optuna: {[trial.state.name for trial in known]}")
     client = MlflowClient(uri or home.mlflow_uri)
     runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id], max_results=1000)
-    assert len(runs) == trials
     by_id = {run.info.run_id: run for run in runs}
+    if sorted(by_id) != sorted(record.run_id for record in records):
+        found.append(f"MLflow has {len(runs)} runs, or others than the ledger")
     retrained = 0
     for record in records:
-        run = by_id[record.run_id]
-        assert run.info.status == "FINISHED" and run.data.tags["harness.trial"] == str(record.number)
-        assert run.info.artifact_uri == home.run_artifacts("tiny", record.run_id).as_uri()
-        assert (home.run_artifacts("tiny", record.run_id) / "DONE").exists()
-        assert run.data.metrics["oof/auroc"] == record.oof["auroc"].value
         epochs = Counter((one.report.fold, one.report.epoch) for one in read_all_epochs(home, "tiny", record.number))
-        for fold in range(FOLDS):
-            curve = client.get_metric_history(record.run_id, f"fold_{fold}/val_auroc")
-            assert [point.step for point in curve] == list(range(len(curve))) and len(curve) >= 4
-            assert {epoch for f, epoch in epochs if f == fold} == set(range(len(curve)))
         retrained += sum(count - 1 for count in epochs.values())
-    assert retrained <= most_retrained, f"{retrained} epochs were trained again, at most {most_retrained} may be"
-    assert not list(home.work("tiny").glob("running/*")) and not list(home.work("tiny").glob("pending/*"))
-    assert not list(home.study_artifacts("tiny").glob("pending-*"))
-    assert not (home.work("tiny") / "driver.json").exists()
+        if record.run_id in by_id:
+            found += _run_problems(home, client, by_id[record.run_id], record, set(epochs))
+    if retrained > most_retrained:
+        found.append(f"{retrained} epochs were trained again, at most {most_retrained} may be")
+    left = [*home.work("tiny").glob("running/*"), *home.work("tiny").glob("pending/*")]
+    left += [*home.study_artifacts("tiny").glob("pending-*"), *home.work("tiny").glob("driver.json")]
+    return found + [f"{path} is left" for path in left]
+
+
+def _run_problems(
+    home: Home, client: MlflowClient, run: Any, record: TrialRecord, epochs: set[tuple[int, int]]
+) -> list[str]:
+    """What MLflow's run of a trial lacks, or what lies elsewhere than it says."""
+    folder = home.run_artifacts("tiny", record.run_id)
+    wrong = {
+        "status": run.info.status != "FINISHED",
+        "number": run.data.tags["harness.trial"] != str(record.number),
+        "place": run.info.artifact_uri != folder.as_uri(),
+        "DONE": not (folder / "DONE").exists(),
+        "scores": run.data.metrics.get("oof/auroc") != record.oof["auroc"].value,
+        "parameters": run.data.params.get("optim.lr") != str(record.params["optim.lr"]),
+    }
+    for fold in range(FOLDS):
+        steps = [point.step for point in client.get_metric_history(record.run_id, f"fold_{fold}/val_auroc")]
+        trained = sorted(epoch for f, epoch in epochs if f == fold)
+        wrong[f"curve of fold {fold}"] = steps != list(range(len(steps))) or steps != trained or not steps
+    return [f"trial {record.number}: {name}" for name, is_wrong in wrong.items() if is_wrong]
