@@ -39,8 +39,8 @@ A range stands only where its condition holds with `when`, such as
 conditions, several objectives, constraints, budgets: [docs/search.md](search.md).
 
 `search.trials` is the TOTAL number of trials: running a finished study again does nothing, a larger total adds trials
-to it. `search.trials`, `search.timeout_minutes`, `search.trial_minutes` and `description` may change between two runs of
-one study; any other change makes it another study, which needs another name (`--as NEWNAME`).
+to it. `search.trials`, `search.timeout_minutes`, `search.trial_minutes` and `description` may change between two runs
+of one study; any other change makes it another study, which needs another name (`--as NEWNAME`).
 """
 
 

@@ -123,7 +123,9 @@ def parallel(axes: Sequence[Axis], rows: Sequence[Row], metric: str, higher: boo
     for i, axis in enumerate(columns):
         for height, text in _ticks(axis, [line[i] for line in table_]):
             place = {"x": i, "y": height, "xanchor": "left", "xshift": 4}
-            figure.add_annotation(text=text, showarrow=False, font={"size": 11}, **place)
+            figure.add_annotation(
+                text=text, showarrow=False, font={"size": 11}, bgcolor="rgba(255,255,255,.8)", **place
+            )
         figure.add_vline(x=i, line={"color": "#999", "width": 1})
     names = [axis.name for axis in columns]
     figure.update_xaxes(tickvals=list(range(len(columns))), ticktext=names, range=[-0.2, len(columns) - 0.5])
