@@ -48,9 +48,10 @@ class _Light(FrozenTrial):
         return copy.copy(self)
 
 
-def _lightly(trial: FrozenTrial) -> FrozenTrial:
+def _lightly(trial: FrozenTrial, shared: dict[str, BaseDistribution]) -> FrozenTrial:
     light = copy.copy(trial)
     light.__class__ = _Light
+    light.distributions = {name: shared[name] for name in trial.params}
     return light
 
 
@@ -81,7 +82,8 @@ def propose(study: Study, past: Sequence[FrozenTrial], number: int) -> Proposal:
         return Proposal(_drawn(study, lambda name, range_: known.get(name, value_at(range_, cube[name]))), {})
     filled = search.sampler in ("gp", "cmaes")
     memory = optuna.create_study(directions=directions(search), sampler=_sampler(study, past, number))
-    memory.add_trials(map(_lightly, _shown(study, past, filled)))
+    shared = {name: distribution(range_) for name, range_ in study.space.items()}
+    memory.add_trials([_lightly(trial, shared) for trial in _shown(study, past, filled)])
     if known:
         memory.enqueue_trial(known)
     trial = memory.ask()

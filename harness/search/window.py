@@ -33,17 +33,20 @@ def best_first(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirectio
     """Complete trials by score (by front and then by number, where there are several objectives), pruned ones by how
     far they came and how they stood there, then what breaks a constraint, the least first. Only the `count` first ones
     are in their right place where there are several objectives."""
-    fronts = _fronts([t for t in trials if t.state == TrialState.COMPLETE and not _broken(t)], directions, count)
+    fronts: dict[int, float] = {}
+    if len(directions) > 1:
+        fronts = _fronts([t for t in trials if t.state == TrialState.COMPLETE and not _broken(t)], directions, count)
+    sign = 1.0 if directions[0] == StudyDirection.MINIMIZE else -1.0
 
     def key(trial: FrozenTrial) -> tuple[float, float, float, int]:
         if broken := _broken(trial):
             return (2.0, broken, 0.0, trial.number)
         if trial.state == TrialState.COMPLETE:
-            return (0.0, fronts[trial.number], 0.0, trial.number)
+            return (0.0, fronts[trial.number] if fronts else sign * trial.values[0], 0.0, trial.number)
         if not trial.intermediate_values:
             return (1.0, math.inf, 0.0, trial.number)
         step, value = max(trial.intermediate_values.items())
-        return (1.0, -step, value if directions[0] == StudyDirection.MINIMIZE else -value, trial.number)
+        return (1.0, -step, sign * value, trial.number)
 
     return sorted(trials, key=key)
 
@@ -56,12 +59,10 @@ def _broken(trial: FrozenTrial) -> float:
 
 
 def _fronts(trials: list[FrozenTrial], directions: Sequence[StudyDirection], count: int) -> dict[int, float]:
-    """The trial's place by number: its score to be made small, or the number of its front (Deb et al. 2002)."""
+    """The number of each trial's front (Deb et al. 2002), by the trial's number; of the first `count` at least."""
     import numpy as np
 
     signs = [1.0 if direction == StudyDirection.MINIMIZE else -1.0 for direction in directions]
-    if len(signs) == 1:
-        return {trial.number: signs[0] * float(trial.values[0]) for trial in trials}
     losses = np.array([trial.values for trial in trials]).reshape(len(trials), len(signs)) * signs
     left, places, front = np.arange(len(trials)), {trial.number: math.inf for trial in trials}, 0
     while len(left) > len(trials) - count:
