@@ -5,7 +5,6 @@ and the trial's number. So a resumed study proposes what the uninterrupted one w
 the store of the trials is written once a proposal.
 """
 
-import copy
 import math
 import warnings
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from harness.metrics import METRICS
 from harness.search.cube import random_point, sobol_point, value_at
-from harness.search.window import LEARNT_FROM, window
+from harness.search.window import LEARNT_FROM, Past, window
 from harness.seeds import derive_seed
 from harness.study.load import Study, key_defaults
 from harness.study.search import Search
@@ -39,20 +38,6 @@ TRIES = 50
 """random points looked at in place of a repeated one"""
 STATE = "cma:"
 """what CMA-ES remembers at a trial begins with this"""
-
-
-class _Light(FrozenTrial):
-    """A past trial that is only read: copying a hundred of them whole took longer than the proposal itself."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Light":
-        return copy.copy(self)
-
-
-def _lightly(trial: FrozenTrial, shared: dict[str, BaseDistribution]) -> FrozenTrial:
-    light = copy.copy(trial)
-    light.__class__ = _Light
-    light.distributions = {name: shared[name] for name in trial.params}
-    return light
 
 
 @dataclass(frozen=True)
@@ -82,8 +67,7 @@ def propose(study: Study, past: Sequence[FrozenTrial], number: int) -> Proposal:
         return Proposal(_drawn(study, lambda name, range_: known.get(name, value_at(range_, cube[name]))), {})
     filled = search.sampler in ("gp", "cmaes")
     memory = optuna.create_study(directions=directions(search), sampler=_sampler(study, past, number))
-    shared = {name: distribution(range_) for name, range_ in study.space.items()}
-    memory.add_trials([_lightly(trial, shared) for trial in _shown(study, past, filled)])
+    memory.add_trials(_shown(study, past, filled))
     if known:
         memory.enqueue_trial(known)
     trial = memory.ask()
@@ -101,10 +85,9 @@ def propose(study: Study, past: Sequence[FrozenTrial], number: int) -> Proposal:
 def _unmet(study: Study, params: dict[str, Any], past: Sequence[FrozenTrial], number: int) -> dict[str, Any]:
     """The point itself, or in place of one that was proposed before (a model that has converged repeats itself) a
     random one that was not. Where nothing new is found, everything is known."""
-    met = [trial.params for trial in past if trial.state != TrialState.FAIL]
     draw = np.random.default_rng(derive_seed(study.spec.seed, "unmet", number))
     for _ in range(TRIES):
-        if params not in met:
+        if not [True for trial in past if trial.params == params and trial.state != TrialState.FAIL]:
             return params
         cube = dict(zip(study.space, draw.random(len(study.space)).tolist(), strict=True))
         params = _drawn(study, lambda name, range_, cube=cube: value_at(range_, cube[name]))
@@ -208,6 +191,11 @@ def distribution(range_: Range) -> BaseDistribution:
     if isinstance(range_, FloatRange):
         return FloatDistribution(range_.low, range_.high, log=range_.log, step=range_.step)
     return IntDistribution(range_.low, range_.high, log=range_.log, step=range_.step)
+
+
+def as_past(study: Study, trial: FrozenTrial) -> Past:
+    """A trial as `propose` likes it best, made once when it begins and once when it has ended."""
+    return Past.of(trial, {name: distribution(study.space[name]) for name in trial.params})
 
 
 def _suggest(trial: optuna.Trial, name: str, range_: Range) -> Any:
