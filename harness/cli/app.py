@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from harness.cli import ablate, compare, data, doctor, ensemble, init, models, predict, server, study
+from harness.cli import ablate, compare, data, doctor, ensemble, init, models, predict, search, server, study
 from harness.cli.interrupt import catch_signals
 from harness.cli.output import escape_control, flush_results
 from harness.errors import HarnessError, Interrupted
@@ -39,6 +39,8 @@ app = typer.Typer(
 )
 app.add_typer(study.app, name="study")
 study.app.command("ablate", short_help="What each setting of a trial gives.")(ablate.ablate)
+study.app.command("importance", short_help="Which searched keys made the difference.")(search.importance)
+study.app.command("plots", short_help="A search's plots, as one page.")(search.plots)
 study.app.command("compare", short_help="Is one study or trial better than another?")(compare.compare)
 app.add_typer(ensemble.app, name="ensemble")
 app.add_typer(data.app, name="data")

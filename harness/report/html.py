@@ -1,4 +1,5 @@
-"""The parts that pages are made of: one file, no scripts, nothing fetched, readable on a phone, light and dark.
+"""The parts that pages are made of: one file, no scripts unless asked for, nothing fetched, readable on a phone, in
+light and dark.
 
 Colours are Okabe and Ito's, which differ for colour-blind eyes too, and never the only sign: every row, cell and curve
 carries its name. Knows text and numbers, no data set and no study.
@@ -66,16 +67,18 @@ details ul { font-size: .85rem; columns: 16rem; padding-left: 1.2rem; }
 """
 
 
-def page(title: str, lead: str, sections: Sequence[tuple[str, str]]) -> str:
-    """A whole document. `lead` and the bodies of `sections` (heading, body) are HTML, headings are text."""
+def page(title: str, lead: str, sections: Sequence[tuple[str, str]], scripts: bool = False) -> str:
+    """A whole document. `lead` and the bodies of `sections` (heading, body) are HTML, headings are text. With
+    `scripts` those in the page itself may run."""
     names = [heading for heading, _ in sections]
     links = "".join(f'<li><a href="#s{i}">{escape(name)}</a></li>' for i, name in enumerate(names))
     bodies = "".join(
         f'<section aria-labelledby="s{i}"><h2 id="s{i}">{escape(name)}</h2>\n{body}\n</section>\n'
         for i, (name, body) in enumerate(sections)
     )
-    # nothing is ever fetched or run, whatever a name in the data says
+    # nothing is ever fetched, nor run where there are no scripts, whatever a name in the data says
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    policy += "; script-src 'unsafe-inline'" if scripts else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'

@@ -115,9 +115,10 @@ class Driver:
         state = "failed" if broken else "interrupted" if left else "complete"
         self._close(state, self._corrected() if complete and not self.record.ablates else None)
         if broken:
-            reasons = "\n  ".join(f"trial {r.number}: {r.reason}" for r in self.records.values() if r.state == "failed")
+            reasons = "\n  ".join(f"trial {r.number}: {r.reason}" for r in self.records.values() if r.reason)
+            what = f"{self.failures} trials in a row failed" if self.failures else "no trial was completed"
             raise TooManyFailures(
-                f"study {self.study.name!r} stopped: {self.failures} trials in a row failed.\n  {reasons}\n"
+                f"study {self.study.name!r} stopped: {what}.\n  {reasons}\n"
                 f"Mend the cause and go on with: harness study resume {self.study.name}"
             )
         return self.record

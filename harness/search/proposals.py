@@ -13,7 +13,7 @@ from harness.home import Home
 from harness.records import ENDED, TrialRecord
 from harness.search.grid import grid_points, total_trials
 from harness.search.points import Point
-from harness.search.samplers import Proposal, distribution, propose
+from harness.search.samplers import Proposal, as_past, distribution, propose
 from harness.search.storage import open_optuna
 from harness.study.load import Study
 from harness.study.search import violations
@@ -27,7 +27,7 @@ class Proposals:
     def __init__(self, study: Study, home: Home) -> None:
         self._study, self._search = study, study.spec.search
         self._book = open_optuna(home, study.name, self._search)
-        self._past: list[FrozenTrial] = list(self._book.get_trials(deepcopy=False))
+        self._past = [as_past(study, trial) for trial in self._book.get_trials(deepcopy=False)]
         self._running: dict[int, optuna.Trial] = {}
         self._grid = grid_points(study) if self._search.sampler == "grid" else []
         self.total = total_trials(study)
@@ -61,7 +61,7 @@ class Proposals:
         )
         template.datetime_start = datetime.datetime.now()
         trial_id = self._book._storage.create_new_trial(self._book._study_id, template_trial=template)
-        self._past.append(self._book._storage.get_trial(trial_id))
+        self._past.append(as_past(self._study, self._book._storage.get_trial(trial_id)))
         self._running[number] = optuna.Trial(self._book, trial_id)
         return self._point(self._past[number])
 
@@ -88,7 +88,7 @@ class Proposals:
             if values[0] != values[0]:  # not defined on these rows: no point to learn from
                 values, state = None, TrialState.FAIL
         self._book.tell(trial, values=values, state=state)
-        self._past[record.number] = self._book._storage.get_trial(trial._trial_id)
+        self._past[record.number] = as_past(self._study, self._book._storage.get_trial(trial._trial_id))
 
     def _point(self, trial: FrozenTrial) -> Point:
         return Point(trial.number, dict(trial.params), self._study.fill(trial.params))

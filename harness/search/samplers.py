@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from harness.metrics import METRICS
 from harness.search.cube import random_point, sobol_point, value_at
-from harness.search.window import LEARNT_FROM, window
+from harness.search.window import LEARNT_FROM, Past, window
 from harness.seeds import derive_seed
 from harness.study.load import Study, key_defaults
 from harness.study.search import Search
@@ -85,10 +85,9 @@ def propose(study: Study, past: Sequence[FrozenTrial], number: int) -> Proposal:
 def _unmet(study: Study, params: dict[str, Any], past: Sequence[FrozenTrial], number: int) -> dict[str, Any]:
     """The point itself, or in place of one that was proposed before (a model that has converged repeats itself) a
     random one that was not. Where nothing new is found, everything is known."""
-    met = [trial.params for trial in past if trial.state != TrialState.FAIL]
     draw = np.random.default_rng(derive_seed(study.spec.seed, "unmet", number))
     for _ in range(TRIES):
-        if params not in met:
+        if not [True for trial in past if trial.params == params and trial.state != TrialState.FAIL]:
             return params
         cube = dict(zip(study.space, draw.random(len(study.space)).tolist(), strict=True))
         params = _drawn(study, lambda name, range_, cube=cube: value_at(range_, cube[name]))
@@ -142,11 +141,11 @@ def _shown(study: Study, past: Sequence[FrozenTrial], filled: bool) -> list[Froz
 
 
 def _generation(ended: list[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials of CMA-ES's newest generation, one of which holds its state; all while there is no second one."""
+    """The trials of CMA-ES's newest generation, one of which holds its state; the first generation has none. Before
+    that any trial will do: it says that the search has begun."""
     held = [t.system_attrs[f"{STATE}generation"] for t in ended if f"{STATE}optimizer:0" in t.system_attrs]
-    if not held:
-        return ended
-    return [trial for trial in ended if trial.system_attrs.get(f"{STATE}generation") == held[-1]]
+    newest = held[-1] if held else 0
+    return [trial for trial in ended if trial.system_attrs.get(f"{STATE}generation") == newest] or ended[-1:]
 
 
 def _completed(
@@ -192,6 +191,11 @@ def distribution(range_: Range) -> BaseDistribution:
     if isinstance(range_, FloatRange):
         return FloatDistribution(range_.low, range_.high, log=range_.log, step=range_.step)
     return IntDistribution(range_.low, range_.high, log=range_.log, step=range_.step)
+
+
+def as_past(study: Study, trial: FrozenTrial) -> Past:
+    """A trial as `propose` likes it best, made once when it begins and once when it has ended."""
+    return Past.of(trial, {name: distribution(study.space[name]) for name in trial.params})
 
 
 def _suggest(trial: optuna.Trial, name: str, range_: Range) -> Any:

@@ -23,7 +23,7 @@ def ordered(space: Space, fixed: Mapping[str, Any], defaults: Mapping[str, Any])
     def place(name: str, path: tuple[str, ...]) -> None:
         if name in path:
             raise RequestError(
-                f"{' -> '.join((*path[path.index(name) :], name))}: these conditions wait for each other."
+                f"{' -> '.join((*path[path.index(name) :], name))}: each of these conditions waits for the other."
             )
         for key, _ in space[name].when:
             if key in space and key not in placed:
