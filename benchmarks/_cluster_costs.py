@@ -14,6 +14,7 @@ from harness.records import EpochReport, Interval, TrialRecord
 from harness.search.proposals import Proposals
 from harness.study.load import check_study
 from harness.study.space import flatten
+from harness.track.mirror import FLUSH_SECONDS
 from harness.track.mlflow_runs import Tracking
 
 EPOCHS_OF_A_BATCH = 10
@@ -53,10 +54,10 @@ class Costs:
         """The end of a trial and the begin of the next."""
         return self.event + 2 * self.ledger + self.tell + self.ask
 
-    def of_mirror(self, epochs: float, batches: float) -> float:
-        """What a trial takes of the thread that tells MLflow."""
-        each = self.log_batch / EPOCHS_OF_A_BATCH
-        return self.start_run + self.finish_run + max(batches * self.log_batch / 2, epochs * each)
+    def of_mirror(self, epochs: float, seconds: float) -> float:
+        """What a trial of so many epochs and seconds takes of the thread that tells MLflow: at most a batch for each
+        epoch, at most one every FLUSH_SECONDS. A batch of one epoch is taken to cost what one of ten costs."""
+        return self.start_run + self.finish_run + min(epochs, seconds / FLUSH_SECONDS) * self.log_batch
 
     def in_ms(self) -> dict[str, float]:
         times = {name: 1000 * value for name, value in asdict(self).items() if not name.endswith("_bytes")}

@@ -164,9 +164,9 @@ class RayCluster:
         self._start(
             "head", 0, "--head", "--include-dashboard", "false", "--port", str(free_port()), "--temp-dir", str(folder)
         )
-        said = folder / "head.log"
-        wait_until(lambda: "Ray runtime started" in said.read_text(), f"Ray's head node ({said})")
-        self.address = (folder / "ray_current_cluster").read_text().strip()
+        said, place = folder / "head.log", folder / "ray_current_cluster"
+        wait_until(lambda: "Ray runtime started" in said.read_text() and place.exists(), f"Ray's head node ({said})")
+        self.address = place.read_text().strip()
 
     def _start(self, name: str, cpus: int, *where: str, **more: str) -> None:
         command = [

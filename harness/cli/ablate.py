@@ -121,10 +121,13 @@ def _show_table(found: dict[str, Any]) -> None:
     for row in found["rows"]:
         if row["reason"]:
             show(f"\n{row['factor']} {value(row['from'])} -> {value(row['to'])}: {row['reason'].splitlines()[0]}")
+    floor, seed_sd = number(found["noise_floor"], 4), number(found["seed_sd"], 4)
+    rows = plural(len(found["rows"]), "row")
     show(
         f"\ndelta: {metric} with `to` minus with `from` (* what the trial has), 95% interval over patients and seeds; "
-        f"p is Holm's, for {plural(len(found['rows']), 'row')}. Noise floor {number(found['noise_floor'], 4)}: two "
-        f"means over {seeds} trainings of the same settings differ by less than that 95% of the time."
+        f"p is Holm's, for {rows}. Noise floor {floor}: two settings that do the same differ by less than that 95% of "
+        f"the time, over {plural(seeds, 'training')} each with the same seeds. Between seeds, one training's {metric} "
+        f"has a standard deviation of {seed_sd}."
     )
     if found["optimistic"]:
         show(f"\n{OPTIMISTIC}")

@@ -54,8 +54,9 @@ class Table:
     base: float
     """the metric of the base trial, mean over seeds"""
     noise_floor: float
-    """what two means over `seeds` trainings of the same settings differ by at most, 95% of the time"""
+    """what two settings that do the same differ by at most, 95% of the time, by the noise of training alone"""
     seed_sd: float
+    """standard deviation of one training's metric between seeds"""
     rows: list[Row]
     """the largest gain first; what failed is last"""
     not_factors: list[str]

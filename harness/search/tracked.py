@@ -72,20 +72,28 @@ class Tracked:
         if number not in self._times:
             self._follow(self._records[number])
 
-    def epoch(self, number: int, report: EpochReport) -> None:
+    def epoch(self, number: int, report: EpochReport, at: float | None = None) -> None:
         """Write an epoch down. One that was trained again after a crash keeps the time of its first training."""
-        at = self._times[number].setdefault((report.fold, report.epoch), time.time())
+        at = self._times[number].setdefault((report.fold, report.epoch), time.time() if at is None else at)
         append_epoch(self._home, self._study, number, LoggedEpoch(at, report))
         self._mirror.epoch(number, LoggedEpoch(at, report))
         self.look()
 
     def fold(self, number: int, fold: int) -> None:
-        """Epochs of a finished fold that its history has and the log has not: a crash came before they were told."""
-        record = self._records[number]
+        """Epochs of a finished fold that its history has and the log has not: a crash came before they were told.
+
+        They get the time of the next one that was, so that a curve never goes back in time.
+        """
+        record, times = self._records[number], self._times[number]
         history = read_json(self._home.fold(self._study, record.run_id, fold) / "history.json")
-        for entry in history["epochs"]:
-            if (fold, entry["epoch"]) not in self._times[number]:
-                self.epoch(number, parse_report(entry))
+        untold: list[tuple[EpochReport, float]] = []
+        later = time.time()
+        for entry in reversed(history["epochs"]):
+            later = times.get((fold, entry["epoch"]), later)
+            if (fold, entry["epoch"]) not in times:
+                untold.insert(0, (parse_report(entry), later))
+        for report, at in untold:
+            self.epoch(number, report, at)
 
     def write(self, record: TrialRecord) -> None:
         write_trial(self._home, self._study, record)

@@ -41,7 +41,7 @@ class Effects:
     differences: list[Difference]
     """one for each pair of arms"""
     noise_floor: float
-    """what two means of S seeds of the SAME settings differ by at most, 95% of the time, on these rows"""
+    """what two arms that do the same differ by at most, 95% of the time, by the noise of S trainings each"""
     seed_sd: float
     """standard deviation of the metric between seeds of one arm, pooled over arms"""
 
@@ -100,14 +100,14 @@ def random_seeds_and_patients(delta: float, mean_square: float, shared: float, a
 
 
 def noise_floor(values: Floats) -> tuple[float, float]:
-    """From the metric by arm and seed, (A, S): what two means of S seeds of one arm differ by at most, 95% of the time,
-    and the standard deviation between seeds, both pooled over arms (Student's t, A (S - 1) degrees of freedom)."""
+    """From the metric by arm and seed, (A, S): what the means of two arms that do the same differ by at most, 95% of
+    the time, with the same S seeds (from the mean square of arms x seeds); and the standard deviation between seeds of
+    one arm, pooled over arms. No row within the first is significant: its interval is at least as wide."""
     from scipy.stats import t as student
 
     arms, seeds = values.shape
-    variance = float(values.var(axis=1, ddof=1).mean())
-    reach = float(student.ppf((1 + LEVEL) / 2, arms * (seeds - 1)))
-    return reach * float(np.sqrt(2 * variance / seeds)), float(np.sqrt(variance))
+    reach = float(student.ppf((1 + LEVEL) / 2, (arms - 1) * (seeds - 1)))
+    return reach * float(np.sqrt(2 / seeds * _mean_square(values))), float(np.sqrt(values.var(axis=1, ddof=1).mean()))
 
 
 def _mean_square(values: Floats) -> float:

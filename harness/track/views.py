@@ -40,7 +40,7 @@ def study_tags(metric: str, varied: Sequence[str], optimistic: bool = False) -> 
         *marks,
         *(_column("params", f"ablation.{name}") for name in ("trial", "seeds")),
         *(_column("metrics", name) for name in (f"oof/{metric}", "ablation/noise_floor")),
-        *(_column("metrics", f"ablation/{name}{end}") for name in varied for end in ("", "_p_holm")),
+        *(_column("metrics", f"ablation/{name}") for name in varied),
     ]
     ascending = not METRICS[metric].higher_is_better
     return {

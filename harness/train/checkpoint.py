@@ -6,9 +6,7 @@ A checkpoint carries all that inference needs: how to build the network, how to 
 import hashlib
 import json
 import os
-import pickle
 import time
-import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -127,7 +125,9 @@ class ResumeState:
             return None
         try:
             state: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
-        except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile):
+        except (OSError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception:  # damage shows itself as anything: RuntimeError, EOFError, UnpicklingError, IndexError, ...
             os.replace(self.path, self.path.with_suffix(".damaged"))
             return None
         if not isinstance(state, dict) or state.get("format") != STATE:

@@ -8,9 +8,10 @@ from mlflow import MlflowClient
 
 from benchmarks._hurt_study import problems, tiny
 from benchmarks._mlflow_server import free_port
+from harness.epochs import read_all_epochs, read_epochs
 from harness.errors import HarnessError
 from harness.events import Event, Notice
-from harness.home import Home
+from harness.home import Home, write_json
 from harness.ledger import read_trial, read_trials
 from harness.records import EpochReport, Interval, TrialRecord
 from harness.search.run import run_study
@@ -129,3 +130,24 @@ def test_a_study_goes_on_without_mlflow_and_is_whole_when_that_is_back(tmp_path,
     back(monkeypatch)
     run_study(tiny(search__trials=3), home, 1, "cpu", heard.append)  # nothing to train, two trials to send
     assert problems(home, 3) == []
+
+
+def test_epochs_that_were_trained_and_never_told_are_made_up_for_in_their_place(tmp_path):
+    """A killed driver does not hear of the epoch whose weights its worker still saved."""
+    home = Home(tmp_path)
+    tracked = opened(home)
+    record = TrialRecord(0, "running", {"optim.lr": 0.1}, "")
+    record = tracked.begin(record, {"harness.state": "running"}, {"optim.lr": 0.1}, fresh=True)
+    for epoch in (0, 2):
+        tracked.epoch(0, report(epoch))
+    history = {"epochs": [vars(report(epoch)) for epoch in range(4)]}
+    write_json(home.fold("tiny", record.run_id, 0) / "history.json", history)
+    tracked.fold(0, 0)
+    tracked.fold(0, 0)  # a resumed trial passes its finished folds again
+    told = read_epochs(home, "tiny", 0)
+    assert [one.report for one in told] == [report(epoch) for epoch in range(4)]
+    assert told[0].at <= told[1].at == told[2].at <= told[3].at
+    assert len(read_all_epochs(home, "tiny", 0)) == 4
+    tracked.close(60)
+    curve = MlflowClient(home.mlflow_uri).get_metric_history(record.run_id, "fold_0/lr")
+    assert [point.step for point in curve] == [0, 1, 2, 3]

@@ -5,6 +5,7 @@ import signal
 from dataclasses import replace
 
 import pytest
+import torch
 
 from benchmarks._hurt_study import (
     epochs_of,
@@ -19,27 +20,40 @@ from benchmarks._hurt_study import (
     workers,
 )
 from harness.epochs import read_all_epochs
+from harness.events import EpochDone
 from harness.home import Home, lock
 from harness.ledger import read_study, read_trial, read_trials, write_study, write_trial
 from harness.search.devices import choose_device, free_by_device
 from harness.search.driver import MAX_DEATHS
+from harness.search.run import run_study
 from harness.search.workers import FAT_BYTES, is_fat
+from harness.train import checkpoint
 from harness.train.checkpoint import ResumeState
 
 
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory) -> Home:
-    """The study of this file, left alone."""
+    """The study of this file, left alone, with one thread as each of two workers has."""
     home = Home(tmp_path_factory.mktemp("calm") / "home")
-    finish(home, tiny(), jobs=2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        run_study(tiny(), home, 1, "cpu", lambda event: None)
+    finally:
+        torch.set_num_threads(before)
     assert problems(home, 2) == []
     return home
+
+
+def run_here(home: Home, listener=lambda event: None) -> None:
+    run_study(tiny(search__trials=1), home, 1, "cpu", listener)
 
 
 def state(home: Home, number: int, fold: int = 0) -> object:
     return (home.trial_state("tiny", number) / f"fold_{fold}.pt").exists()
 
 
+@pytest.mark.slow  # test_chaos.py does it, too, among other things
 def test_a_killed_worker_is_replaced_and_its_trial_goes_on_where_it_was(calm, tmp_path):
     home = Home(tmp_path / "home")
     process = start(home, tiny(), jobs=2)
@@ -74,6 +88,7 @@ def test_a_trial_whose_worker_dies_again_and_again_is_failed_with_the_reason(tmp
     assert "Too little memory is the usual cause: fewer --jobs" in record.reason
 
 
+@pytest.mark.slow  # as above
 def test_workers_of_a_killed_driver_end_by_themselves_and_its_successor_goes_on(calm, tmp_path):
     home = Home(tmp_path / "home")
     process = start(home, tiny(), jobs=2)
@@ -106,14 +121,14 @@ def test_a_trial_that_another_process_still_trains_is_not_trained_beside_it(calm
 
 def test_a_trial_that_was_trained_and_not_yet_written_down_is_not_trained_again(calm, tmp_path):
     home = Home(tmp_path / "home")
-    finish(home, tiny(search__trials=1))
+    run_here(home)
     before, trained = read_trial(home, "tiny", 0), epochs_of(home, 0)
     # what a driver leaves that is killed between the artifacts' DONE and the ledger
     lost = replace(before, state="running", oof={}, cv={}, cv_se={}, fold_values=[], logged=False, ended=0.0)
     write_trial(home, "tiny", lost)
     write_study(home, replace(read_study(home, "tiny"), state="running"))
     _forget_in_optuna(home)
-    finish(home, tiny(search__trials=1))
+    run_here(home)
     after = read_trial(home, "tiny", 0)
     assert replace(after, ended=before.ended) == before
     assert epochs_of(home, 0) == trained and len(read_all_epochs(home, "tiny", 0)) == 8
@@ -126,20 +141,28 @@ def _forget_in_optuna(home: Home) -> None:
     home.optuna_journal.write_bytes(b"".join(lines[:-1]))
 
 
-def test_what_a_kill_tore_is_swept_and_a_damaged_state_lets_its_fold_begin_anew(calm, tmp_path):
-    home = Home(tmp_path / "home")
-    process = start(home, tiny(search__trials=1))
-    wait_for(lambda: state(home, 0) and epochs_of(home, 0) >= 2, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def test_what_a_crash_tore_is_swept_and_a_damaged_state_lets_its_fold_begin_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "WRITE_SHARE", 1e9)  # a state after every epoch
+    calm, home = Home(tmp_path / "calm"), Home(tmp_path / "home")
+    run_here(calm)
+
+    class Crash(BaseException):
+        """Ends a study without a word, as no Exception of a trial does."""
+
+    def crash(event):
+        if isinstance(event, EpochDone) and event.report.epoch == 2:
+            raise Crash
+
+    with pytest.raises(Crash):
+        run_here(home, crash)
     trained = epochs_of(home, 0)
-    for file in home.trial_state("tiny", 0).glob("*.pt"):
-        file.write_bytes(file.read_bytes()[:-100])
+    (file,) = home.trial_state("tiny", 0).glob("*.pt")
+    file.write_bytes(file.read_bytes()[:-100])
     (home.work("tiny") / "trials" / ".0000.json.torn").write_text('{"number')  # a write that never came to its end
     (home.run_artifacts("tiny", read_trial(home, "tiny", 0).run_id) / ".fold_0.torn").mkdir()
-    finish(home, tiny(search__trials=1))
-    assert problems(home, 1, most_retrained=trained) == []
-    assert results(home) == results(calm)[:1]
+    run_here(home)
+    assert trained == 3 and problems(home, 1, most_retrained=trained) == []
+    assert results(home) == results(calm) and weights(home) == weights(calm)
     assert not list(home.root.rglob(".*torn*"))
 
 
