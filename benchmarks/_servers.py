@@ -177,8 +177,11 @@ class RayCluster:
         self.nodes[name] = spawn(command, self.folder / f"{name}.log", RAY_TMPDIR=str(self.folder), **more)
 
     def add(self, name: str, cpus: int, **more: str) -> None:
-        """A node that joins now; `more`: of its environment."""
+        """A node that joins now; `more`: of its environment. Waits until it runs: of two that start at the same time
+        below one folder, one may take the other's place and neither knows."""
         self._start(name, cpus, "--address", self.address, **more)
+        said = self.folder / f"{name}.log"
+        wait_until(lambda: "Ray runtime started" in said.read_text(), f"Ray's node {name} ({said})")
 
     def wait_for(self, nodes: int) -> None:
         """Until so many are there, the head among them. Asked by Ray's own program: this process may join later."""
@@ -191,7 +194,11 @@ class RayCluster:
             )
             return asked.stdout.strip() == str(nodes)
 
-        wait_until(there, f"a Ray cluster of {nodes} nodes")
+        try:
+            wait_until(there, f"a Ray cluster of {nodes} nodes")
+        except TimeoutError as error:
+            ends = [(self.folder / f"{name}.log").read_text()[-1500:] for name in self.nodes]
+            raise TimeoutError("\n".join([str(error), *ends])) from None
 
     def kill(self, name: str) -> None:
         """kill -9 of the node's raylet, its workers and whatever else it runs."""

@@ -10,7 +10,7 @@ undisturbed ones, scores and weights, bit for bit; the goal is all of them. Poin
 depend on the trial's number alone. TPE learns from the trials that ended before, so that with it another order of ends
 gives other points, rightly.
 
-    python -m benchmarks.chaos [--kills 30] [--trials 16] [--json]
+    python -m benchmarks.chaos [--kills 30] [--trials 32] [--json]
 """
 
 import os
@@ -176,6 +176,8 @@ def run(
                 time.sleep(0.5)
             again = chaos.launch().wait(timeout=PATIENCE)  # sends what the server missed at the very end, if anything
             found = [f"exit codes {code} and {again}: {said(chaos.home)[-2000:]}"] if code or again else []
+            if killed < kills:
+                found.append(f"only {killed} of {kills} kills: the study ended before. Give it more --trials.")
             found += problems(chaos.home, study.spec.search.trials, server.uri, chaos.retrainable)
             home = Home(folder / "kept")
             subprocess.run(["cp", "-r", str(chaos.home.root), str(home.root)], check=True)
@@ -190,7 +192,7 @@ def run(
 def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--trials", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--jobs", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)

@@ -63,7 +63,7 @@ def show(*parts: RenderableType) -> None:
     console = results()
     window = console.is_terminal or "COLUMNS" in os.environ
     for part in parts:
-        unbroken = isinstance(part, str) and (part.startswith("  ") or not window)
+        unbroken = isinstance(part, str) and (part.startswith(("  ", "/")) or not window)
         with console.capture() as captured:
             console.print(escape_control(part) if isinstance(part, str) else part, soft_wrap=unbroken)
         # Tables pad their lines with blanks, which only a terminal's colours need.
