@@ -69,7 +69,7 @@ def _join(cluster: Cluster) -> None:
 
 def _require_room(cluster: Cluster) -> None:
     if not _roomy(cluster):
-        room = "\n  ".join(f"{_name(node)}: {_room(node, 'CPU')} CPUs, {_room(node, 'GPU')} GPUs" for node in _alive())
+        room = "\n  ".join(f"{_name(node)}: {_room(node, 'CPU'):g} CPUs, {_room(node, 'GPU'):g} GPUs" for node in _alive())
         raise RequestError(
             f"no node of the cluster has the {cluster.cpus} CPUs and {cluster.gpus:g} GPUs of a trial. "
             f"They have\n  {room}\nWrite a smaller --cpus-per-trial or --gpus-per-trial, or join larger nodes."

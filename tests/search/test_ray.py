@@ -101,6 +101,7 @@ def test_a_lost_machine_is_replaced_by_one_that_joins_later_and_one_with_other_s
     assert f"commit unknown where the driver has {commit()}" in said
 
 
+@pytest.mark.slow
 def test_a_lost_head_node_ends_the_driver_with_a_word_and_the_study_goes_on(machines, tmp_path):
     home, study, path = (
         Home(tmp_path / "home"),
