@@ -69,10 +69,11 @@ def _join(cluster: Cluster) -> None:
 
 def _require_room(cluster: Cluster) -> None:
     if not _roomy(cluster):
-        room = "\n  ".join(f"{_name(node)}: {_room(node, 'CPU'):g} CPUs, {_room(node, 'GPU'):g} GPUs" for node in _alive())
+        nodes = [node for node in _alive() if _room(node, "CPU")]  # a head node often has no places
+        room = "\n  ".join(f"{_name(node)}: {_room(node, 'CPU'):g} CPUs, {_room(node, 'GPU'):g} GPUs" for node in nodes)
         raise RequestError(
             f"no node of the cluster has the {cluster.cpus} CPUs and {cluster.gpus:g} GPUs of a trial. "
-            f"They have\n  {room}\nWrite a smaller --cpus-per-trial or --gpus-per-trial, or join larger nodes."
+            f"They have\n  {room or 'none'}\nWrite a smaller --cpus-per-trial or --gpus-per-trial, or join larger nodes."
         )
 
 
