@@ -73,7 +73,8 @@ def _require_room(cluster: Cluster) -> None:
         room = "\n  ".join(f"{_name(node)}: {_room(node, 'CPU'):g} CPUs, {_room(node, 'GPU'):g} GPUs" for node in nodes)
         raise RequestError(
             f"no node of the cluster has the {cluster.cpus} CPUs and {cluster.gpus:g} GPUs of a trial. "
-            f"They have\n  {room or 'none'}\nWrite a smaller --cpus-per-trial or --gpus-per-trial, or join larger nodes."
+            f"They have\n  {room or 'none'}\n"
+            "Write a smaller --cpus-per-trial or --gpus-per-trial, or join larger nodes."
         )
 
 
