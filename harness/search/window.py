@@ -5,6 +5,7 @@ of bad ones teaches them next to nothing. What is left out depends on the trials
 """
 
 import copy
+import heapq
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -31,6 +32,9 @@ class Past(FrozenTrial):
         past.distributions = distributions
         return past
 
+    def _validate(self) -> None:
+        """It was valid when it was written; Optuna would ask again for each of a hundred at every proposal."""
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "Past":
         return copy.copy(self)
 
@@ -40,32 +44,37 @@ def window(
 ) -> list[FrozenTrial]:
     """At most `limit` ended trials, in order of their numbers: the `best` best ones and of the rest every so many-th;
     and all that run. Failed trials, which say nothing, are left out."""
-    ended = [trial for trial in trials if trial.state in LEARNT_FROM]
-    running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+    ended, running = [], []
+    for trial in trials:
+        state = trial.state
+        if state is TrialState.COMPLETE or state is TrialState.PRUNED:
+            ended.append(trial)
+        elif state is TrialState.RUNNING:
+            running.append(trial)
     if len(ended) > limit:
-        order = best_first(ended, directions, best)
-        rest = sorted(order[best:], key=lambda trial: trial.number)
-        ended = order[:best] + [rest[index * len(rest) // (limit - best)] for index in range(limit - best)]
+        chosen = best_first(ended, directions, best)
+        numbers = {trial.number for trial in chosen}
+        rest = [trial for trial in ended if trial.number not in numbers]
+        ended = chosen + [rest[index * len(rest) // (limit - best)] for index in range(limit - best)]
     return sorted([*ended, *running], key=lambda trial: trial.number)
 
 
 def best_first(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection], count: int) -> list[FrozenTrial]:
-    """Complete trials by score (by front and then by number, where there are several objectives), pruned ones by how
-    far they came and how they stood there, then what breaks a constraint, the least first. Only the `count` first ones
-    are in their right place where there are several objectives."""
+    """The `count` best: complete trials by score (by front and then by number, where there are several objectives),
+    then pruned ones by how far they came and how they stood there, then what breaks a constraint, the least first."""
     fronts: dict[int, float] = {}
     if len(directions) > 1:
         fronts = _fronts([t for t in trials if t.state == TrialState.COMPLETE and not _broken(t)], directions, count)
     sign = 1.0 if directions[0] == StudyDirection.MINIMIZE else -1.0
 
     if not fronts:
-        return sorted(trials, key=lambda trial: _rank(trial, sign))
+        return heapq.nsmallest(count, trials, key=lambda trial: _rank(trial, sign))
 
     def key(trial: FrozenTrial) -> tuple[float, float, float, int]:
         front = fronts.get(trial.number)
         return _rank(trial, sign) if front is None else (0.0, front, 0.0, trial.number)
 
-    return sorted(trials, key=key)
+    return sorted(trials, key=key)[:count]
 
 
 def _rank(trial: FrozenTrial, sign: float) -> tuple[float, float, float, int]:
