@@ -176,8 +176,6 @@ def run(
                 time.sleep(0.5)
             again = chaos.launch().wait(timeout=PATIENCE)  # sends what the server missed at the very end, if anything
             found = [f"exit codes {code} and {again}: {said(chaos.home)[-2000:]}"] if code or again else []
-            if killed < kills:
-                found.append(f"only {killed} of {kills} kills: the study ended before. Give it more --trials.")
             found += problems(chaos.home, study.spec.search.trials, server.uri, chaos.retrainable)
             home = Home(folder / "kept")
             subprocess.run(["cp", "-r", str(chaos.home.root), str(home.root)], check=True)
@@ -207,6 +205,9 @@ def main() -> None:
             folder / "hurt", study, options.jobs, options.kills, options.seed, (lambda line: None) if quiet else print
         )
         seconds = time.perf_counter() - began
+        killed = sum(chaos.done[kind] for kind in set(KINDS))
+        if killed < options.kills:
+            found.append(f"only {killed} of {options.kills} kills: the study ended before. Give it more --trials.")
         a, b = results(calm), results(home)
         x, y = weights(calm), weights(home)
         equal = [one == other for one, other in zip(a, b, strict=False)]
@@ -216,7 +217,7 @@ def main() -> None:
         0.0 if found else sum(equal) / max(len(a), len(b)),
         1.0,
         options,
-        kills=sum(chaos.done[kind] for kind in set(KINDS)),
+        kills=killed,
         suffered=dict(chaos.done),
         trials=options.trials,
         workers=options.jobs,

@@ -5,7 +5,7 @@ from benchmarks.chaos import run, undisturbed
 
 
 def test_a_study_that_is_killed_all_over_loses_nothing(tmp_path):
-    study = tiny(search__trials=3, train__epochs=6)
+    study = tiny(search__trials=5, train__epochs=6)
     calm = undisturbed(tmp_path / "calm", study, jobs=2)
     home, chaos, found = run(tmp_path / "hurt", study, jobs=2, kills=6, seed=1, say=lambda line: None)
     assert found == []
