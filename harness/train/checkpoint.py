@@ -53,6 +53,9 @@ class FoldMeta:
     folds_hash: str
     multilabel: bool = False
     """whether each class is a question of its own: sigmoid instead of softmax"""
+    start_id: str = ""
+    """digest of the weights before the first step, head included; "" where it is not known. Only networks with one
+    start have weights that may be averaged"""
 
 
 def digest(network: Network) -> str:

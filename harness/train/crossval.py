@@ -114,6 +114,7 @@ def _run_fold(
         data_hash=dataset.data_hash,
         folds_hash=data.folds.folds_hash,
         multilabel=dataset.multilabel,
+        start_id=fitted.start_id,
     )
     logits, _ = infer(fitted.network, meta, fold_data.x_val, device)
     scores = metrics.score(fold_data.y_val, metrics.probabilities(logits, data.dataset.multilabel))

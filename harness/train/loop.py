@@ -27,7 +27,7 @@ from harness.seeds import derive_seed
 from harness.study.spec import Spec
 from harness.train.allocator import keep_freed_memory
 from harness.train.averaging import Average, build_average
-from harness.train.checkpoint import ResumeState
+from harness.train.checkpoint import ResumeState, digest
 from harness.train.devices import algorithms
 from harness.train.divergence import epoch_loss
 from harness.train.evaluate import predict, scores
@@ -79,6 +79,8 @@ class Fitted:
     """training and validation, over all epochs, resumed ones included"""
     images: int
     """training images seen over all epochs"""
+    start_id: str
+    """digest of the weights before the first step: only networks with one start have weights that may be averaged"""
 
 
 def fit_fold(
@@ -121,10 +123,13 @@ class _Fold:
         self.began = self.last = time.perf_counter()
         self.spec, self.data, self.device, self.resume = spec, data, device, resume
         decode, train = spec.data.decode, spec.train
-        seed = derive_seed(spec.seed, "fold", data.fold, "weights")
+        # fine-tunes of one study begin at one point, head included, so that their weights may be averaged
+        own: tuple[str | int, ...] = ("fold", data.fold) if spec.model.weights == "none" else ()
+        seed = derive_seed(spec.seed, *own, "weights")
         self.network = build_network(
             spec.model, data.classes, decode.channels, decode.side, seed, start, data.class_names
         )
+        self.start_id = digest(self.network)
         self.network.to(device).to(memory_format=precision.layout)
         freeze(self.network, train.freeze)
         self.layers = layers(self.network)
@@ -212,6 +217,7 @@ class _Fold:
             self.keeper.epoch if self.keeper.epoch is not None else trained - 1,
             self.before + time.perf_counter() - self.began,
             len(self.data.y_train) * trained,
+            self.start_id,
         )
 
     def _train(self, epoch: int, reported: "Future[None]") -> _Unread:
