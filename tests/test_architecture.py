@@ -48,7 +48,7 @@ DOORS = {  # a library, or a part of one that has a door of its own
     "mlflow": ("track/",),
     "optuna": ("search/",),
     "ray": ("search/ray_engine.py",),
-    "xgboost": ("ensemble/boosting.py",),
+    "xgboost": ("ensemble/boosted_trees.py",),
     "yaml": ("study/load.py",),
     "pydicom": ("data/dicom.py",),
     "imagecodecs": ("data/dicom_codecs.py",),
