@@ -11,7 +11,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 
 from harness.ensemble.oof import silent
 from harness.records import Progress
@@ -48,16 +47,17 @@ def network_costs(
     them; images that keep their own sizes are taken to be Decode.side squares. Raises HarnessError where a file is no
     checkpoint.
     """
-    metas = [[read_meta(path) for path in member] for member in networks]
-    by_kind = {_kind(meta): path for row, paths in zip(metas, networks, strict=True) for meta, path in zip(row, paths)}
+    metas = {path: read_meta(path) for member in networks for path in member}
+    one_of_each = {_kind(meta): path for path, meta in metas.items()}
     seconds = {}
-    for done, (kind, path) in enumerate(by_kind.items(), start=1):
+    for done, (kind, path) in enumerate(one_of_each.items(), start=1):
         seconds[kind] = seconds_per_image(path, device, batch)
-        progress("cost of an image", done, len(by_kind))
-    return [
-        sum((Cost(seconds[_kind(meta)], path.stat().st_size / 1e6) for meta, path in zip(row, paths)), NOTHING)
-        for row, paths in zip(metas, networks, strict=True)
-    ]
+        progress("cost of an image", done, len(one_of_each))
+
+    def cost(path: Path) -> Cost:
+        return Cost(seconds[_kind(metas[path])], path.stat().st_size / 1e6)
+
+    return [sum(map(cost, member), NOTHING) for member in networks]
 
 
 def seconds_per_image(weights: Path, device: str, batch: int = BATCH) -> float:
