@@ -1,8 +1,8 @@
 """How different the members of an ensemble are: what one gets wrong, do the others get right?
 
-Members that err alike gain nothing from being averaged. Every number here is of out-of-fold predictions: of rows that no
-member has trained on. An answer is a row's most probable class; in a multi-label task each known label of a row is an
-answer of its own, yes or no.
+Members that err alike gain nothing from being averaged. Every number here is of out-of-fold predictions: of rows that
+no member has trained on. An answer is a row's most probable class; in a multi-label task each known label of a row is
+an answer of its own, yes or no.
 
 Sources: Kuncheva and Whitaker 2003, "Measures of diversity in classifier ensembles" (disagreement, double fault, Q,
 correlation of being right); Krogh and Vedelsby 1995 (ambiguity: the squared error of the mean is the members' own less
@@ -98,7 +98,7 @@ def _correlation(columns: Floats) -> Floats:
     centred = columns - columns.mean(axis=0)
     covariance = centred.T @ centred
     scale = np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
-    return np.divide(covariance, scale, out=np.full_like(covariance, np.nan), where=scale > 0)
+    return np.asarray(np.divide(covariance, scale, out=np.full_like(covariance, np.nan), where=scale > 0))
 
 
 def _off_diagonal(pairs: Floats) -> Floats:
