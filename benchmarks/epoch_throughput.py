@@ -20,7 +20,7 @@ from benchmarks._report import arguments, publish
 from harness.models.network import build_network
 from harness.study.spec import Spec
 from harness.train.fastest import choose_precision
-from harness.train.loop import FoldData
+from harness.train.fold import FoldData
 from harness.train.precision import Precision, forward_of
 
 AUGMENT = {"hflip": 0.5, "rotate": 15.0, "translate": 0.1, "brightness": 0.2, "noise": 0.05}

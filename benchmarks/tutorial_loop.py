@@ -28,7 +28,7 @@ from harness.data.pixels import open_store
 from harness.home import Home
 from harness.ragged import Ragged, select
 from harness.train.fastest import choose_precision
-from harness.train.loop import FoldData
+from harness.train.fold import FoldData
 
 BACKBONES = ("resnet18", "resnet10t")
 GREY = ([0.5] * 3, [0.25] * 3)

@@ -62,6 +62,7 @@ DOORS = {  # a library, or a part of one that has a door of its own
 TORCH_FREE = ("study/", "stats/", "track/", "report/", "metrics.py", "home.py", "ledger.py", "records.py", "events.py")
 TORCH_FREE += ("epochs.py", "heartbeat.py")
 ENSEMBLE_WITH_TORCH = ("ensemble/embed.py", "ensemble/bundle.py", "ensemble/build.py", "ensemble/members.py")
+ENSEMBLE_WITH_TORCH += ("ensemble/gather.py", "ensemble/save.py")
 """ensemble's door to networks; the fitting half is everything else"""
 LINES = 350
 VAGUE = {"utils", "util", "common", "helpers", "helper", "misc", "tools", "base"}

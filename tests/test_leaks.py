@@ -71,7 +71,7 @@ def scores(tmp_path_factory):
             row[f"trial {number} cv"] = trial.cv["auroc"]
             row[f"trial {number} oof"] = trial.oof["auroc"].value
         for method in METHODS:
-            result = build(home, record, method, 5, 0, "cpu", quiet)
+            result = build(home, [record], [method], 5, 0, "cpu", quiet)[0]
             last = next(score for score in reversed(result.rows) if score.kind == "ensemble")
             row[f"{method} oof"], row[f"{method} test"] = last.oof["auroc"].value, last.test["auroc"].value
         rows.append(row)

@@ -77,7 +77,7 @@ def test_the_study_learns_every_label(ran: tuple[Home, Path]) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_ensemble_is_built_and_predicts_again_what_it_said(ran: tuple[Home, Path], method: str) -> None:
     home, images = ran
-    built = build(home, require_study(home, "several"), method, 5, 0, "cpu")
+    built = build(home, [require_study(home, "several")], [method], 5, 0, "cpu")[0]
     assert {row.kind for row in built.rows} == {"single", "mean", "ensemble"}
     assert all(0.5 < row.test["auroc"].value <= 1 for row in built.rows)
     bundle = load_bundle(built.bundle)

@@ -78,7 +78,7 @@ def test_a_study_and_its_ensembles(images: Path, tmp_path: Path) -> None:
     (trial,) = read_trials(home, "sizes")
     assert trial.state == "complete"
     for method in ("mean", "boosting"):
-        built = build(home, require_study(home, "sizes"), method, 5, 0, "cpu")
+        built = build(home, [require_study(home, "sizes")], [method], 5, 0, "cpu")[0]
         stored = pq.read_table(built.bundle / "predictions.parquet")
         test = np.flatnonzero(np.array(stored["split"].to_pylist()) == "test")
         said = from_column(stored["probabilities"])

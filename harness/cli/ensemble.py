@@ -55,7 +55,7 @@ def build(
         from harness.ensemble.build import build as build_ensemble
 
         use_seed = record.tree["seed"] if seed is None else seed
-        result = build_ensemble(home, record, method.value, top, use_seed, device, progress)
+        (result,) = build_ensemble(home, [record], [method.value], top, use_seed, device, progress)
     document = _document(vars(result), result.rows, result.members)
     if json:
         print_json(document)

@@ -102,7 +102,7 @@ def fit(table: OofTable, embed: Embed | None, seed: int, progress: Progress | No
             report("bagging heads", m * table.k + k + 1, table.members * table.k)
     oof = (mean_oof(table) + out_of_bag / table.members) / 2
     check_probabilities(oof, "bagging, out of bag (a fold with a single group leaves none out)")
-    return Fitted(BaggingModel(heads), oof)
+    return Fitted(BaggingModel(heads), oof, oof)
 
 
 def resamples(

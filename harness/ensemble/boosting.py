@@ -126,7 +126,8 @@ def fit(table: OofTable, embed: Embed | None, seed: int, progress: Progress | No
     finally:
         pool.shutdown(cancel_futures=True)  # on Ctrl-C only the boosters underway are waited for
     oof /= table.members
-    return Fitted(BoostingModel(boosters), check_probabilities(oof, "boosting, out of fold"))
+    check_probabilities(oof, "boosting, out of fold")
+    return Fitted(BoostingModel(boosters), oof, oof)
 
 
 def _fit_encoder(

@@ -1,8 +1,10 @@
 """A bundle: an ensemble as one directory that predicts by itself, safe to take from a stranger.
 
-    bundle.json              what it is: study, method, classes, decode, members, scores, SHA-256 of every other file
+    bundle.json              what it is: study, method, classes, decodings, members, scores, code; SHA-256 of every
+                             other file; a section for each part (calibration, decisions, reference)
     members/trial-0007/fold_0/weights.safetensors, ...   hard links to the trials' checkpoints: one copy on disk
     stacking.npz, bagging.npz, boosting.npz, booster_*.ubj   the fitted method: arrays without pickle, XGBoost's UBJSON
+    PART/...                 files of such a part
     predictions.parquet      id, group (salted hash), y, split (oof, test), probabilities
     DONE
 
@@ -12,6 +14,7 @@ Nothing in it is executable. Loading checks every hash and follows no path out o
 import hashlib
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,7 +33,7 @@ from harness.ragged import Pixels, Ragged
 from harness.records import Progress
 from harness.study.dataset import Decode
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -41,18 +44,36 @@ class Bundle:
     classes: tuple[str, ...]
     multilabel: bool
     """each class a question of its own: the probabilities of a row need not add up to 1"""
-    decode: Decode
+    decodes: tuple[Decode, ...]
+    """the ways in which images are decoded for its members; one for most bundles"""
     metric: str
-    members: tuple[int, ...]
-    """trial numbers"""
+    members: tuple[str, ...]
+    """M names, such as trial-0007"""
+    decode_of: tuple[int, ...]
+    """(M,) which of `decodes` a member takes"""
     weights: tuple[tuple[Path, ...], ...]
     """M x K checkpoints"""
     model: Model
     about: dict[str, Any]
     """bundle.json, whole"""
 
-    def predict(self, pixels: Pixels, device: str = "cpu", progress: Progress | None = None) -> NDArray[np.float64]:
-        return predict_bundle(self, pixels, device, progress)
+    def read(self, name: str) -> bytes:
+        """A file that bundle.json lists under `files`, checked again. Raises RequestError where it is not listed."""
+        if name not in self.about["files"]:
+            raise RequestError(f"{self.path}/bundle.json lists no file {name!r}. Build the ensemble again.")
+        return _checked(self.path, name, self.about["files"][name]).read_bytes()
+
+
+@dataclass(frozen=True)
+class BundleOutputs:
+    """What a bundle says of n images."""
+
+    probabilities: NDArray[np.float64]
+    """(n, C) by the fitted method, not calibrated"""
+    logits: NDArray[np.float32]
+    """(M, K, n, C) by every network"""
+    embeddings: dict[tuple[int, int], NDArray[np.float32]]
+    """(n, D) by encoder (m, k); empty where they were not asked for and the method needs none"""
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -98,15 +119,20 @@ def load_bundle(path: Path) -> Bundle:
         multilabel = bool(about["multilabel"])
         model = method.load(files, len(classes), multilabel)
         _check_encoders(model, path, len(folds), len(folds[0]))
+        decodes = tuple(Decode.model_validate(decode) for decode in about["decodes"])
+        decode_of = tuple(int(member["decode"]) for member in about["members"])
+        if not all(0 <= number < len(decodes) for number in decode_of):
+            raise RequestError(f"{path}/bundle.json: a member takes a decoding that the bundle does not list.")
         return Bundle(
             path=root,
             study=str(about["study"]),
             method=str(about["method"]),
             classes=classes,
             multilabel=multilabel,
-            decode=Decode.model_validate(about["decode"]),
+            decodes=decodes,
             metric=str(about["metric"]),
-            members=tuple(int(member["trial"]) for member in about["members"]),
+            members=tuple(str(member["name"]) for member in about["members"]),
+            decode_of=decode_of,
             weights=weights,
             model=model,
             about=about,
@@ -146,8 +172,8 @@ def _check_encoders(model: Model, path: Path, members: int, folds: int) -> None:
                 raise RequestError(f"{path}: its {part} do not fit its {members} members of {folds} folds.")
 
 
-def _check_pixels(bundle: Bundle, pixels: Pixels) -> None:
-    size, channels = bundle.decode.size, bundle.decode.channels
+def _check_pixels(bundle: Bundle, decode: Decode, pixels: Pixels) -> None:
+    size, channels = decode.size, decode.channels
     if isinstance(pixels, Ragged):
         fits, given = size == "native" and pixels.channels == channels, f"images of {pixels.channels} channels"
     else:
@@ -159,38 +185,54 @@ def _check_pixels(bundle: Bundle, pixels: Pixels) -> None:
 
 
 def predict_bundle(
-    bundle: Bundle, pixels: Pixels, device: str = "cpu", progress: Progress | None = None
+    bundle: Bundle, images: Sequence[Pixels], device: str = "cpu", progress: Progress | None = None
 ) -> NDArray[np.float64]:
-    """(n, C) probabilities of n images, decoded as bundle.decode says: (n, S, S, channels), or of their own sizes.
+    """(n, C) probabilities of n images, not calibrated: the same numbers as the build gave for the same images, to
+    1e-5. See outputs_of_bundle."""
+    return outputs_of_bundle(bundle, images, device, progress).probabilities
 
-    The same numbers as the build gave for the same images, to 1e-5. Raises RequestError when the pixels have another
-    shape than the bundle was built for, or a checkpoint is another one's.
+
+def outputs_of_bundle(
+    bundle: Bundle,
+    images: Sequence[Pixels],
+    device: str = "cpu",
+    progress: Progress | None = None,
+    embeddings: bool = False,
+) -> BundleOutputs:
+    """What a bundle and its networks say of n images, in one pass; with `embeddings` those too.
+
+    `images` are the same n images once for each of bundle.decodes: (n, S, S, channels), or of their own sizes. Raises
+    RequestError when the pixels have another shape than the bundle was built for, or a checkpoint is another one's.
     """
-    _check_pixels(bundle, pixels)
+    if len(images) != len(bundle.decodes) or len({len(pixels) for pixels in images}) != 1:
+        raise RequestError(f"{bundle.path} takes the same images in {len(bundle.decodes)} decodings.")
+    for decode, pixels in zip(bundle.decodes, images, strict=True):
+        _check_pixels(bundle, decode, pixels)
     report = progress or silent
-    keep = METHODS[bundle.method].needs_embeddings
-    members, folds = len(bundle.weights), len(bundle.weights[0])
-    logits = np.empty((members, folds, len(pixels), len(bundle.classes)), dtype=np.float32)
-    embeddings: dict[tuple[int, int], NDArray[np.float32]] = {}
-    if not len(pixels):
-        return np.empty((0, len(bundle.classes)))
+    keep = embeddings or METHODS[bundle.method].needs_embeddings
+    members, folds, n = len(bundle.weights), len(bundle.weights[0]), len(images[0])
+    logits = np.empty((members, folds, n, len(bundle.classes)), dtype=np.float32)
+    kept: dict[tuple[int, int], NDArray[np.float32]] = {}
+    if not n:
+        return BundleOutputs(np.empty((0, len(bundle.classes))), logits, kept)
     for m in range(members):
+        decode = bundle.decodes[bundle.decode_of[m]]
         for k in range(folds):
-            (out,), meta = run_encoder(bundle.weights[m][k], pixels, [slice(None)], device)
+            (out,), meta = run_encoder(bundle.weights[m][k], images[bundle.decode_of[m]], [slice(None)], device)
             same_task = (meta.classes, meta.multilabel) == (bundle.classes, bundle.multilabel)
-            if not same_task or Decode.model_validate(meta.decode) != bundle.decode:
+            if not same_task or Decode.model_validate(meta.decode) != decode:
                 raise RequestError(f"{bundle.weights[m][k]} was trained for other classes or pixels than its bundle.")
             logits[m, k] = out.logits
             if keep:
-                embeddings[m, k] = out.embeddings
+                kept[m, k] = out.embeddings
             report("fold models", m * folds + k + 1, members * folds)
 
     def embed(m: int, k: int) -> NDArray[np.float32]:
-        return embeddings[m, k]
+        return kept[m, k]
 
     lookup: Embed | None = embed if keep else None
     try:
         p = bundle.model.predict(logits, lookup)
     except (KeyError, ValueError, IndexError) as error:
         raise HarnessError(f"{bundle.path}: its fitted method does not fit its networks ({error}).") from error
-    return check_probabilities(p, f"{bundle.path}, new images", bundle.multilabel)
+    return BundleOutputs(check_probabilities(p, f"{bundle.path}, new images", bundle.multilabel), logits, kept)

@@ -37,20 +37,20 @@ class Outputs:
     """(n, D)"""
 
 
-def read_encoders(members: Sequence[Member], study: str, dataset: Dataset, folds: Folds) -> list[list[FoldMeta]]:
+def read_encoders(members: Sequence[Member], dataset: Dataset, folds: Folds) -> list[list[FoldMeta]]:
     """(M x K) what the checkpoints say of themselves.
 
     Raises HarnessError when one is not the fold model that its folder says, or was trained on other data, folds or
     classes: its held-out rows would not be these, so it may have seen them.
     """
-    return [[_checked_meta(member, fold, study, dataset, folds) for fold in range(folds.k)] for member in members]
+    return [[_checked_meta(member, fold, dataset, folds) for fold in range(folds.k)] for member in members]
 
 
-def _checked_meta(member: Member, fold: int, study: str, dataset: Dataset, folds: Folds) -> FoldMeta:
+def _checked_meta(member: Member, fold: int, dataset: Dataset, folds: Folds) -> FoldMeta:
     path = member.weights(fold)
     meta = read_meta(path)
     wanted = {
-        "study": study,
+        "study": member.study,
         "trial": member.number,
         "fold": fold,
         "classes": dataset.classes,
@@ -149,14 +149,14 @@ class StudyOutputs:
 
     def __init__(
         self,
-        cache: EncoderCache,
+        caches: Sequence[EncoderCache],
         members: Sequence[Member],
         metas: Sequence[Sequence[FoldMeta]],
         folds: Folds,
         oof_logits: NDArray[np.float32],
     ) -> None:
-        """oof_logits (N, M, C): what stage 1 wrote down, to know the networks by."""
-        self._cache, self._members, self._metas, self._folds = cache, members, metas, folds
+        """caches: M, one per member. oof_logits (N, M, C): what stage 1 wrote down, to know the networks by."""
+        self._caches, self._members, self._metas, self._folds = caches, members, metas, folds
         self._oof_logits = oof_logits
         self._test = {"test": folds.test_rows()}
         self._development = folds.development_rows()
@@ -188,7 +188,7 @@ class StudyOutputs:
         return self._on_development(m, k, self._parts)
 
     def _get(self, m: int, k: int, row_sets: dict[str, NDArray[np.int64]]) -> list[Outputs]:
-        return self._cache.outputs(self._metas[m][k], self._members[m].weights(k), row_sets)
+        return self._caches[m].outputs(self._metas[m][k], self._members[m].weights(k), row_sets)
 
     def _on_development(self, m: int, k: int, parts: dict[str, NDArray[np.int64]]) -> NDArray[np.float32]:
         found = self._get(m, k, parts)

@@ -47,6 +47,7 @@ def fit_labels(fit: Fit, table: OofTable, embed: Embed | None, seed: int, progre
     check_table(table)
     report = progress or silent
     oof = mean_oof(table)
+    selection = oof.copy()
     models = []
     for c in range(table.classes):
         known = table.y[:, c] != UNKNOWN
@@ -62,8 +63,9 @@ def fit_labels(fit: Fit, table: OofTable, embed: Embed | None, seed: int, progre
         fitted = fit(part, _only(embed, known), seed, None)
         models.append(fitted.model)
         oof[known, c] = fitted.oof[:, 1]
+        selection[known, c] = fitted.selection[:, 1]
         report("labels", c + 1, table.classes)
-    return Fitted(LabelModels(tuple(models)), oof)
+    return Fitted(LabelModels(tuple(models)), oof, selection)
 
 
 def _only(embed: Embed | None, rows: NDArray[np.bool_]) -> Embed | None:

@@ -28,7 +28,8 @@ class MeanModel:
 def fit(table: OofTable, embed: Embed | None = None, seed: int = 0, progress: Progress | None = None) -> Fitted:
     """Raises HarnessError when a member lacks a row."""
     check_table(table)
-    return Fitted(MeanModel(), mean_oof(table))
+    oof = mean_oof(table)
+    return Fitted(MeanModel(), oof, oof)
 
 
 def load(files: Mapping[str, bytes]) -> MeanModel:

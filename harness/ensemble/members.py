@@ -25,6 +25,7 @@ from harness.records import Dataset, Folds, TrialRecord
 class Member:
     """One trial's K fold checkpoints."""
 
+    study: str
     trial: TrialRecord
     folder: Path
     """the trial's artifacts: fold_0/weights.safetensors, ..."""
@@ -32,6 +33,10 @@ class Member:
     @property
     def number(self) -> int:
         return self.trial.number
+
+    @property
+    def name(self) -> str:
+        return f"trial-{self.number:04d}"
 
     def weights(self, fold: int) -> Path:
         return self.folder / f"fold_{fold}" / "weights.safetensors"
@@ -54,7 +59,7 @@ def choose_members(home: Home, study: StudyRecord, metric: str, top: int) -> lis
         value = trial.oof[metric].value if metric in trial.oof else math.nan
         own = trial.same_as is None and not trial.infeasible
         if trial.state == "complete" and own and is_done(folder) and math.isfinite(value):
-            found.append((value if METRICS[metric].higher_is_better else -value, Member(trial, folder)))
+            found.append((value if METRICS[metric].higher_is_better else -value, Member(study.name, trial, folder)))
     if not found:
         raise RequestError(
             f"study {study.name!r} has no complete trial with an out-of-fold {metric}, so there is nothing to combine. "

@@ -100,7 +100,8 @@ def fit(table: OofTable, embed: Embed | None = None, seed: int = 0, progress: Pr
         oof[fold == k] = outer_oof[chosen[k]][fold == k]
     strength = STRENGTHS[_first_minimum(losses[table.k])]
     linear = fit_logistic(x, y, classes, strength)
-    return Fitted(StackingModel(linear, strength), check_probabilities(oof, "stacking, out of fold"))
+    check_probabilities(oof, "stacking, out of fold")
+    return Fitted(StackingModel(linear, strength), oof, linear.predict(x))
 
 
 def load(files: Mapping[str, bytes]) -> StackingModel:

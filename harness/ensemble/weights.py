@@ -67,9 +67,10 @@ def fit_weights(choose: Choose, what: str, table: OofTable, seed: int = 0, progr
             weights = choose(q[~held_out], order, seed)
             oof[held_out] = np.einsum("nmc,m->nc", p[held_out], weights)
         report(what, k + 1, table.k + 1)
-    model = WeightsModel(choose(q, order, seed))
+    final = choose(q, order, seed)
     report(what, table.k + 1, table.k + 1)
-    return Fitted(model, check_probabilities(oof, f"{what}, out of fold"))
+    check_probabilities(oof, f"{what}, out of fold")
+    return Fitted(WeightsModel(final), oof, np.einsum("nmc,m->nc", p, final))
 
 
 def load(files: Mapping[str, bytes]) -> WeightsModel:

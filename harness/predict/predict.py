@@ -49,15 +49,15 @@ def predict(
     bundle = load_bundle(find_bundle(bundle_path, home))
     use_device = parse_devices(device)[0]
     found = find_images(paths)
-    step = max(1, BATCH_BYTES // (bundle.decode.side**2 * bundle.decode.channels))
+    step = max(1, BATCH_BYTES // sum(decode.side**2 * decode.channels for decode in bundle.decodes))
     files: list[Path] = []
     problems: list[tuple[Path, str]] = []
     parts = [np.empty((0, len(bundle.classes)))]
     for start in range(0, len(found), step):
-        images = []
+        images: list[list[NDArray[np.uint8]]] = []
         for number, path in enumerate(found[start : start + step], start=start + 1):
             try:
-                images.append(decode(path, bundle.decode))
+                images.append([decode(path, how) for how in bundle.decodes])
                 files.append(path)
             except Unreadable as error:
                 problems.append((path, error.reason))
@@ -68,12 +68,14 @@ def predict(
 
 
 def _probabilities(
-    bundle: Bundle, images: list[NDArray[np.uint8]], device: str, progress: Progress | None
+    bundle: Bundle, images: list[list[NDArray[np.uint8]]], device: str, progress: Progress | None
 ) -> NDArray[np.float64]:
     if not images:
         return np.empty((0, len(bundle.classes)))
-    varied = bundle.decode.size == "native"
-    pixels = gather(images, bundle.decode.channels) if varied else np.stack(images)
+    pixels = [
+        gather(list(one), how.channels) if how.size == "native" else np.stack(one)
+        for how, one in zip(bundle.decodes, zip(*images, strict=True), strict=True)
+    ]
     return predict_bundle(bundle, pixels, device, progress)
 
 

@@ -25,8 +25,9 @@ from harness.seeds import derive_seed
 from harness.stats.grouped import How, all_intervals
 from harness.study.spec import Spec
 from harness.train.checkpoint import FoldMeta, ResumeState, digest, save_weights
+from harness.train.fold import FoldData
 from harness.train.infer import infer
-from harness.train.loop import FoldData, OnEpoch, fit_fold
+from harness.train.loop import OnEpoch, fit_fold
 from harness.train.precision import Precision
 from harness.train.synthetic import fit_and_sample
 

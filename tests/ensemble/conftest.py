@@ -10,4 +10,4 @@ from harness.ensemble.scores import EnsembleResult
 def built(small_study) -> dict[str, EnsembleResult]:
     from harness.ensemble.build import build
 
-    return {name: build(small_study.home, small_study.record, name, 5, 0, "cpu") for name in METHODS}
+    return {name: build(small_study.home, [small_study.record], [name], 5, 0, "cpu")[0] for name in METHODS}

@@ -81,11 +81,11 @@ class TestEveryMethod:
         spec = check_study(small_study.record.tree, "small").spec
         data = prepare(spec.data, spec.seed, small_study.home, silent)
         bundle = load_bundle(built[method].bundle)
-        assert (bundle.classes, bundle.decode) == (("normal", "bleed"), spec.data.decode)
+        assert (bundle.classes, bundle.decodes) == (("normal", "bleed"), (spec.data.decode,))
         _, expected = stored(built[method])["test"]
         pixels = np.array(data.pixels[data.folds.test_rows()])
-        np.testing.assert_allclose(predict_bundle(bundle, pixels), expected, atol=1e-5)
-        np.testing.assert_allclose(bundle.predict(pixels[3:4]), expected[3:4], atol=1e-5)
+        np.testing.assert_allclose(predict_bundle(bundle, [pixels]), expected, atol=1e-5)
+        np.testing.assert_allclose(predict_bundle(bundle, [pixels[3:4]]), expected[3:4], atol=1e-5)
 
     def test_one_copy_of_a_checkpoint_and_nothing_executable(self, built, method, small_study):
         files = [path for path in built[method].bundle.rglob("*") if path.is_file()]
@@ -126,11 +126,11 @@ class TestEveryMethod:
         assert len(raw) and not set(part["group"]) & set(raw)
 
     def test_building_again_gives_the_same_without_running_networks(self, built, method, copied, small_study):
-        first = build(copied, small_study.record, method, 5, 0, "cpu")
+        first = build(copied, [small_study.record], [method], 5, 0, "cpu")[0]
         np.testing.assert_allclose(stored(first)["oof"][1], stored(built[method])["oof"][1], atol=1e-12)
         kept = {path: path.stat().st_mtime_ns for path in (copied.work("small") / "embeddings").iterdir()}
         assert len(kept) == 6 * {"none": 1, "held_out": 2, "all": 4}[METHODS[method].embeddings]
-        again = build(copied, small_study.record, method, 5, 0, "cpu")
+        again = build(copied, [small_study.record], [method], 5, 0, "cpu")[0]
         assert {path: path.stat().st_mtime_ns for path in kept} == kept
         assert again.rows == first.rows
         np.testing.assert_array_equal(stored(again)["test"][1], stored(first)["test"][1])
@@ -143,7 +143,7 @@ def test_the_mean_is_a_row_of_its_own_even_when_it_is_the_method(built):
 
 
 def test_a_single_member_makes_a_bundle_too(copied, small_study):
-    result = build(copied, small_study.record, "mean", 1, 0, "cpu")
+    result = build(copied, [small_study.record], ["mean"], 1, 0, "cpu")[0]
     best = max(read_trials(copied, "small"), key=lambda trial: trial.oof["auroc"].value)
     assert result.members == [best.number] and result.bundle.name == "mean-top1"
     single, mean, ensemble = result.rows
@@ -171,7 +171,7 @@ def test_a_fold_model_in_the_wrong_place_is_refused(copied, small_study, method)
     (second / "weights.safetensors").rename(first / "weights.safetensors")
     (first / "aside").rename(second / "weights.safetensors")
     with pytest.raises(HarnessError, match=r"trial 0, fold 0: the checkpoint .* says fold 1, not 0.*refused"):
-        build(copied, small_study.record, method, 5, 0, "cpu")
+        build(copied, [small_study.record], [method], 5, 0, "cpu")[0]
     assert nothing_left(copied)
 
 
@@ -184,7 +184,7 @@ def test_a_network_that_did_not_make_its_predictions_is_refused(copied, small_st
         network.head.bias += torch.tensor([3.0, -3.0])
     save_weights(path, network, dataclasses.replace(meta, encoder_id=digest(network)))
     with pytest.raises(HarnessError, match=r"trial 0, fold 0: its network gives other logits.*refused"):
-        build(copied, small_study.record, method, 5, 0, "cpu")
+        build(copied, [small_study.record], [method], 5, 0, "cpu")[0]
     assert nothing_left(copied)
 
 
@@ -192,7 +192,7 @@ def test_predictions_of_rows_that_a_fold_trained_on_are_refused(copied, small_st
     first, second, _ = folds_of(copied)
     shutil.copyfile(second / "predictions.parquet", first / "predictions.parquet")
     with pytest.raises(HarnessError, match=r"trial 0, fold 0: .* would leak: refused"):
-        build(copied, small_study.record, "mean", 5, 0, "cpu")
+        build(copied, [small_study.record], ["mean"], 5, 0, "cpu")[0]
     assert nothing_left(copied)
 
 
@@ -200,29 +200,29 @@ def test_other_data_than_the_study_had_is_refused(copied, small_study):
     for key in ("data_hash", "folds_hash"):
         record = dataclasses.replace(small_study.record, **{key: "another"})
         with pytest.raises(RequestError, match=r"have changed since it ran.*--as NEWNAME"):
-            build(copied, record, "mean", 5, 0, "cpu")
+            build(copied, [record], ["mean"], 5, 0, "cpu")[0]
 
 
 def test_a_damaged_checkpoint_is_named_and_leaves_nothing(copied, small_study):
     path = folds_of(copied)[2] / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(HarnessError, match=r"fold_2/weights\.safetensors"):
-        build(copied, small_study.record, "mean", 5, 0, "cpu")
+        build(copied, [small_study.record], ["mean"], 5, 0, "cpu")[0]
     assert nothing_left(copied)
 
 
 def test_a_damaged_cache_is_computed_again(copied, small_study, built):
-    build(copied, small_study.record, "mean", 5, 0, "cpu")
+    build(copied, [small_study.record], ["mean"], 5, 0, "cpu")[0]
     for path in (copied.work("small") / "embeddings").iterdir():
         path.write_bytes(path.read_bytes()[:200])
-    again = build(copied, small_study.record, "mean", 5, 0, "cpu")
+    again = build(copied, [small_study.record], ["mean"], 5, 0, "cpu")[0]
     np.testing.assert_allclose(stored(again)["test"][1], stored(built["mean"])["test"][1], atol=1e-12)
 
 
 def test_a_store_that_cannot_be_written_leaves_no_bundle(copied, small_study, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nosuchstore://here")
     with pytest.raises(HarnessError, match="MLflow"):
-        build(copied, small_study.record, "mean", 5, 0, "cpu")
+        build(copied, [small_study.record], ["mean"], 5, 0, "cpu")[0]
     assert nothing_left(copied)
 
 
@@ -230,18 +230,18 @@ def test_what_a_killed_build_left_is_cleared_away(copied, small_study):
     left = copied.bundles("small") / ".mean-top5.abcdef"
     left.mkdir(parents=True)
     (left / "bundle.json").touch()
-    build(copied, small_study.record, "mean", 5, 0, "cpu")
+    build(copied, [small_study.record], ["mean"], 5, 0, "cpu")[0]
     assert [path.name for path in copied.bundles("small").iterdir()] == ["mean-top5"]
 
 
 def test_wrong_requests(small_study):
     home, record = small_study.home, small_study.record
     with pytest.raises(RequestError, match=r"--method bosting.*boosting"):
-        build(home, record, "bosting", 5, 0, "cpu")
+        build(home, [record], ["bosting"], 5, 0, "cpu")[0]
     with pytest.raises(RequestError, match="--top 0"):
-        build(home, record, "mean", 0, 0, "cpu")
+        build(home, [record], ["mean"], 0, 0, "cpu")[0]
     with pytest.raises(RequestError, match="--device gpu"):
-        build(home, record, "mean", 5, 0, "gpu")
+        build(home, [record], ["mean"], 5, 0, "gpu")[0]
 
 
 def test_torch_stays_out_of_the_fitting_half():

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
-from harness.ensemble.bundle import load_bundle
+from harness.ensemble.bundle import load_bundle, predict_bundle
 from harness.errors import RequestError
 
 
@@ -28,7 +28,7 @@ def rewrite(folder, change):
 
 def test_a_copy_loads_anywhere(bundle):
     found = load_bundle(bundle)
-    assert found.members == (0, 1) and found.method == "stacking"
+    assert found.members == ("trial-0000", "trial-0001") and found.method == "stacking"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_pickle_is_not_opened(bundle, tmp_path):
         lambda about: about.update(members=[]),
         lambda about: about["members"][0]["folds"].pop(),
         lambda about: about.pop("classes"),
-        lambda about: about["decode"].update(size="large"),
+        lambda about: about["decodes"][0].update(size="large"),
         lambda about: about.update(model={}),
         lambda about: about.update(members="abc"),
     ],
@@ -122,5 +122,5 @@ def test_pixels_of_another_shape_are_refused(bundle):
     found = load_bundle(bundle)
     for pixels in (np.zeros((1, 16, 16, 1), np.uint8), np.zeros((1, 32, 32, 1), np.float32), np.zeros((32, 32, 1))):
         with pytest.raises(RequestError, match="uint8 images of 32 x 32 x 1"):
-            found.predict(pixels)
-    assert found.predict(np.zeros((0, 32, 32, 1), np.uint8)).shape == (0, 2)
+            predict_bundle(found, [pixels])
+    assert predict_bundle(found, [np.zeros((0, 32, 32, 1), np.uint8)]).shape == (0, 2)

@@ -16,7 +16,7 @@ from harness.predict.predict import find_images, predict
 
 @pytest.fixture(scope="module")
 def bundle(small_study):
-    return build(small_study.home, small_study.record, "stacking", 2, 0, "cpu").bundle
+    return build(small_study.home, [small_study.record], ["stacking"], 2, 0, "cpu")[0].bundle
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +93,8 @@ def test_decodes_as_the_bundle_says(bundle, expected, small_study):
 
     found = load_bundle(bundle)
     name = next(name for name in expected if name.endswith(".dcm"))
-    pixels = decode(small_study.images / name, found.decode)
-    np.testing.assert_allclose(predict_bundle(found, pixels[None])[0], expected[name], atol=1e-5)
+    pixels = decode(small_study.images / name, found.decodes[0])
+    np.testing.assert_allclose(predict_bundle(found, [pixels[None]])[0], expected[name], atol=1e-5)
 
 
 def test_an_image_inside_an_archive(bundle, tmp_path):

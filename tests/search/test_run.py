@@ -260,7 +260,7 @@ def test_an_epoch_picked_on_the_scored_fold_is_marked_wherever_its_score_stands(
     for history in histories:
         values = [epoch["val"]["auroc"] for epoch in history["epochs"]]
         assert values[history["epoch"]] == max(values)
-    result = build(home, record, "mean", 1, 0, "cpu")
+    result = build(home, [record], ["mean"], 1, 0, "cpu")[0]
     assert all(row.optimistic for row in result.rows)
     client = MlflowClient(home.mlflow_uri)
     experiment = client.get_experiment_by_name("tiny")

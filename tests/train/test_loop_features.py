@@ -8,7 +8,8 @@ from harness.study.load import build_spec
 from harness.study.space import fill
 from harness.train.checkpoint import ResumeState
 from harness.train.divergence import Diverged
-from harness.train.loop import Fitted, FoldData, fit_fold
+from harness.train.fold import Fitted, FoldData
+from harness.train.loop import fit_fold
 from harness.train.precision import Precision
 
 FP32 = Precision("fp32", channels_last=False)
