@@ -36,6 +36,7 @@ FLOORS = {
     "records": 0,
     "ragged": 0,
     "columns": 0,
+    "drawing": 0,
     "events": 0,
     "metrics": 0,
     "seeds": 0,
