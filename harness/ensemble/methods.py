@@ -4,7 +4,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.ensemble import bagging, boosting, greedy, mean, stacking, weighted
+from harness.ensemble import (
+    adaboost,
+    bagging,
+    boosting,
+    greedy,
+    mean,
+    stacking,
+    stacking_boosted,
+    stacking_embeddings,
+    stacking_levels,
+    weighted,
+)
 from harness.ensemble.labels import fit_labels, load_labels
 from harness.ensemble.oof import Embed, Fitted, Model, OofTable
 from harness.errors import RequestError, nearest
@@ -39,7 +50,20 @@ METHODS = {
     "greedy": Method(greedy.fit, greedy.load, "none", "members taken one by one, with replacement, while it helps"),
     "bagging": Method(bagging.fit, bagging.load, "held_out", "that average, with bootstrapped heads on the embeddings"),
     "boosting": Method(boosting.fit, boosting.load, "all", "XGBoost on the embeddings, per encoder"),
+    "adaboost": Method(adaboost.fit, adaboost.load, "all", "a vote of stumps on the embeddings, per encoder"),
     "stacking": Method(stacking.fit, stacking.load, "none", "a logistic regression on the members' predictions"),
+    "stacking-boosted": Method(
+        stacking_boosted.fit, stacking_boosted.load, "none", "XGBoost on the members' predictions, from their mean on"
+    ),
+    "stacking-levels": Method(
+        stacking_levels.fit, stacking_levels.load, "none", "a logistic regression on what four other methods say"
+    ),
+    "stacking-embeddings": Method(
+        stacking_embeddings.fit,
+        stacking_embeddings.load,
+        "held_out",
+        "stacking with a head on each encoder's embeddings",
+    ),
 }
 
 
