@@ -74,7 +74,7 @@ class Vote:
             goes_left = x[np.arange(len(x)), self.feature[t, node]] <= self.threshold[t, node]
             following = np.where(goes_left, self.left[t, node], self.right[t, node])
             if (following == node).all():
-                return self.label[t, node]
+                return np.asarray(self.label[t, node])
             node = following
 
 
@@ -86,9 +86,9 @@ class AdaBoostModel:
         return mean_of_encoders(self.boosters, logits.shape[2:], embed, "adaboost")
 
     def files(self) -> dict[str, bytes]:
-        arrays = {
-            f"{name}_{m}_{k}": array for (m, k), vote in self.boosters.items() for name, array in vars(vote).items()
-        }
+        arrays: dict[str, NDArray[np.generic]] = {}
+        for (m, k), vote in self.boosters.items():
+            arrays |= {f"{name}_{m}_{k}": array for name, array in vars(vote).items()}
         return {"adaboost.npz": pack(arrays)}
 
 

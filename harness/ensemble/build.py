@@ -79,7 +79,7 @@ def build(
     study = studies[0].name
     with lock(home.work(study) / "ensembles.lock", f"an ensemble of study {study!r}"):
         found = gather(home, studies, top, use_device, report)
-        candidates = [_fit(name, method, found, seed, report) for name, method in chosen.items()]
+        candidates = [_fit(name, method, found, seed, use_device, report) for name, method in chosen.items()]
         results = _score(home, found, candidates, seed, report)
         for candidate, result in zip(candidates, results, strict=True):
             for left_over in result.bundle.parent.glob(f".{result.bundle.name}.*"):
@@ -92,14 +92,14 @@ def build(
     return results
 
 
-def _fit(name: str, method: Method, found: Gathered, seed: int, report: Progress) -> Candidate:
+def _fit(name: str, method: Method, found: Gathered, seed: int, device: str, report: Progress) -> Candidate:
     outputs = found.outputs
     embed: dict[str, Embed | None] = {
         "none": None,
         "held_out": outputs.held_out_embeddings,
         "all": outputs.development_embeddings,
     }
-    fitted = method.fit(found.table, embed[method.embeddings], seed, report)
+    fitted = method.fit(found.table, embed[method.embeddings], seed, report, device)
     test = fitted.model.predict(found.test_logits, outputs.test_embeddings if method.needs_embeddings else None)
     test = check_probabilities(test, f"{name}, test split", found.table.multilabel)
     return Candidate(name, fitted.model, fitted.oof, fitted.selection, test, own_networks(found))

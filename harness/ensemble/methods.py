@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from harness.ensemble import (
@@ -24,17 +25,20 @@ from harness.records import Progress
 
 @dataclass(frozen=True)
 class Method:
-    fit_classes: Callable[[OofTable, Embed | None, int, Progress | None], Fitted]
+    fit_classes: Callable[..., Fitted]
+    """fit(table, embed, seed, progress), and device=... where the fit itself can use a GPU"""
     load_classes: Callable[[Mapping[str, bytes]], Model]
     embeddings: Literal["none", "held_out", "all"]
     """what an encoder's embeddings are needed of: nothing, the development rows that it held out, or all of them"""
     says: str
+    takes_device: bool = False
 
-    def fit(self, table: OofTable, embed: Embed | None, seed: int, progress: Progress | None) -> Fitted:
-        """Over classes, or in a multi-label task once for each label."""
-        if table.multilabel:
-            return fit_labels(self.fit_classes, table, embed, seed, progress)
-        return self.fit_classes(table, embed, seed, progress)
+    def fit(
+        self, table: OofTable, embed: Embed | None, seed: int, progress: Progress | None, device: str = "cpu"
+    ) -> Fitted:
+        """Over classes, or in a multi-label task once for each label. device: cpu, cuda or cuda:N."""
+        fit = partial(self.fit_classes, device=device) if self.takes_device else self.fit_classes
+        return fit_labels(fit, table, embed, seed, progress) if table.multilabel else fit(table, embed, seed, progress)
 
     def load(self, files: Mapping[str, bytes], classes: int, multilabel: bool) -> Model:
         return load_labels(self.load_classes, files, classes) if multilabel else self.load_classes(files)
@@ -49,7 +53,7 @@ METHODS = {
     "weighted": Method(weighted.fit, weighted.load, "none", "the members' average by their most likely weights"),
     "greedy": Method(greedy.fit, greedy.load, "none", "members taken one by one, with replacement, while it helps"),
     "bagging": Method(bagging.fit, bagging.load, "held_out", "that average, with bootstrapped heads on the embeddings"),
-    "boosting": Method(boosting.fit, boosting.load, "all", "XGBoost on the embeddings, per encoder"),
+    "boosting": Method(boosting.fit, boosting.load, "all", "XGBoost on the embeddings, per encoder", True),
     "adaboost": Method(adaboost.fit, adaboost.load, "all", "a vote of stumps on the embeddings, per encoder"),
     "stacking": Method(stacking.fit, stacking.load, "none", "a logistic regression on the members' predictions"),
     "stacking-boosted": Method(
@@ -62,7 +66,7 @@ METHODS = {
         stacking_embeddings.fit,
         stacking_embeddings.load,
         "held_out",
-        "stacking with a head on each encoder's embeddings",
+        "stacking with heads on the embeddings beside it",
     ),
 }
 

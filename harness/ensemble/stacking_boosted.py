@@ -53,7 +53,7 @@ def mean_of(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     total = np.zeros((len(logits), logits.shape[2]))
     for member in range(logits.shape[1]):
         total += softmax(logits[:, member])
-    return total / logits.shape[1]
+    return np.asarray(total / logits.shape[1])
 
 
 def learner(table: OofTable, seed: int) -> Learn:

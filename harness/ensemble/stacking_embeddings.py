@@ -1,10 +1,10 @@
 """Stacking with the embeddings passed through: beside each member's logits stands a second opinion from its embedding.
 
 Embeddings of different encoders share no space (honesty rule 5), so what is passed through are not their coordinates
-but class scores: for encoder (m, k), fold model k of member m, an L2-regularised logistic head on its embeddings of fold k,
-the rows that it held out. (A linear head on the rows that the encoder trained on would only find the network's own last
-layer again.) Log-probabilities of heads mean the same for every encoder, so they stand in one column per member, and
-linear stacking is fitted over 2 M columns: M networks, M heads.
+but class scores: for encoder (m, k), fold model k of member m, an L2-regularised logistic head on its embeddings of
+fold k, the rows that it held out. (A linear head on the rows that the encoder trained on would only find the network's
+own last layer again.) Log-probabilities of heads mean the same for every encoder, so they stand in one column per
+member, and linear stacking is fitted over 2 M columns: M networks, M heads.
 
     head scores of fold k   from heads fitted on the other PARTS - 1 parts of fold k, by whole groups
     nested score of fold k  by a stacking fitted on the other folds' columns

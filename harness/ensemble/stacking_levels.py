@@ -17,7 +17,7 @@ come from rules fitted on fold k. A fit without {j, k} serves both, so there are
 for five folds.
 
 The model that is kept does the same without a k: level 2 on the answers of F(all - {j}) to fold j; new rows go through
-F(all) and level 2. Two folds leave no third: then level 2 is the plain mean of the four rules, in score and model alike.
+F(all) and level 2. Two folds leave no third: then level 2 is the plain mean of the four rules, in score and in model.
 
 Level 2 chooses its penalty as linear stacking does, over the folds that it may read; behind the answers that it
 compares there stand rules that knew each other's folds, so that choice, and it alone, is a little too sure of itself.
