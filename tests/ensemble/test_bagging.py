@@ -97,9 +97,7 @@ def test_equals_scikit_learn_head_by_head() -> None:
     for m in range(2):
         for k in range(3):
             rows = np.flatnonzero(s.fold == k)
-            x, y, x_test = (
-                values.astype(np.float64) for values in (s.embed(m, k)[rows], s.y[rows], s.embed_test(m, k))
-            )
+            x, y, x_test = s.embed(m, k)[rows].astype(np.float64), s.y[rows], s.embed_test(m, k).astype(np.float64)
             rng = np.random.default_rng(derive_seed(4, "bagging", f"encoder-{m}-{k}"))
             counts = bagging.resamples(s.y[rows], s.groups[rows], rng)
             said, unseen = np.zeros((len(rows), 2)), np.zeros((len(rows), 1))

@@ -31,14 +31,8 @@ def plainly(x: np.ndarray, y: np.ndarray, watched: np.ndarray, new: np.ndarray, 
     def matrix(which: np.ndarray) -> xgboost.DMatrix:
         return xgboost.DMatrix(x[which], y[which], base_margin=None if mine is None else mine[which])
 
-    booster = xgboost.train(
-        parameters,
-        matrix(~watched),
-        200,
-        evals=[(matrix(watched), "watched")],
-        early_stopping_rounds=15,
-        verbose_eval=False,
-    )
+    watch = {"evals": [(matrix(watched), "watched")], "early_stopping_rounds": 15, "verbose_eval": False}
+    booster = xgboost.train(parameters, matrix(~watched), 200, **watch)
     new_rows = xgboost.DMatrix(new, base_margin=others)
     raw = booster.predict(new_rows, iteration_range=(0, booster.best_iteration + 1))
     return raw if several else np.column_stack([1 - raw, raw])
