@@ -22,7 +22,11 @@ class Method(StrEnum):
     greedy = "greedy"
     bagging = "bagging"
     boosting = "boosting"
+    adaboost = "adaboost"
     stacking = "stacking"
+    stacking_boosted = "stacking-boosted"
+    stacking_levels = "stacking-levels"
+    stacking_embeddings = "stacking-embeddings"
 
 
 @app.command("build")

@@ -104,7 +104,7 @@ def build_table(
         candidates, refused = [], {}
         for name, method in chosen.items():
             try:
-                candidates.append(fit_method(name, method, found, seed, report))
+                candidates.append(fit_method(name, method, found, seed, report, use_device))
             except (Leak, DiskFull, Interrupted):
                 raise
             except HarnessError as error:
@@ -123,7 +123,9 @@ def build_table(
     return Built(results, refused)
 
 
-def fit_method(name: str, method: Method, found: Gathered, seed: int, report: Progress) -> Candidate:
+def fit_method(
+    name: str, method: Method, found: Gathered, seed: int, report: Progress, device: str = "cpu"
+) -> Candidate:
     """One method on all development rows, and out of fold in every way that its scores need."""
     start = time.monotonic()
     outputs = found.outputs
@@ -132,7 +134,7 @@ def fit_method(name: str, method: Method, found: Gathered, seed: int, report: Pr
         "held_out": outputs.held_out_embeddings,
         "all": outputs.development_embeddings,
     }
-    fitted = method.fit(found.table, embed[method.embeddings], seed, report)
+    fitted = method.fit(found.table, embed[method.embeddings], seed, report, device)
     seconds = time.monotonic() - start
     test = fitted.model.predict(found.test_logits, outputs.test_embeddings if method.needs_embeddings else None)
     return Candidate(
