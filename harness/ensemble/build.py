@@ -1,7 +1,7 @@
 """Build ensembles of a study: gather, fit out-of-fold, score on the test split, save as bundles, log.
 
-Trains no network. Everything is fitted and chosen on development rows; the test split is read to be scored. A bundle
-appears whole or not at all, after its run is in MLflow.
+Trains no network, but for bagging-retrained. Everything is fitted and chosen on development rows; the test split is
+read to be scored. A bundle appears whole or not at all, after its run is in MLflow.
 """
 
 import shutil
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ensemble.gather import Gathered, gather
+from harness.ensemble.made import Made
 from harness.ensemble.methods import Method, require_method
 from harness.ensemble.oof import (
     Embed,
@@ -23,6 +24,7 @@ from harness.ensemble.oof import (
     single_oof,
     single_predict,
 )
+from harness.ensemble.retrain import RESAMPLES, retrain
 from harness.ensemble.save import NetworkSet, Part, own_networks, write_bundle
 from harness.ensemble.scores import (
     EnsembleResult,
@@ -33,6 +35,7 @@ from harness.ensemble.scores import (
     score_row,
     tracked_metrics,
 )
+from harness.ensemble.soup import make_soup
 from harness.home import Home, lock, new_folder
 from harness.ledger import StudyRecord, audit_tags
 from harness.records import Progress
@@ -66,12 +69,13 @@ def build(
     seed: int,
     device: str = "auto",
     progress: Progress | None = None,
+    resamples: int = RESAMPLES,
 ) -> list[EnsembleResult]:
     """Fit `methods` over the fold checkpoints of the `top` best complete trials, by out-of-fold search metric.
 
     Bundles are written to home.bundles(study)/METHOD-topN; building the same again replaces it. Raises RequestError
     when there is nothing to build from or the data are not those of the study, HarnessError when a member's files do
-    not fit or hide a leak.
+    not fit or hide a leak. resamples: how many networks bagging-retrained trains.
     """
     chosen = {name: require_method(name) for name in methods}
     report = progress or silent
@@ -79,7 +83,12 @@ def build(
     study = studies[0].name
     with lock(home.work(study) / "ensembles.lock", f"an ensemble of study {study!r}"):
         found = gather(home, studies, top, use_device, report)
-        candidates = [_fit(name, method, found, seed, report) for name, method in chosen.items()]
+        candidates = [
+            _make(name, home, found, resamples, seed, use_device, report)
+            if method is None
+            else _fit(name, method, found, seed, report)
+            for name, method in chosen.items()
+        ]
         results = _score(home, found, candidates, seed, report)
         for candidate, result in zip(candidates, results, strict=True):
             for left_over in result.bundle.parent.glob(f".{result.bundle.name}.*"):
@@ -103,6 +112,18 @@ def _fit(name: str, method: Method, found: Gathered, seed: int, report: Progress
     test = fitted.model.predict(found.test_logits, outputs.test_embeddings if method.needs_embeddings else None)
     test = check_probabilities(test, f"{name}, test split", found.table.multilabel)
     return Candidate(name, fitted.model, fitted.oof, fitted.selection, test, own_networks(found))
+
+
+def _make(
+    name: str, home: Home, found: Gathered, resamples: int, seed: int, device: str, report: Progress
+) -> Candidate:
+    """By one of methods.NETWORK_METHODS."""
+    made: Made = (
+        retrain(home, found, resamples, seed, device, report)
+        if name == "bagging-retrained"
+        else make_soup(home, found, name == "soup-greedy", device, report)
+    )
+    return Candidate(name, made.model, made.oof, made.selection, made.test, [made.networks])
 
 
 def _predictions(candidate: Candidate) -> Predictions:
