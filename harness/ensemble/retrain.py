@@ -44,7 +44,7 @@ from harness.train.precision import parse_precision, threads_of
 
 RESAMPLES = 10
 REDRAWS = 50
-"""further draws where a resample, or what it leaves out, holds one class only"""
+"""further draws where a resample holds one class only, or leaves no group out"""
 
 
 def retrain(home: Home, found: Gathered, resamples: int, seed: int, device: str, progress: Progress) -> Made:
@@ -101,20 +101,21 @@ def draw_groups(y: NDArray[np.int64], groups: NDArray[np.str_], resamples: int, 
             "10, or another method."
         )
     rng = np.random.default_rng(derive_seed(seed, "resamples"))
-    everyone = np.arange(len(names))
 
     def draw(among: NDArray[np.int64]) -> NDArray[np.int64]:
-        counts = np.zeros(len(names), dtype=np.int64)
+        """(G,) how often each group is drawn: leaving one out, of two classes where REDRAWS draws find such."""
+        kept = np.bincount(among[:1], minlength=len(names))
         for _ in range(REDRAWS):
             counts = np.bincount(rng.choice(among, size=len(among)), minlength=len(names))
-            inside = counts[group_of_row] > 0
-            if all(len(np.unique(y[part], axis=0)) > 1 for part in (inside, ~inside)):
-                break
-        return counts
+            if (counts == 0).any():
+                kept = counts
+                if len(np.unique(y[counts[group_of_row] > 0], axis=0)) > 1:
+                    break
+        return kept
 
+    everyone = np.arange(len(names))
     drawn = [draw(everyone) for _ in range(resamples - 1)]
-    always = np.min(drawn, axis=0) > 0
-    drawn.append(draw(everyone[~always]))
+    drawn.append(draw(everyone[np.min(drawn, axis=0) == 0]))
     return np.array([counts[group_of_row] for counts in drawn])
 
 
