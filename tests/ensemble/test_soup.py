@@ -55,7 +55,7 @@ def built(fine):
 
 
 def reference(found: Gathered, members, parts, train, rows) -> np.ndarray:
-    """(n, C) probabilities of `rows` by the mean of the members' networks `parts`; batch norm is measured on `train`."""
+    """(n, C) probabilities of `rows` by the mean of the members' networks `parts`; batch norm measured on `train`."""
     networks, metas = zip(*(load_fold(found.members[m].weights(k)) for m in members for k in parts), strict=True)
     network = networks[0]
     if len(networks) > 1:
