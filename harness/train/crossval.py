@@ -25,6 +25,7 @@ from harness.seeds import derive_seed
 from harness.stats.grouped import How, all_intervals
 from harness.study.spec import Spec
 from harness.train.checkpoint import FoldMeta, ResumeState, digest, save_weights
+from harness.train.fingerprint import trial_fingerprints
 from harness.train.fold import FoldData
 from harness.train.infer import infer
 from harness.train.loop import OnEpoch, fit_fold
@@ -82,7 +83,7 @@ def cross_validate(
     for fold in range(data.folds.k):
         folder = place.artifacts / f"fold_{fold}"
         if is_done(folder):
-            result = read_fold(folder, fold, data)
+            done = read_fold(folder, fold, data)
         else:
             part = Part(
                 fold,
@@ -93,11 +94,13 @@ def cross_validate(
                 place.running / f"fold_{fold}.pt",
                 place.start[fold] if place.start else None,
             )
-            result = train_part(spec, data, part, place.study, place.trial, device, precision, on_epoch)
-        on_fold(result)
-        results.append(result)
+            done = train_part(spec, data, part, place.study, place.trial, device, precision, on_epoch)
+        on_fold(done)
+        results.append(done)
     shutil.rmtree(place.running, ignore_errors=True)
-    return summarize(results, data, spec.seed, spec.data.per_group)
+    result = summarize(results, data, spec.seed, spec.data.per_group)
+    result.files = trial_fingerprints(place.artifacts, data.folds.k)
+    return result
 
 
 def summarize(results: list[FoldResult], data: Prepared, seed: int, per_group: How) -> TrialResult:
