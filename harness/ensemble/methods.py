@@ -70,9 +70,24 @@ METHODS = {
     ),
 }
 
+NETWORK_METHODS = {
+    "soup": "one network: the mean of the weights of fine-tunes that share a start",
+    "soup-greedy": "the same, of those that do each other no harm",
+    "bagging-retrained": "the best trial trained anew on bootstrap resamples of the groups",
+}
+"""Methods that make networks of their own, whose mean predicts (build.py)."""
+KNOWN = (*METHODS, *NETWORK_METHODS)
 
-def require_method(name: str) -> Method:
-    """Raises RequestError with the methods there are."""
+
+def reader(name: str) -> Method | None:
+    """What reads and applies a stored method; None where there is no such method."""
+    return METHODS["mean"] if name in NETWORK_METHODS else METHODS.get(name)
+
+
+def require_method(name: str) -> Method | None:
+    """The method; None for one of NETWORK_METHODS. Raises RequestError with the methods there are."""
+    if name in NETWORK_METHODS:
+        return None
     if name not in METHODS:
-        raise RequestError(f"--method {name}: no such method.{nearest(name, METHODS)} Known: {', '.join(METHODS)}.")
+        raise RequestError(f"--method {name}: no such method.{nearest(name, KNOWN)} Known: {', '.join(KNOWN)}.")
     return METHODS[name]
