@@ -16,7 +16,7 @@ from harness.ensemble.scores import (
     as_json,
     best_single,
     compare,
-    comparison_json,
+    result_json,
     score_table,
     tracked_metrics,
 )
@@ -150,11 +150,13 @@ def test_what_mlflow_is_told() -> None:
     assert all(math.isfinite(value) for value in found.values())
 
 
-def test_the_comparison_as_json() -> None:
-    document = as_json(comparison_json(compared()[0]))
+def test_the_result_as_json() -> None:
+    result = EnsembleResult("s", "mean", Path("bundle"), [0], [], compared()[0], "auroc", notes=["said"])
+    document = as_json(result_json(result))
     assert set(document["delta_vs_mean"]) == {"value", "lo", "hi", "p", "p_holm"}
     assert document["delta_vs_mean"]["p_holm"] is None
     assert document["selection_minus_nested"]["value"] == 0
+    assert document["notes"] == ["said"]
 
 
 def test_json_knows_no_nan() -> None:

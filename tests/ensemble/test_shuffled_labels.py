@@ -61,10 +61,11 @@ def scored(method: str, signal: float) -> tuple[float, float, float]:
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_nested_and_test_scores_are_at_chance(method: str) -> None:
-    """160 rows: an AUROC's standard deviation is .046, of the mean of 6 seeds .019; patients with several rows, and
-    folds that are fitted on what the others lack, add to it."""
+    """160 rows: an AUROC's standard deviation is .046, of the mean of 6 seeds .019. Out-of-fold and out-of-bag scores
+    of noise lie below chance rather than above it: a row that is left out makes its own class rarer among the others
+    (Parker, Guenter, Bedo 2007, "Stratification bias in low signal microarray studies"), most in small folds."""
     _, nested, test = scored(method, 0.0)
-    assert abs(nested - 0.5) < 0.08
+    assert 0.37 < nested < 0.56
     assert abs(test - 0.5) < 0.08
 
 
