@@ -97,7 +97,8 @@ def differences_table(ensembles: Sequence[Row], width: int) -> Table:
 
 def _delta(found: Row) -> list[str]:
     delta = numbers_of(found)
-    return [signed(Interval(delta["value"], delta["lo"], delta["hi"])), p_value(delta["p_holm"]).removeprefix("p = ")]
+    p = p_value(delta["p_holm"]).removeprefix("p ").removeprefix("= ")
+    return [signed(Interval(delta["value"], delta["lo"], delta["hi"])), p]
 
 
 def signed(found: Interval) -> str:

@@ -56,7 +56,7 @@ def table(
 
 def _is_numeric(cell: str) -> bool:
     """Numbers and intervals: what must stay on one line."""
-    return cell[:1].isdigit() and len(cell) <= 24
+    return cell.lstrip("+-.")[:1].isdigit() and len(cell) <= 24
 
 
 def _numbers_width(cells: Sequence[str]) -> int:

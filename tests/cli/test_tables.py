@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from harness.cli.output import escape_control, plain
-from harness.cli.tables import ranked, scores_table, table, trials_table
+from harness.cli.tables import ranked, table, trials_table
 from harness.records import Interval, TrialRecord
 
 SWITCHES = ("hflip", "rotate", "translate", "scale", "brightness", "noise")
