@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cli.output import results, show
 from harness.cli.tables import is_higher_better, numbers_of, table
-from harness.cli.words import OPTIMISTIC, difference, duration, interval, number, p_value
+from harness.cli.words import OPTIMISTIC, difference, duration, interval, number, p_value, plural
 from harness.records import Difference, Interval
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ def show_scores(document: Mapping[str, Any]) -> None:
     """Methods, how they compare, what must be said of them, and the members. `document`: of one ensemble or of all."""
     metric, ensembles = document["metric"], document.get("ensembles", [document])
     members = ", ".join(str(member) for member in document["members"])
-    plural = "s" if len(document["members"]) > 1 else ""
+    s = "s" if len(document["members"]) > 1 else ""
     what = document["method"] if "ensembles" not in document else f"{len(ensembles)} methods"
-    named = members if isinstance(document["members"][0], str) else f"trial{plural} {members}"
+    named = members if isinstance(document["members"][0], str) else f"trial{s} {members}"
     width = results().width
     show(f"study {document['study']}: {what} of {named}\n")
     show(methods_table(document["scores"], ensembles, metric, width))
@@ -37,7 +37,7 @@ def show_scores(document: Mapping[str, Any]) -> None:
         _show_differences(document)
     notes = list(dict.fromkeys(note for one in ensembles for note in one.get("notes", [])))
     refused = [f"{method}: not built. {why}" for method, why in document.get("refused", {}).items()]
-    for line in notes + refused:
+    for line in notes + refused + cost_lines(ensembles):
         show(f"\n{line}")
     show("")
     show(members_table(document["scores"], ensembles[0].get("contributions", []), metric, width))
@@ -60,9 +60,9 @@ def methods_table(rows: Sequence[Row], ensembles: Sequence[Row], metric: str, wi
     for row in [*beside, *built]:
         name = "best single" if row["kind"] == "single" else row["name"]
         cost = costs.get(row["name"], {}) if row["kind"] != "single" else {}
-        body.append([name, *_scores(row, metric), _seconds(cost.get("fit_seconds")), _whole(cost.get("megabytes"))])
-    columns = ["model", "selection", "nested", f"{metric} test [95%]", "fit", "MB"]
-    return table(columns, body, right=["selection", "nested", "fit", "MB"], width=width)
+        body.append([name, *_scores(row, metric), _seconds(cost.get("fit_seconds"))])
+    columns = ["model", "selection", "nested", f"{metric} test [95%]", "fit"]
+    return table(columns, body, right=["selection", "nested", "fit"], width=width)
 
 
 def _scores(row: Row, metric: str) -> list[str]:
@@ -80,8 +80,20 @@ def _seconds(value: float | None) -> str:
     return "-" if value is None else duration(value)
 
 
-def _whole(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.0f}"
+def cost_lines(ensembles: Sequence[Row]) -> list[str]:
+    """What an image costs; one line where it is the same for all methods, as it is where all keep the same networks."""
+    found: dict[str, list[str]] = {}
+    for one in ensembles:
+        cost = one.get("cost", {})
+        if cost.get("seconds_per_image") is not None:
+            text = (
+                f"{1000 * cost['seconds_per_image']:,.1f} ms and {cost['megabytes']:,.1f} MB of weights "
+                f"({plural(int(cost['networks']), 'network')})"
+            )
+            found.setdefault(text, []).append(one["method"])
+    return [
+        f"An image costs {text}{': ' + ', '.join(names) if len(found) > 1 else ''}." for text, names in found.items()
+    ]
 
 
 def differences_table(ensembles: Sequence[Row], width: int) -> Table:

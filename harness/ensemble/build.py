@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.ensemble.cost import NOTHING, Cost, network_costs
 from harness.ensemble.gather import Gathered, gather
 from harness.ensemble.methods import Method, require_method
 from harness.ensemble.oof import Embed, Model, check_probabilities, silent
@@ -29,6 +30,8 @@ from harness.train.devices import parse_devices
 
 __all__ = ["Built", "Candidate", "EnsembleResult", "ScoreRow", "build", "build_table"]
 
+IMAGES = 16
+"""in the batch that the cost of an image is measured on"""
 FEW = 10
 """members up to which a method is fitted again without each of them, where it needs no embeddings"""
 
@@ -111,7 +114,7 @@ def build_table(
                 if all_or_none or len(chosen) == 1:
                     raise
                 refused[name] = str(error)
-        results = score_candidates(home, found, candidates, seed, report)
+        results = score_candidates(home, found, candidates, use_device, seed, report)
         for candidate, result in zip(candidates, results, strict=True):
             for left_over in result.bundle.parent.glob(f".{result.bundle.name}.*"):
                 shutil.rmtree(left_over, ignore_errors=True)  # of a build that was killed: this study's lock is ours
@@ -163,23 +166,31 @@ def _predictions(candidate: Candidate) -> Predictions:
 
 
 def score_candidates(
-    home: Home, found: Gathered, candidates: Sequence[Candidate], seed: int, report: Progress
+    home: Home, found: Gathered, candidates: Sequence[Candidate], device: str, seed: int, report: Progress
 ) -> list[EnsembleResult]:
     """One table of all of them."""
     return score_ensembles(
         found,
         [_predictions(candidate) for candidate in candidates],
         home.bundles(found.studies[0].name),
-        {candidate.method: _cost(candidate) for candidate in candidates},
+        _costs(candidates, device, report),
         {candidate.method: candidate.without for candidate in candidates},
         seed,
         report,
     )
 
 
-def _cost(candidate: Candidate) -> dict[str, float]:
-    weights = [network.weights.stat().st_size for one in candidate.networks for network in one.networks]
-    return {"fit_seconds": candidate.seconds, "networks": float(len(weights)), "megabytes": sum(weights) / 1e6}
+def _costs(candidates: Sequence[Candidate], device: str, report: Progress) -> dict[str, dict[str, float]]:
+    """By method: seconds that fitting took, and seconds and megabytes that its networks cost for each image."""
+    known: dict[tuple[Path, ...], Cost] = {}
+    costs = {}
+    for candidate in candidates:
+        paths = tuple(network.weights for one in candidate.networks for network in one.networks)
+        if paths not in known:
+            known[paths] = sum(network_costs([paths], device, report, IMAGES), NOTHING)
+        cost = {"seconds_per_image": known[paths].seconds, "megabytes": known[paths].megabytes}
+        costs[candidate.method] = {"fit_seconds": candidate.seconds, "networks": float(len(paths)), **cost}
+    return costs
 
 
 def _parts(found: Gathered, candidate: Candidate, seed: int, report: Progress) -> dict[str, Part]:

@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness.cli.ensemble_tables import differences_table, diversity_line, members_table, methods_table, signed
+from harness.cli.ensemble_tables import (
+    cost_lines,
+    differences_table,
+    diversity_line,
+    members_table,
+    methods_table,
+    signed,
+)
 from harness.records import Interval
 
 
@@ -38,7 +45,7 @@ ENSEMBLES = [
         "method": "stacking-embeddings",
         "delta_vs_mean": delta(0.01, 0.0004),
         "delta_vs_single": delta(-0.03, 0.04),
-        "cost": {"fit_seconds": 12.3, "megabytes": 1234.5},
+        "cost": {"fit_seconds": 12.3, "networks": 6.0, "seconds_per_image": 0.0123, "megabytes": 1234.5},
     },
 ]
 
@@ -80,7 +87,7 @@ def test_members_and_what_they_give(width: int) -> None:
 
 def test_a_number_that_is_none_is_a_dash() -> None:
     text = drawn(methods_table([row("mean", "mean", None)], [], "auroc", 80), 80)
-    assert text.splitlines()[1].split() == ["mean", "-", "-", "-", "-", "-"]
+    assert text.splitlines()[1].split() == ["mean", "-", "-", "-", "-"]
     assert signed(Interval(float("nan"), 0.0, 0.0)) == "-"
 
 
@@ -95,3 +102,12 @@ def test_diversity_in_a_sentence() -> None:
     text = diversity_line({**found, "pairs": {}})
     assert "12.3% of answers" in text and "correlate by 0.50 (Q 0.80)" in text and "0.010 off" in text
     assert "correlate" not in diversity_line({**found, "error_correlation": None, "pairs": {}})
+
+
+def test_what_an_image_costs_is_said_once_where_it_is_the_same() -> None:
+    cost = ENSEMBLES[1]["cost"]
+    (line,) = cost_lines([{"method": "mean", "cost": cost}, {"method": "greedy", "cost": cost}])
+    assert line == "An image costs 12.3 ms and 1,234.5 MB of weights (6 networks)."
+    soup = {**cost, "networks": 1.0, "megabytes": 205.0}
+    lines = cost_lines([{"method": "mean", "cost": cost}, {"method": "soup", "cost": soup}, {"method": "old"}])
+    assert lines[0].endswith("(6 networks): mean.") and lines[1].endswith("205.0 MB of weights (1 network): soup.")
