@@ -10,12 +10,13 @@ from harness.cli.output import claim_stdout, note, plain, print_json, show
 from harness.cli.study import Json, Quiet
 
 if TYPE_CHECKING:
+    from harness.ensemble.build import Built
     from harness.home import Home
 
 ALL = "all"
 SCORES = (
     *("scores", "delta_vs_single", "delta_vs_mean", "selection_minus_nested", "nested_minus_mean"),
-    *("notes", "diversity", "contributions", "cost"),
+    *("notes", "diversity", "contributions", "cost", "test_reads"),
 )
 """what a bundle says of its scores"""
 
@@ -72,7 +73,7 @@ def build(
         methods = list(METHODS) if method == ALL else [method]
         built = build_table(home, records, methods, top, use_seed, device, progress)
     documents = [_document(result_json(result), vars(result), result.members) for result in built.results]
-    document = _together(documents, built.refused) if method == ALL else documents[0]
+    document = _together(documents, built) if method == ALL else documents[0]
     if json:
         print_json(document)
         return
@@ -91,16 +92,19 @@ def _document(scores: Mapping[str, Any], about: Mapping[str, Any], members: list
     return {**same, "members": members, **{name: scores[name] for name in SCORES if name in scores}}
 
 
-def _together(documents: list[dict[str, Any]], refused: Mapping[str, str]) -> dict[str, Any]:
+def _together(documents: list[dict[str, Any]], built: "Built") -> dict[str, Any]:
     """What `--method all` prints: the rows of all once, then each ensemble as it would stand alone."""
+    from harness.ensemble.verdict import verdict_together
+
     first = documents[0]
     rows = [*first["scores"], *(document["scores"][-1] for document in documents[1:])]
     return {
-        **{name: first[name] for name in ("study", "metric", "members", "diversity")},
+        **{name: first[name] for name in ("study", "metric", "members", "diversity", "contributions", "test_reads")},
         "method": ALL,
         "scores": rows,
         "ensembles": documents,
-        "refused": dict(refused),
+        "notes": verdict_together(first["metric"], built.results),
+        "refused": built.refused,
     }
 
 

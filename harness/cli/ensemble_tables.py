@@ -35,12 +35,13 @@ def show_scores(document: Mapping[str, Any]) -> None:
         show(differences_table(ensembles, width))
     else:
         _show_differences(document)
-    notes = list(dict.fromkeys(note for one in ensembles for note in one.get("notes", [])))
     refused = [f"{method}: not built. {why}" for method, why in document.get("refused", {}).items()]
-    for line in notes + refused + cost_lines(ensembles):
+    reads = document.get("test_reads", 0)
+    often = [f"The test split has been scored for {reads} ensembles by now: pick none of them by it."] * (reads > 1)
+    for line in [*document.get("notes", []), *refused, *cost_lines(ensembles), *often]:
         show(f"\n{line}")
     show("")
-    show(members_table(document["scores"], ensembles[0].get("contributions", []), metric, width))
+    show(members_table(document["scores"], document.get("contributions", []), metric, width))
     if len(document["members"]) > 1 and document.get("diversity"):
         show(f"\n{diversity_line(document['diversity'])}")
 

@@ -23,7 +23,7 @@ from harness.ensemble.scores import EnsembleResult, Predictions, ScoreRow, track
 from harness.ensemble.table import score_ensembles
 from harness.errors import DiskFull, HarnessError, Interrupted, Leak
 from harness.home import Home, lock, new_folder
-from harness.ledger import StudyRecord, audit_tags, count_test_read
+from harness.ledger import StudyRecord, audit_tags, count_test_reads
 from harness.records import Progress
 from harness.track.mlflow_runs import commit, log_run
 from harness.train.devices import parse_devices
@@ -175,6 +175,7 @@ def score_candidates(
         home.bundles(found.studies[0].name),
         _costs(candidates, device, report),
         {candidate.method: candidate.without for candidate in candidates},
+        count_test_reads(home, found.studies[0].name, [(one.method, found.labels) for one in candidates]),
         seed,
         report,
     )
@@ -211,7 +212,7 @@ def _log(home: Home, found: Gathered, result: EnsembleResult, folder: Path, seed
         "harness.commit": commit(),
         **audit_tags(study),
         **({"harness.optimistic": "true"} if result.rows[-1].optimistic else {}),
-        "harness.test_reads": str(count_test_read(home, study.name, result.method, numbers)),
+        "harness.test_reads": str(result.test_reads),
     }
     params = {
         "ensemble.method": result.method,

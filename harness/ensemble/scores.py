@@ -107,6 +107,8 @@ class EnsembleResult:
     contributions: list[dict[str, Any]] = field(default_factory=list)
     """one per member"""
     cost: dict[str, float] = field(default_factory=dict)
+    test_reads: int = 0
+    """how many different ensembles the study's test split has been scored for, these included"""
 
     @property
     def delta_vs_single(self) -> Difference:
@@ -232,6 +234,7 @@ def result_json(found: EnsembleResult) -> dict[str, Any]:
         "diversity": found.diversity,
         "contributions": found.contributions,
         "cost": found.cost,
+        "test_reads": found.test_reads,
     }
 
 
