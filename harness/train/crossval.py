@@ -64,11 +64,11 @@ def cross_validate(
     for fold in range(data.folds.k):
         folder = place.artifacts / f"fold_{fold}"
         if is_done(folder):
-            result = read_fold(folder, fold, data)
+            done = read_fold(folder, fold, data)
         else:
-            result = _run_fold(spec, data, fold, place, device, precision, on_epoch)
-        on_fold(result)
-        results.append(result)
+            done = _run_fold(spec, data, fold, place, device, precision, on_epoch)
+        on_fold(done)
+        results.append(done)
     shutil.rmtree(place.running, ignore_errors=True)
     trial = summarize(results, data, spec.seed, spec.data.per_group)
     trial.files = trial_fingerprints(place.artifacts, data.folds.k)
