@@ -26,7 +26,7 @@ from harness.ensemble.soup import make_soup
 from harness.ensemble.table import score_ensembles
 from harness.errors import DiskFull, HarnessError, Interrupted, Leak
 from harness.home import Home, lock, new_folder
-from harness.ledger import StudyRecord, audit_tags, count_test_read
+from harness.ledger import StudyRecord, audit_tags, count_test_reads
 from harness.records import Progress
 from harness.track.mlflow_runs import commit, log_run
 from harness.train.devices import parse_devices
@@ -123,7 +123,7 @@ def build_table(
                 if all_or_none or len(chosen) == 1:
                     raise
                 refused[name] = str(error)
-        results = score_candidates(home, found, candidates, seed, report, use_device)
+        results = score_candidates(home, found, candidates, use_device, seed, report)
         for candidate, result in zip(candidates, results, strict=True):
             for left_over in result.bundle.parent.glob(f".{result.bundle.name}.*"):
                 shutil.rmtree(left_over, ignore_errors=True)  # of a build that was killed: this study's lock is ours
@@ -198,7 +198,7 @@ def _predictions(candidate: Candidate) -> Predictions:
 
 
 def score_candidates(
-    home: Home, found: Gathered, candidates: Sequence[Candidate], seed: int, report: Progress, device: str = "cpu"
+    home: Home, found: Gathered, candidates: Sequence[Candidate], device: str, seed: int, report: Progress
 ) -> list[EnsembleResult]:
     """One table of all of them."""
     networks = [[network.weights for one in each.networks for network in one.networks] for each in candidates]
@@ -209,6 +209,7 @@ def score_candidates(
         home.bundles(found.studies[0].name),
         {one.method: _cost(one, cost) for one, cost in zip(candidates, costs, strict=True)},
         {candidate.method: candidate.without for candidate in candidates},
+        count_test_reads(home, found.studies[0].name, [(one.method, found.labels) for one in candidates]),
         seed,
         report,
     )
@@ -218,8 +219,8 @@ def _cost(candidate: Candidate, cost: Cost) -> dict[str, float]:
     return {
         "fit_seconds": candidate.seconds,
         "networks": float(sum(len(one.networks) for one in candidate.networks)),
+        "seconds_per_image": cost.seconds,
         "megabytes": cost.megabytes,
-        "milliseconds_per_image": 1000 * cost.seconds,
     }
 
 
@@ -241,7 +242,7 @@ def _log(home: Home, found: Gathered, result: EnsembleResult, folder: Path, seed
         "harness.commit": commit(),
         **audit_tags(study),
         **({"harness.optimistic": "true"} if result.rows[-1].optimistic else {}),
-        "harness.test_reads": str(count_test_read(home, study.name, result.method, numbers)),
+        "harness.test_reads": str(result.test_reads),
     }
     params = {
         "ensemble.method": result.method,
