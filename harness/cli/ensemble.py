@@ -33,6 +33,10 @@ def build(
     ] = None,
     top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="Members: the N best trials.")] = 5,
     seed: Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help="Left out: the study's seed.")] = None,
+    decide: Annotated[
+        str | None,
+        typer.Option("--decide", metavar="RULE", help="youden, argmax, sensitivity=.95, specificity=.95, cost=.1."),
+    ] = None,
     device: Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu or cuda.")] = "auto",
     json: Json = False,
     quiet: Quiet = False,
@@ -44,9 +48,11 @@ def build(
     claim_stdout()
     from harness.cli.progress import step_progress
     from harness.cli.tables import short_path
+    from harness.ensemble.decisions import parse_rule
     from harness.home import open_home
     from harness.ledger import require_study
 
+    rule = None if decide is None else parse_rule(decide)
     home = open_home()
     record = require_study(home, study)
     if study is None:
@@ -55,7 +61,7 @@ def build(
         from harness.ensemble.build import build as build_ensemble
 
         use_seed = record.tree["seed"] if seed is None else seed
-        (result,) = build_ensemble(home, [record], [method.value], top, use_seed, device, progress)
+        (result,) = build_ensemble(home, [record], [method.value], top, use_seed, device, progress, rule)
     document = _document(vars(result), result.rows, result.members)
     if json:
         print_json(document)

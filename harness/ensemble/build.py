@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.ensemble.contents import contents_section
+from harness.ensemble.decisions import Rule
 from harness.ensemble.gather import Gathered, gather
 from harness.ensemble.methods import Method, require_method
 from harness.ensemble.oof import (
@@ -28,11 +30,13 @@ from harness.ensemble.scores import (
     EnsembleResult,
     Predictions,
     ScoreRow,
+    as_json,
     best_single,
     difference,
     score_row,
     tracked_metrics,
 )
+from harness.ensemble.trust import trust_sections
 from harness.home import Home, lock, new_folder
 from harness.ledger import StudyRecord, audit_tags
 from harness.records import Progress
@@ -66,10 +70,12 @@ def build(
     seed: int,
     device: str = "auto",
     progress: Progress | None = None,
+    decide: Rule | None = None,
 ) -> list[EnsembleResult]:
     """Fit `methods` over the fold checkpoints of the `top` best complete trials, by out-of-fold search metric.
 
-    Bundles are written to home.bundles(study)/METHOD-topN; building the same again replaces it. Raises RequestError
+    Bundles are written to home.bundles(study)/METHOD-topN; building the same again replaces it. `decide` is the rule by
+    which they decide (None: see decisions.fit_decisions). Raises RequestError
     when there is nothing to build from or the data are not those of the study, HarnessError when a member's files do
     not fit or hide a leak.
     """
@@ -81,12 +87,13 @@ def build(
         found = gather(home, studies, top, use_device, report)
         candidates = [_fit(name, method, found, seed, report) for name, method in chosen.items()]
         results = _score(home, found, candidates, seed, report)
+        shared = _shared_parts(found)
         for candidate, result in zip(candidates, results, strict=True):
             for left_over in result.bundle.parent.glob(f".{result.bundle.name}.*"):
                 shutil.rmtree(left_over, ignore_errors=True)  # of a build that was killed: this study's lock is ours
             with new_folder(result.bundle) as folder:
                 predictions = _predictions(candidate)
-                parts = _parts(found, candidate, seed, report)
+                parts = shared | _parts(found, candidate, seed, report, decide)
                 write_bundle(folder, found, result, candidate.model, predictions, candidate.networks, parts, seed)
                 _log(home, found, result, folder, seed)
     return results
@@ -109,9 +116,20 @@ def _predictions(candidate: Candidate) -> Predictions:
     return Predictions(candidate.method, "ensemble", candidate.oof, candidate.test)
 
 
-def _parts(found: Gathered, candidate: Candidate, seed: int, report: Progress) -> dict[str, Part]:
+def _shared_parts(found: Gathered) -> dict[str, Part]:
+    """The optional sections that every bundle of one gathering has alike."""
+    data = found.data
+    rows = data.folds.development_rows(), data.folds.test_rows()
+    return {"contents": Part(*contents_section(data.pixels, *rows, data.dataset.data_hash))}
+
+
+def _parts(found: Gathered, candidate: Candidate, seed: int, report: Progress, decide: Rule | None) -> dict[str, Part]:
     """The optional sections of the bundle, by name."""
-    return {}
+    dataset, fold = found.data.dataset, found.table.fold
+    sections = trust_sections(
+        candidate.oof, candidate.test, found.development, found.test, fold, dataset.classes, seed, decide
+    )
+    return {name: Part(as_json(section)) for name, section in sections.items()}
 
 
 def _score(

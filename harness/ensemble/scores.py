@@ -5,7 +5,7 @@ the table, so all are scored under the same resamples.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ def difference(metric: str, a: Predictions, b: Predictions, test: Rows, seed: in
 
 def as_json(value: Any) -> Any:
     """Plain JSON of score rows and differences; null where a number is not finite."""
-    if isinstance(value, ScoreRow | Interval | Difference):
+    if is_dataclass(value) and not isinstance(value, type):
         return as_json(asdict(value))
     if isinstance(value, dict):
         return {str(key): as_json(child) for key, child in value.items()}
