@@ -85,8 +85,8 @@ def _show_seen(found: "Evaluation") -> None:
     development, test = found.seen["development"], found.seen["test"]
     if development:
         show(
-            f"\nA LEAK: {development:,} of these {found.n:,} images are, pixel by pixel, images that the bundle was made "
-            "with. What is said of them is remembered, not recognised: every score below is too good."
+            f"\nA LEAK: {development:,} of these {found.n:,} images are, pixel by pixel, images that the bundle was "
+            "made with. What is said of them is remembered, not recognised: every score below is too good."
         )
     if test:
         show(f"  {test:,} of these images are of the bundle's own test split: the two are no independent samples.")
