@@ -1,18 +1,26 @@
 """harness evaluate: a bundle on another data set, beside its own test split."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.output import claim_stdout, note, print_json, results, show
+from harness.cli.output import claim_stdout, note, print_json, show
 from harness.cli.study import Json, Quiet
+from harness.cli.words import BELIEVABLE_P
 
 if TYPE_CHECKING:
     from harness.predict.evaluate import Evaluation
+    from harness.records import Interval
     from harness.stats.unpaired import Shift
 
+MOST_POINTS = 8
+IN_WORDS = {
+    "met": "met",
+    "within noise": "missed, within noise,",
+    "missed": "MISSED",
+    "unknown": "not known",
+}
 Several = list[str] | None
 
 
@@ -94,75 +102,104 @@ def _show_seen(found: "Evaluation") -> None:
 
 def _show_scores(found: "Evaluation") -> None:
     from harness.cli.tables import is_higher_better, table
-    from harness.cli.words import difference, interval
+    from harness.cli.words import difference, interval, p_value
+    from harness.metrics import METRICS
+    from harness.stats.grouped import PREFIX
 
     rows = []
     for score in found.scores:
         change = score.difference
-        said = (
-            "" if change is None else difference(change, is_higher_better(score.metric)).replace("no comparison: ", "")
-        )
-        rows.append([score.metric, interval(score.here), interval(score.home), said])
-    show("", table(["", "here [95%]", "home", "here - home"], rows, width=results().width))
-    if found.metric in [score.metric for score in found.scores]:
-        show(f"The study chose by {found.metric}: read that line first; the other lines repeat the question.")
+        if change is not None:
+            apart = f"{_signed(change.value)} {p_value(change.p)}\n[{_signed(change.lo)}, {_signed(change.hi)}]"
+            rows.append([score.metric, interval(score.here), interval(score.home), apart])
+    show("", table(["", "here [95%]", "home", "here - home"], rows))
+    main = next(score for score in found.scores if score.metric == found.metric)
+    if main.difference is not None:
+        said = difference(main.difference, is_higher_better(found.metric))
+        show(f"{found.metric}, which the study chose by, here minus at home: {said}.")
+    per_group = [score for score in found.scores if score.metric not in METRICS]
+    if per_group:
+        rows = [[one.metric.removeprefix(PREFIX), interval(one.here), interval(one.home)] for one in per_group]
+        show("\nPer group:", table(["", "here [95%]", "home"], rows))
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}" if value == value else "-"
+
+
+def _stacked(found: "Interval") -> str:
+    """0.842, and [0.801, 0.880] below it."""
+    from harness.cli.words import interval
+
+    return interval(found).replace(" [", "\n[")
 
 
 def _show_calibration(found: "Evaluation") -> None:
     from harness.cli.tables import table
-    from harness.cli.words import interval, number
+    from harness.cli.words import number
 
     rows = []
     for one in found.calibration:
         for place, side, line in (("here", one.here, one.line_here), ("home", one.home, one.line_home)):
             ece = f"{number(side.ece)} ({number(side.ece_by_chance)})"
-            rows.append([one.of, place, ece, interval(side.error), interval(line.slope), interval(line.in_the_large)])
+            rows.append(
+                [f"{one.of}\n{place}", ece, _stacked(side.error), _stacked(line.slope), _stacked(line.in_the_large)]
+            )
         if one.raw.ece != one.here.ece:
-            rows.append([one.of, "here, raw", number(one.raw.ece), interval(one.raw.error), "", ""])
-    columns = ["", "", "ECE (by chance)", "error [95%]", "slope (1)", "in the large (0)"]
-    show("\nCalibration, as the bundle predicts:", table(columns, rows, width=results().width))
+            ece = f"{number(one.raw.ece)} ({number(one.raw.ece_by_chance)})"
+            rows.append([f"{one.of}\nhere, not calibrated", ece, _stacked(one.raw.error), "", ""])
+    show("\nCalibration. Perfect: error 0, slope 1, intercept 0.")
+    show(table(["", "ECE (by chance)", "error [95%]", "slope", "intercept"], rows))
 
 
 def _show_shift(found: "Evaluation") -> None:
     from harness.cli.tables import table
-    from harness.cli.words import interval
 
     shifts = {one.of: one for one in found.score_shift}
     rows = []
     for one in found.prevalence:
         shift = shifts[one.of]
-        same = [_ks(part) for part in (shift.all, shift.positive, shift.negative)]
-        rows.append([one.of, interval(one.here), interval(one.home), *same])
-    columns = ["class", "share here", "home", "scores differ by", "among those with", "without"]
-    show("\nPrevalence and scores (largest distance between distributions):")
-    show(table(columns, rows, width=results().width))
+        apart = [_ks(part) for part in (shift.all, shift.positive, shift.negative)]
+        rows.append([one.of, _stacked(one.here), _stacked(one.home), *apart])
+    show(
+        "\nPrevalence; and how far the distributions of scores lie apart (0 to 1), also among rows with and without it:"
+    )
+    show(table(["", "here [95%]", "home", "scores", "with", "without"], rows))
 
 
 def _ks(shift: "Shift") -> str:
     from harness.cli.words import number, p_value
 
-    return f"{number(shift.statistic, 2)}, {p_value(shift.p)}"
+    return f"{number(shift.statistic, 2)}\n{p_value(shift.p)}"
 
 
 def _show_points(found: "Evaluation") -> None:
     from harness.cli.tables import numbers_of, table
-    from harness.cli.words import interval, number
+    from harness.cli.words import number
     from harness.records import Interval
 
-    rows = []
-    for point in found.points:
-        at_home = [interval(Interval(**numbers_of(point["home"][rate]))) for rate in ("sensitivity", "specificity")]
-        here = [interval(point["here"][rate]) for rate in ("sensitivity", "specificity")]
-        mark = "*" if point["rule"] == found.default_rule else ""
-        name = f"{point['rule']}{mark} {point['class']}, {point['unit']}"
-        rows.append([name, number(point["threshold"]), *_alternate(here, at_home), point["promise"]])
-    if rows:
-        columns = ["point", "p >=", "sens. here", "home", "spec. here", "home", "promise"]
-        show("\nOperating points chosen at home (* decides):", table(columns, rows, width=results().width))
+    shown = [point for point in found.points if len(found.points) <= MOST_POINTS or _matters(point, found)]
+    for unit, name in dict.fromkeys((point["unit"], point["class"]) for point in shown):
+        rows = []
+        for point in shown:
+            if (point["unit"], point["class"]) != (unit, name):
+                continue
+            cells = [f"{point['rule']}{'*' * (point['rule'] == found.default_rule)}\np >= {number(point['threshold'])}"]
+            for rate in ("sensitivity", "specificity"):
+                cells += [_stacked(point["here"][rate]), _stacked(Interval(**numbers_of(point["home"][rate])))]
+            rows.append(cells)
+        show(f"\nOperating points chosen at home, {name}, per {unit}:")
+        show(table(["(* decides)", "sens. here", "home", "spec. here", "home"], rows))
+        for point in shown:
+            if (point["unit"], point["class"]) == (unit, name) and point["promise"]:
+                show(f"  {point['rule']} is {IN_WORDS[point['promise']]} here")
+    if len(shown) < len(found.points):
+        show(f"\n{len(shown)} of {len(found.points)} operating points are shown; --json has all.")
 
 
-def _alternate(first: Sequence[str], second: Sequence[str]) -> list[str]:
-    return [one for pair in zip(first, second, strict=True) for one in pair]
+def _matters(point: dict[str, Any], found: "Evaluation") -> bool:
+    """Where there are many points: what decides, and promises that are not kept."""
+    return bool(point["rule"] == found.default_rule or point["promise"] == "missed")
 
 
 def _show_subgroups(found: "Evaluation") -> None:
@@ -170,23 +207,20 @@ def _show_subgroups(found: "Evaluation") -> None:
     from harness.cli.words import interval, p_value, plural
 
     if not found.subgroups:
-        show(
-            "\nNo subgroups: no column of the labels or headers tells sex, age, scanner or site. Name one: --by COLUMN"
-        )
+        show("\nNo subgroups: no column here tells sex, age, scanner or site of five or more. Name one: --by COLUMN")
         return
     rows: list[list[str]] = []
     for one in found.subgroups:
-        apart: Any = one.versus_rest
-        said = f"{apart.value:+.3f} [{apart.lo:+.3f}, {apart.hi:+.3f}]" if apart.p == apart.p else "-"
-        name = f"{one.column}: {one.kind}"
-        rows.append([name, f"{one.n:,}", f"{one.groups:,}", interval(one.score), said, p_value(one.p_holm)])
-    columns = ["", "images", "groups", f"{found.metric} [95%]", "minus the rest", "Holm"]
-    show(f"\nSubgroups, {found.metric}:", table(columns, rows, right=["images", "groups"], width=results().width))
+        apart = one.versus_rest
+        said = f"{_signed(apart.value)} {p_value(one.p_holm)}\n[{_signed(apart.lo)}, {_signed(apart.hi)}]"
+        count = f"{one.n:,}\n{one.groups:,}"
+        rows.append([f"{one.column}: {one.kind}", count, interval(one.score), said])
+    columns = ["", "images\ngroups", f"{found.metric} [95%]", "minus the rest"]
+    show(f"\nSubgroups (p corrected for {len(found.subgroups)} comparisons):", table(columns, rows))
     if found.worst is not None:
         bad = found.worst
-        beyond = bad.p_holm < 0.05
         show(
             f"Worst: {bad.column} {bad.kind}, {interval(bad.score)} on {plural(bad.groups, 'group')}. One of "
-            f"{len(found.subgroups)} is always the worst; that it differs from the rest is "
-            f"{'beyond' if beyond else 'within'} noise ({p_value(bad.p_holm)}, corrected for their number)."
+            f"{len(found.subgroups)} is always the worst; its distance from the rest is "
+            f"{'beyond' if bad.p_holm < BELIEVABLE_P else 'within'} noise ({p_value(bad.p_holm)})."
         )

@@ -54,8 +54,8 @@ class External:
 def data_block(place: str, sets: list[str], labels: Path | None, home: Home) -> tuple[Data, list[str]]:
     """(the `data` block, what was guessed of it) of a study file, or of a folder or .npz file.
 
-    Of a folder, what `sets` (data.key=value) and `labels` leave open is guessed as by `harness init`; nothing is where
-    `sets` has data.label. Raises RequestError for what is neither, and for wrong keys.
+    Of a folder, what `sets` (data.key=value) and `labels` leave open is guessed as by `harness init`. Raises
+    RequestError for what is neither, and for wrong keys.
     """
     overrides = _overrides(sets, labels)
     if place.endswith((".yaml", ".yml")):
@@ -68,11 +68,14 @@ def data_block(place: str, sets: list[str], labels: Path | None, home: Home) -> 
         )
     guessed: dict[str, Any] = {}
     why: list[str] = []
-    if "label" not in overrides:
+    try:
         found = guess(root.absolute(), home)
-        open_keys = [key for key in found.keys if key not in overrides and key not in ("decode", "split", "classes")]
-        guessed = {key: found.keys[key] for key in open_keys}
-        why = [f"{key}: {guessed[key]}" for key in open_keys]
+        needless = {"decode", "split", "classes", *(["missing"] if "label" in overrides else [])}
+        guessed = {key: value for key, value in found.keys.items() if key not in {*overrides, *needless}}
+        why = [f"{key}: {value}" for key, value in guessed.items()]
+    except RequestError:
+        if "label" not in overrides:  # otherwise it may be that nothing is left to guess
+            raise
     tree = {
         "name": "evaluation",
         "data": {"root": str(root.absolute()), **guessed, **overrides},
