@@ -34,6 +34,9 @@ def build(
     top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="Members: the N best trials.")] = 5,
     seed: Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help="Left out: the study's seed.")] = None,
     device: Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu or cuda.")] = "auto",
+    reference: Annotated[
+        bool, typer.Option("--reference/--no-reference", help="Keep what usual images look like, to tell foreign ones.")
+    ] = True,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -55,7 +58,7 @@ def build(
         from harness.ensemble.build import build as build_ensemble
 
         use_seed = record.tree["seed"] if seed is None else seed
-        (result,) = build_ensemble(home, [record], [method.value], top, use_seed, device, progress)
+        (result,) = build_ensemble(home, [record], [method.value], top, use_seed, device, progress, reference)
     document = _document(vars(result), result.rows, result.members)
     if json:
         print_json(document)

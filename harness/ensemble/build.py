@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.ensemble.doubt_part import augment_part, reference_part
 from harness.ensemble.gather import Gathered, gather
 from harness.ensemble.methods import Method, require_method
 from harness.ensemble.oof import (
@@ -66,12 +67,13 @@ def build(
     seed: int,
     device: str = "auto",
     progress: Progress | None = None,
+    reference: bool = True,
 ) -> list[EnsembleResult]:
     """Fit `methods` over the fold checkpoints of the `top` best complete trials, by out-of-fold search metric.
 
     Bundles are written to home.bundles(study)/METHOD-topN; building the same again replaces it. Raises RequestError
     when there is nothing to build from or the data are not those of the study, HarnessError when a member's files do
-    not fit or hide a leak.
+    not fit or hide a leak. `reference`: keep what usual images look like to the networks, so that foreign ones are told.
     """
     chosen = {name: require_method(name) for name in methods}
     report = progress or silent
@@ -86,7 +88,7 @@ def build(
                 shutil.rmtree(left_over, ignore_errors=True)  # of a build that was killed: this study's lock is ours
             with new_folder(result.bundle) as folder:
                 predictions = _predictions(candidate)
-                parts = _parts(found, candidate, seed, report)
+                parts = _parts(found, candidate, seed, reference, use_device, report)
                 write_bundle(folder, found, result, candidate.model, predictions, candidate.networks, parts, seed)
                 _log(home, found, result, folder, seed)
     return results
@@ -109,9 +111,14 @@ def _predictions(candidate: Candidate) -> Predictions:
     return Predictions(candidate.method, "ensemble", candidate.oof, candidate.test)
 
 
-def _parts(found: Gathered, candidate: Candidate, seed: int, report: Progress) -> dict[str, Part]:
+def _parts(
+    found: Gathered, candidate: Candidate, seed: int, reference: bool, device: str, report: Progress
+) -> dict[str, Part]:
     """The optional sections of the bundle, by name."""
-    return {}
+    return {
+        "reference": reference_part(found, candidate.networks, candidate.oof, reference, seed, device, report),
+        "augment": augment_part(found),
+    }
 
 
 def _score(
