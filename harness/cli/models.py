@@ -137,6 +137,35 @@ def describe(name: str) -> dict[str, Any]:
     }
 
 
+@app.command("diagram")
+def diagram_(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone, as `harness models list` names it.")],
+    format_: Annotated[Literal["mermaid", "plantuml"], typer.Option("--format", help="Language.")] = "mermaid",
+    depth: Annotated[
+        int, typer.Option("--depth", metavar="N", help="1: stages; 2: what is in them; more: down to single layers.")
+    ] = 1,
+    size: Annotated[
+        int | None, typer.Option("--size", metavar="PX", min=8, help="Side of the image; left out: the backbone's own.")
+    ] = None,
+    channels: Annotated[int, typer.Option("--channels", min=1, max=4, help="Channels of the image.")] = 3,
+    classes: Annotated[int, typer.Option("--classes", min=2, help="Outputs of the head.")] = 2,
+) -> None:
+    """A backbone with a head as a flowchart: shapes, parameters, skip connections, repeated blocks folded into one.
+
+    Mermaid goes between ```mermaid fences into Markdown, or into a file for mermaid.live.
+    """
+    stream = claim_stdout()
+    from harness.drawing import mermaid, plantuml
+    from harness.models.backbones import native_size, resolve
+    from harness.models.diagram import diagram
+    from harness.models.network import outline
+
+    backbone = resolve(name)
+    side = native_size(backbone) if size is None else size
+    drawing = diagram(outline(name, classes, channels, side), backbone.name, channels, side, depth)
+    stream.write(mermaid(drawing) if format_ == "mermaid" else plantuml(drawing))
+
+
 def _show_backbone(document: dict[str, Any]) -> None:
     stages = document["stages"]
     tags = document["weights"]

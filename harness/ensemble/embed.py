@@ -17,13 +17,11 @@ from harness.ensemble.arrays import pack, unpack
 from harness.ensemble.members import Member
 from harness.errors import HarnessError, RequestError
 from harness.home import Home, write_bytes
-from harness.ragged import Pixels
+from harness.ragged import Pixels, select
 from harness.records import Dataset, Folds, Progress
 from harness.train.checkpoint import FoldMeta, load_fold, read_meta
 from harness.train.infer import infer
 
-CHUNK = 1024
-"""images copied out of the pixel store at a time"""
 FORMAT = 1
 
 
@@ -86,9 +84,7 @@ def run_encoder(
     found = []
     for rows in row_sets:
         numbers = np.arange(len(pixels))[rows]
-        chunks = [numbers[start : start + CHUNK] for start in range(0, max(len(numbers), 1), CHUNK)]
-        parts = [infer(network, meta, pixels[chunk], device=device) for chunk in chunks]
-        out = Outputs(np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]))
+        out = Outputs(*infer(network, meta, select(pixels, numbers), device))
         if not (np.isfinite(out.logits).all() and np.isfinite(out.embeddings).all()):
             raise HarnessError(
                 f"trial {meta.trial}, fold {meta.fold}: its network gives values that are not finite: the training "
