@@ -114,7 +114,9 @@ def _require_extra() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise RequestError(f"ONNX files need {error.name}, which is not installed: pip install 'harness[onnx]'") from error
+        raise RequestError(
+            f"ONNX files need {error.name}, which is not installed: pip install 'harness[onnx]'"
+        ) from error
 
 
 def _forget_places(model: Any) -> None:
