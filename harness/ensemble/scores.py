@@ -95,14 +95,12 @@ class EnsembleResult:
     study: str
     method: str
     bundle: Path
-    members: list[int]
-    """trial numbers"""
+    members: list[int | str]
+    """trial numbers; STUDY/trial-0007 where they come from several studies"""
     rows: list[ScoreRow]
     """the single members, the simple mean, this ensemble"""
     comparison: Comparison
     metric: str
-    member_names: list[str] = field(default_factory=list)
-    """such as trial-0007; STUDY/trial-0007 where they come from several studies"""
     notes: list[str] = field(default_factory=list)
     """what must be said of these scores, in sentences (verdict.py)"""
     diversity: dict[str, Any] = field(default_factory=dict)

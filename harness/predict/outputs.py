@@ -42,7 +42,7 @@ def rows_of(found: Prediction) -> list[dict[str, Any]]:
     rows = []
     for n, file in enumerate(found.files):
         row: dict[str, Any] = {"file": str(file)}
-        if answers.series[n] is not None or len(answers.images) and answers.images.max() > 1:
+        if answers.series[n] is not None or (len(answers.images) and answers.images.max() > 1):
             row |= {"series": _series(answers.series[n]), "images": int(answers.images[n])}
         said = [name for name, yes in zip(found.classes, answers.decided[n], strict=True) if yes]
         row |= {
