@@ -61,6 +61,11 @@ class Prediction:
     """how the answers came about, for people"""
 
     @property
+    def read(self) -> int:
+        """Images behind the answers: more than answers where these are per series."""
+        return int(self.answers.images.sum())
+
+    @property
     def probabilities(self) -> NDArray[np.float64]:
         """(n, C)"""
         return self.answers.probabilities
@@ -109,12 +114,11 @@ def predict(
         parts.append(out)
         places += part.places
     outputs = joined(parts, len(bundle.classes))
-    unit_series = [slices[place].series for place in places]
     answers = answer(bundle, outputs, doubts, asked.raw, asked.decide, asked.abstain)
     read = [files[place] for place in places]
     if asked.per_series:
-        answers, first = of_series(bundle, answers, unit_series, asked.decide)
-        read, overlays = [read[row] for row in first], []
+        answers, first = of_series(bundle, answers, [slices[place].series for place in places], asked.decide)
+        read, overlays = [read[row] for row in first], []  # heat maps are of images
     notes = _notes(bundle, asked, seen, doubts, (waited, busy, len(places)))
     return Prediction(bundle.classes, read, answers, problems, overlays, notes)
 
