@@ -12,8 +12,6 @@ Nothing in it is executable. Loading checks every hash and follows no path out o
 """
 
 import hashlib
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,7 +21,7 @@ import numpy as np
 import pydantic
 from numpy.typing import NDArray
 
-from harness.ensemble.embed import run_encoder
+from harness.ensemble.embed import Load, run_encoder
 from harness.ensemble.labels import LabelModels
 from harness.ensemble.methods import METHODS
 from harness.ensemble.oof import Embed, Model, check_probabilities, silent
@@ -32,6 +30,7 @@ from harness.home import is_done, read_json
 from harness.ragged import Pixels, Ragged
 from harness.records import Progress
 from harness.study.dataset import Decode
+from harness.train.checkpoint import load_fold
 
 FORMAT = 3
 
@@ -74,15 +73,6 @@ class BundleOutputs:
     """(M, K, n, C) by every network"""
     embeddings: dict[tuple[int, int], NDArray[np.float32]]
     """(n, D) by encoder (m, k); empty where they were not asked for and the method needs none"""
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """A hard link, or a copy where the file system has no links between the two places."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def sha256(path: Path) -> str:
@@ -198,8 +188,10 @@ def outputs_of_bundle(
     device: str = "cpu",
     progress: Progress | None = None,
     embeddings: bool = False,
+    load: Load = load_fold,
 ) -> BundleOutputs:
-    """What a bundle and its networks say of n images, in one pass; with `embeddings` those too.
+    """What a bundle and its networks say of n images, in one pass; with `embeddings` those too. `load` gives the
+    network of a checkpoint: a server keeps them.
 
     `images` are the same n images once for each of bundle.decodes: (n, S, S, channels), or of their own sizes. Raises
     RequestError when the pixels have another shape than the bundle was built for, or a checkpoint is another one's.
@@ -218,7 +210,7 @@ def outputs_of_bundle(
     for m in range(members):
         decode = bundle.decodes[bundle.decode_of[m]]
         for k in range(folds):
-            (out,), meta = run_encoder(bundle.weights[m][k], images[bundle.decode_of[m]], [slice(None)], device)
+            (out,), meta = run_encoder(bundle.weights[m][k], images[bundle.decode_of[m]], [slice(None)], device, load)
             same_task = (meta.classes, meta.multilabel) == (bundle.classes, bundle.multilabel)
             if not same_task or Decode.model_validate(meta.decode) != decode:
                 raise RequestError(f"{bundle.weights[m][k]} was trained for other classes or pixels than its bundle.")

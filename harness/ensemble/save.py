@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.columns import to_column
-from harness.ensemble.bundle import FORMAT, link_or_copy, sha256
+from harness.ensemble.bundle import FORMAT, sha256
 from harness.ensemble.gather import Gathered
 from harness.ensemble.oof import Model
 from harness.ensemble.scores import EnsembleResult, Predictions, as_json
-from harness.home import write_bytes, write_json
+from harness.home import link_or_copy, write_bytes, write_json
 from harness.track.mlflow_runs import commit
 from harness.train.checkpoint import FoldMeta
 
