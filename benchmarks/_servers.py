@@ -117,14 +117,17 @@ def postgres() -> Iterator[Postgres]:
 
 
 class Mlflow:
-    """`mlflow server` over a database, with run artifacts on a file system that it shares with the workers."""
+    """`mlflow server` over a database, with run artifacts on a file system that it shares with the workers.
+
+    The port stays the same over restarts.
+    """
 
     def __init__(self, store: str, artifacts: Path, log: Path) -> None:
         self.store, self.artifacts, self.log, self.port = store, artifacts, log, free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self.start()
 
-    def start(self) -> None:
+    def start(self, wait: bool = True) -> None:
         self.process = spawn(
             [
                 *(str(BIN / "mlflow"), "server", "--backend-store-uri", self.store),
@@ -132,11 +135,23 @@ class Mlflow:
                 *("--host", "127.0.0.1", "--port", str(self.port), "--workers", "2"),
             ],
             self.log,
+            MLFLOW_TRACKING_URI="",  # or the server would ask itself
         )
-        wait_until(lambda: answers(f"{self.address}/health"), f"mlflow server ({self.log})")
+        if wait:
+            wait_until(self.answers, f"mlflow server ({self.log})")
+
+    def answers(self) -> bool:
+        return answers(f"{self.address}/health")
 
     def stop(self) -> None:
         kill_group(self.process)
+
+    def kill(self) -> None:
+        """kill -9 of the server and its worker processes."""
+        kill_group(self.process, signal.SIGKILL)
+
+    def signal(self, number: signal.Signals) -> None:
+        os.killpg(self.process.pid, number)
 
     def artifact_names(self, run_id: str, folder: str = "") -> set[str]:
         """What the server itself says lies in a run's folder."""

@@ -25,8 +25,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from benchmarks._hurt_study import epochs_of, problems, results, said, start, tiny, weights, workers
-from benchmarks._mlflow_server import Server
 from benchmarks._report import arguments, publish
+from benchmarks._servers import Mlflow, kill_group
 from harness.home import Home
 from harness.study.load import Study
 
@@ -38,7 +38,7 @@ PATIENCE = 300.0
 class Chaos:
     """A study under attack: its driver and its server, and what has been done to them."""
 
-    def __init__(self, home: Home, study: Study, jobs: int, server: Server, seed: int) -> None:
+    def __init__(self, home: Home, study: Study, jobs: int, server: Mlflow, seed: int) -> None:
         self.home, self.study, self.jobs, self.server = home, study, jobs, server
         self.trials = study.spec.search.trials
         self.draw = random.Random(seed)
@@ -49,7 +49,7 @@ class Chaos:
         self.driver = self.launch()
 
     def launch(self) -> "subprocess.Popen[str]":
-        return start(self.home, self.study, self.jobs, MLFLOW_TRACKING_URI=self.server.uri)
+        return start(self.home, self.study, self.jobs, MLFLOW_TRACKING_URI=self.server.address)
 
     def epochs(self) -> int:
         return sum(epochs_of(self.home, number) for number in range(self.trials))
@@ -156,8 +156,8 @@ def run(
 ) -> tuple[Home, Chaos, list[str]]:
     """Hurt a study until it has suffered that many kills, let it come to its end. Returns also what was found wrong."""
     (folder / "server").mkdir(parents=True)
-    server = Server(folder / "server")
-    server.start()
+    database = folder / "server" / "server.db"
+    server = Mlflow(f"sqlite:///{database}", folder / "server" / "unused", folder / "server" / "log")
     with small_disk(folder / "disk") as small:
         chaos = Chaos(Home(folder / "disk" / "home"), study, jobs, server, seed)
         try:
@@ -176,14 +176,12 @@ def run(
                 time.sleep(0.5)
             again = chaos.launch().wait(timeout=PATIENCE)  # sends what the server missed at the very end, if anything
             found = [f"exit codes {code} and {again}: {said(chaos.home)[-2000:]}"] if code or again else []
-            found += problems(chaos.home, study.spec.search.trials, server.uri, chaos.retrainable)
+            found += problems(chaos.home, study.spec.search.trials, server.address, chaos.retrainable)
             home = Home(folder / "kept")
             subprocess.run(["cp", "-r", str(chaos.home.root), str(home.root)], check=True)
         finally:
             for process in (chaos.driver, server.process):
-                if process is not None and process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
+                kill_group(process, signal.SIGKILL)
     return home, chaos, found
 
 

@@ -19,6 +19,10 @@ class RequestError(HarnessError):
     exit_code = 2
 
 
+class Leak(HarnessError):
+    """A file does not fit the rows it would be scored on: nothing that rests on it is built, whatever the method."""
+
+
 class DiskFull(HarnessError):
     """There is no room to write: no fault of the trial that notices it, so the study stops and can go on later."""
 

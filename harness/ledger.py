@@ -69,6 +69,18 @@ def audit_tags(record: StudyRecord) -> dict[str, str]:
     return {"harness.audit_hash": record.audit_hash, "harness.findings": said or "none"}
 
 
+def count_test_read(home: Home, study: str, method: str, members: str) -> int:
+    """Note that something was scored on a study's test split; returns how many different things have been by now. Each
+    one more is a chance to choose by that split, and a split that was chosen by is none."""
+    path = home.work(study) / "test_reads.json"
+    reads: list[dict[str, str]] = read_json(path) if path.exists() else []
+    this = {"method": method, "members": members}
+    if this not in reads:
+        reads.append(this)
+        write_json(path, reads)
+    return len(reads)
+
+
 def is_optimistic(tree: dict[str, Any]) -> bool:
     """Whether a study's folds pick their epoch on the very rows that they are scored on."""
     return bool(tree.get("train", {}).get("select") == "scored_fold")

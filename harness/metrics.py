@@ -48,6 +48,12 @@ def sigmoid(logits: NDArray[np.floating]) -> Floats:
     return np.asarray(np.where(wide >= 0, 1.0, small) / (1.0 + small))
 
 
+def logit(p: NDArray[np.floating]) -> Floats:
+    """log(p / (1 - p)), float64; probabilities of 0 and 1 are counted as SMALLEST_PROBABILITY away from it."""
+    inside = np.clip(np.asarray(p, dtype=np.float64), SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+    return np.asarray(np.log(inside) - np.log1p(-inside))
+
+
 def probabilities(logits: NDArray[np.floating], multilabel: bool) -> Floats:
     """(..., C) float64: a distribution over the classes, or in a multi-label task each class's own probability."""
     return sigmoid(logits) if multilabel else softmax(logits)

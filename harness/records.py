@@ -140,6 +140,8 @@ class TrialResult:
     """pooled over the rows of all folds, group bootstrap"""
     seconds: float = 0.0
     images_per_second: float = 0.0
+    files: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of each fold's checkpoint and predictions, by place in the trial's artifacts"""
 
 
 @dataclass(frozen=True)
@@ -174,5 +176,8 @@ class TrialRecord:
     """whether its costs break a constraint of the study: never the best, never on the front"""
     tree_hash: str = ""
     """of the trial's whole spec: what has the same one is the same configuration"""
+    files: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of each fold's checkpoint and predictions when training ended, by place in the trial's artifacts; empty
+    for a trial of an earlier version"""
     same_as: int | None = None
     """the ended trial with the very same configuration whose scores these are; this one was not trained"""

@@ -49,7 +49,7 @@ DOORS = {  # a library, or a part of one that has a door of its own
     "mlflow": ("track/", "predict/mlflow_model.py"),
     "optuna": ("search/",),
     "ray": ("search/ray_engine.py",),
-    "xgboost": ("ensemble/boosting.py",),
+    "xgboost": ("ensemble/boosted_trees.py",),
     "yaml": ("study/load.py",),
     "pydicom": ("data/dicom.py",),
     "imagecodecs": ("data/dicom_codecs.py",),
@@ -63,6 +63,7 @@ TORCH_FREE = ("study/", "stats/", "track/", "report/", "metrics.py", "home.py", 
 TORCH_FREE += ("epochs.py", "heartbeat.py")
 ENSEMBLE_WITH_TORCH = ("ensemble/embed.py", "ensemble/bundle.py", "ensemble/build.py", "ensemble/members.py")
 ENSEMBLE_WITH_TORCH += ("ensemble/gather.py", "ensemble/save.py")
+ENSEMBLE_WITH_TORCH += ("ensemble/soup.py", "ensemble/soup_weights.py", "ensemble/cost.py", "ensemble/retrain.py")
 """ensemble's door to networks; the fitting half is everything else"""
 LINES = 350
 VAGUE = {"utils", "util", "common", "helpers", "helper", "misc", "tools", "base"}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from harness.ledger import StudyRecord
 
 HOST = "127.0.0.1"
-START_SECONDS = 90.0
+START_SECONDS = 180.0
 
 
 def ui(

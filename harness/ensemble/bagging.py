@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ensemble.arrays import pack, unpack
+from harness.ensemble.encoders import mean_of_encoders, require_embeddings
 from harness.ensemble.logistic import fit_logistic
 from harness.ensemble.oof import (
     Embed,
@@ -52,6 +53,10 @@ class Heads:
     """(B, C)"""
 
     def predict(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(n, D) -> (n, C), the mean over heads."""
+        return np.asarray(self.each(x).mean(axis=0))
+
+    def each(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """(n, D) -> (B, n, C)."""
         wide = x.astype(np.float64)
         return softmax(np.einsum("nd,bdc->bnc", wide, self.weights, optimize=True) + self.bias[:, None])
@@ -62,12 +67,8 @@ class BaggingModel:
     heads: dict[tuple[int, int], Heads]
 
     def predict(self, logits: NDArray[np.float32], embed: Embed | None) -> NDArray[np.float64]:
-        if embed is None:
-            raise HarnessError("bagging predicts from embeddings, and none were given.")
-        total = np.zeros(logits.shape[2:])
-        for m, k in sorted(self.heads):
-            total += self.heads[m, k].predict(embed(m, k)).mean(axis=0)
-        return (mean_predict(logits) + total / len(self.heads)) / 2
+        heads = mean_of_encoders(self.heads, logits.shape[2:], embed, "bagging")
+        return (mean_predict(logits) + heads) / 2
 
     def files(self) -> dict[str, bytes]:
         arrays: dict[str, NDArray[np.generic]] = {}
@@ -82,27 +83,28 @@ def fit(table: OofTable, embed: Embed | None, seed: int, progress: Progress | No
     Raises HarnessError when a member lacks a row, or a row no out-of-bag head.
     """
     check_table(table)
-    if embed is None:
-        raise HarnessError("bagging is fitted on embeddings, and none were given.")
+    given = require_embeddings(embed, "bagging")
     report = progress or silent
     heads: dict[tuple[int, int], Heads] = {}
-    out_of_bag = np.zeros((len(table.y), table.classes))
+    out_of_bag, in_bag_too = (np.zeros((len(table.y), table.classes)) for _ in range(2))
     for m in range(table.members):
         for k in range(table.k):
             rows = np.flatnonzero(table.fold == k)
             if not len(rows):
                 continue
             encoder = table.encoder_ids[m][k]
-            x = embed(m, k)[rows]
+            x = given(m, k)[rows]
             if not np.isfinite(x).all():
                 raise HarnessError(f"the embeddings of {encoder} are not finite. Leave that trial out.")
             rng = np.random.default_rng(derive_seed(seed, "bagging", encoder))
             heads[m, k], p = _fit_encoder(x, table.y[rows], table.groups[rows], table.classes, rng)
             out_of_bag[rows] += p
+            in_bag_too[rows] += heads[m, k].predict(x)
             report("bagging heads", m * table.k + k + 1, table.members * table.k)
-    oof = (mean_oof(table) + out_of_bag / table.members) / 2
+    networks = mean_oof(table)
+    oof = (networks + out_of_bag / table.members) / 2
     check_probabilities(oof, "bagging, out of bag (a fold with a single group leaves none out)")
-    return Fitted(BaggingModel(heads), oof, oof)
+    return Fitted(BaggingModel(heads), oof, (networks + in_bag_too / table.members) / 2)
 
 
 def resamples(
@@ -142,7 +144,7 @@ def _fit_encoder(
         linear = fit_logistic(x[rows], y[rows], classes, strength, count[rows].astype(np.float64))
         weights[b], bias[b] = linear.weights, linear.bias
     heads = Heads(weights, bias)
-    p = heads.predict(x)
+    p = heads.each(x)
     p[counts > 0] = np.nan
     left_out = (counts == 0).sum(axis=0)[:, None]
     with np.errstate(invalid="ignore"):

@@ -5,6 +5,8 @@ appears whole or not at all, after its run is in MLflow.
 """
 
 import shutil
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,33 +15,22 @@ from numpy.typing import NDArray
 
 from harness.ensemble.gather import Gathered, gather
 from harness.ensemble.methods import Method, require_method
-from harness.ensemble.oof import (
-    Embed,
-    Model,
-    check_probabilities,
-    mean_oof,
-    mean_predict,
-    silent,
-    single_oof,
-    single_predict,
-)
+from harness.ensemble.oof import Embed, Model, check_probabilities, silent
+from harness.ensemble.pool import nested_oof, only
 from harness.ensemble.save import NetworkSet, Part, own_networks, write_bundle
-from harness.ensemble.scores import (
-    EnsembleResult,
-    Predictions,
-    ScoreRow,
-    best_single,
-    difference,
-    score_row,
-    tracked_metrics,
-)
+from harness.ensemble.scores import EnsembleResult, Predictions, ScoreRow, tracked_metrics
+from harness.ensemble.table import score_ensembles
+from harness.errors import DiskFull, HarnessError, Interrupted, Leak
 from harness.home import Home, lock, new_folder
-from harness.ledger import StudyRecord, audit_tags
+from harness.ledger import StudyRecord, audit_tags, count_test_read
 from harness.records import Progress
 from harness.track.mlflow_runs import commit, log_run
 from harness.train.devices import parse_devices
 
-__all__ = ["Candidate", "EnsembleResult", "ScoreRow", "build"]
+__all__ = ["Built", "Candidate", "EnsembleResult", "ScoreRow", "build", "build_table"]
+
+FEW = 10
+"""members up to which a method is fitted again without each of them, where it needs no embeddings"""
 
 
 @dataclass(frozen=True)
@@ -56,6 +47,21 @@ class Candidate:
     """(T, C)"""
     networks: list[NetworkSet]
     """the checkpoints that its bundle keeps: the members' own, or new ones"""
+    nested: NDArray[np.float64] | None = None
+    """(N, C) as `oof`, by members that were chosen without the row's fold; None where that is not made"""
+    without: Sequence[NDArray[np.float64]] = ()
+    """(N, C) as `oof`, for each of the members without it; none where that is not made"""
+    seconds: float = float("nan")
+    """that fitting it took"""
+
+
+@dataclass(frozen=True)
+class Built:
+    """One table: every method that could be built, and why the others could not."""
+
+    results: list[EnsembleResult]
+    refused: dict[str, str]
+    """by method"""
 
 
 def build(
@@ -67,11 +73,27 @@ def build(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> list[EnsembleResult]:
+    """As build_table; raises what it says of the first method that cannot be built."""
+    built = build_table(home, studies, methods, top, seed, device, progress, all_or_none=True)
+    return built.results
+
+
+def build_table(
+    home: Home,
+    studies: list[StudyRecord],
+    methods: list[str],
+    top: int,
+    seed: int,
+    device: str = "auto",
+    progress: Progress | None = None,
+    all_or_none: bool = False,
+) -> Built:
     """Fit `methods` over the fold checkpoints of the `top` best complete trials, by out-of-fold search metric.
 
-    Bundles are written to home.bundles(study)/METHOD-topN; building the same again replaces it. Raises RequestError
-    when there is nothing to build from or the data are not those of the study, HarnessError when a member's files do
-    not fit or hide a leak.
+    Bundles are written to home.bundles(study)/METHOD-topN; building the same again replaces it. A method that cannot be
+    built of these members is refused with its reason, and the others are built, unless `all_or_none`. Raises
+    RequestError when there is nothing to build from or the data are not those of the study, Leak when a member's files
+    do not fit the rows they are scored on, HarnessError when they are damaged.
     """
     chosen = {name: require_method(name) for name in methods}
     report = progress or silent
@@ -79,8 +101,17 @@ def build(
     study = studies[0].name
     with lock(home.work(study) / "ensembles.lock", f"an ensemble of study {study!r}"):
         found = gather(home, studies, top, use_device, report)
-        candidates = [_fit(name, method, found, seed, report) for name, method in chosen.items()]
-        results = _score(home, found, candidates, seed, report)
+        candidates, refused = [], {}
+        for name, method in chosen.items():
+            try:
+                candidates.append(fit_method(name, method, found, seed, report))
+            except (Leak, DiskFull, Interrupted):
+                raise
+            except HarnessError as error:
+                if all_or_none or len(chosen) == 1:
+                    raise
+                refused[name] = str(error)
+        results = score_candidates(home, found, candidates, seed, report)
         for candidate, result in zip(candidates, results, strict=True):
             for left_over in result.bundle.parent.glob(f".{result.bundle.name}.*"):
                 shutil.rmtree(left_over, ignore_errors=True)  # of a build that was killed: this study's lock is ours
@@ -89,10 +120,12 @@ def build(
                 parts = _parts(found, candidate, seed, report)
                 write_bundle(folder, found, result, candidate.model, predictions, candidate.networks, parts, seed)
                 _log(home, found, result, folder, seed)
-    return results
+    return Built(results, refused)
 
 
-def _fit(name: str, method: Method, found: Gathered, seed: int, report: Progress) -> Candidate:
+def fit_method(name: str, method: Method, found: Gathered, seed: int, report: Progress) -> Candidate:
+    """One method on all development rows, and out of fold in every way that its scores need."""
+    start = time.monotonic()
     outputs = found.outputs
     embed: dict[str, Embed | None] = {
         "none": None,
@@ -100,13 +133,53 @@ def _fit(name: str, method: Method, found: Gathered, seed: int, report: Progress
         "all": outputs.development_embeddings,
     }
     fitted = method.fit(found.table, embed[method.embeddings], seed, report)
+    seconds = time.monotonic() - start
     test = fitted.model.predict(found.test_logits, outputs.test_embeddings if method.needs_embeddings else None)
-    test = check_probabilities(test, f"{name}, test split", found.table.multilabel)
-    return Candidate(name, fitted.model, fitted.oof, fitted.selection, test, own_networks(found))
+    return Candidate(
+        method=name,
+        model=fitted.model,
+        oof=fitted.oof,
+        selection=fitted.selection,
+        test=check_probabilities(test, f"{name}, test split", found.table.multilabel),
+        networks=own_networks(found),
+        nested=nested_oof(found.pool, method, found.choices, fitted.oof, seed, report) if found.choices else None,
+        without=_without_each(method, found, seed),
+        seconds=seconds,
+    )
+
+
+def _without_each(method: Method, found: Gathered, seed: int) -> list[NDArray[np.float64]]:
+    members = range(found.table.members)
+    if method.needs_embeddings or not 1 < len(members) <= FEW:
+        return []
+    others = [tuple(m for m in members if m != left_out) for left_out in members]
+    return [method.fit(only(found.table, rest), None, seed, None).oof for rest in others]
 
 
 def _predictions(candidate: Candidate) -> Predictions:
-    return Predictions(candidate.method, "ensemble", candidate.oof, candidate.test)
+    return Predictions(
+        candidate.method, "ensemble", candidate.oof, candidate.test, candidate.selection, candidate.nested
+    )
+
+
+def score_candidates(
+    home: Home, found: Gathered, candidates: Sequence[Candidate], seed: int, report: Progress
+) -> list[EnsembleResult]:
+    """One table of all of them."""
+    return score_ensembles(
+        found,
+        [_predictions(candidate) for candidate in candidates],
+        home.bundles(found.studies[0].name),
+        {candidate.method: _cost(candidate) for candidate in candidates},
+        {candidate.method: candidate.without for candidate in candidates},
+        seed,
+        report,
+    )
+
+
+def _cost(candidate: Candidate) -> dict[str, float]:
+    weights = [network.weights.stat().st_size for one in candidate.networks for network in one.networks]
+    return {"fit_seconds": candidate.seconds, "networks": float(len(weights)), "megabytes": sum(weights) / 1e6}
 
 
 def _parts(found: Gathered, candidate: Candidate, seed: int, report: Progress) -> dict[str, Part]:
@@ -114,44 +187,9 @@ def _parts(found: Gathered, candidate: Candidate, seed: int, report: Progress) -
     return {}
 
 
-def _score(
-    home: Home, found: Gathered, candidates: list[Candidate], seed: int, report: Progress
-) -> list[EnsembleResult]:
-    """One result per candidate; the single members and the mean are scored once for all."""
-    table, metric = found.table, found.metric
-    singles = [
-        Predictions(title, "single", single_oof(table, m), single_predict(found.test_logits, m, table.multilabel))
-        for m, title in enumerate(found.titles)
-    ]
-    mean = Predictions("mean", "mean", mean_oof(table), mean_predict(found.test_logits, table.multilabel))
-    ensembles = [_predictions(candidate) for candidate in candidates]
-    optimistic = any(member.trial.optimistic for member in found.members)
-    rows = []
-    everything = [*singles, mean, *ensembles]
-    for done, one in enumerate(everything, start=1):
-        # stage 1 has scored these very out-of-fold predictions of the single members
-        stage_1 = found.members[done - 1].trial.oof if done <= len(singles) else None
-        rows.append(score_row(one, found.development, found.test, seed, stage_1, optimistic))
-        report("intervals", done, len(everything))
-    beside, own = rows[: len(singles) + 1], rows[len(singles) + 1 :]
-    single = singles[best_single(beside, metric)]
-    return [
-        EnsembleResult(
-            study=found.studies[0].name,
-            method=ensemble.name,
-            bundle=home.bundles(found.studies[0].name) / f"{ensemble.name}-top{found.top}",
-            members=[member.number for member in found.members],
-            rows=[*beside, row],
-            delta_vs_single=difference(metric, ensemble, single, found.test, seed),
-            delta_vs_mean=difference(metric, ensemble, mean, found.test, seed),
-            metric=metric,
-        )
-        for ensemble, row in zip(ensembles, own, strict=True)
-    ]
-
-
 def _log(home: Home, found: Gathered, result: EnsembleResult, folder: Path, seed: int) -> None:
     study = found.studies[0]
+    numbers = ",".join(str(number) for number in result.members)
     tags = {
         "harness.kind": "ensemble",
         "harness.state": "complete",
@@ -162,8 +200,8 @@ def _log(home: Home, found: Gathered, result: EnsembleResult, folder: Path, seed
         "harness.commit": commit(),
         **audit_tags(study),
         **({"harness.optimistic": "true"} if result.rows[-1].optimistic else {}),
+        "harness.test_reads": str(count_test_read(home, study.name, result.method, numbers)),
     }
-    numbers = ",".join(str(number) for number in result.members)
     params = {
         "ensemble.method": result.method,
         "ensemble.top": found.top,

@@ -14,20 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ensemble.arrays import pack, unpack
-from harness.ensemble.members import Member
-from harness.errors import HarnessError, RequestError
+from harness.ensemble.members import Member, check_unchanged
+from harness.errors import HarnessError, Leak, RequestError
 from harness.home import Home, write_bytes
 from harness.models.network import Network
-from harness.ragged import Pixels
+from harness.ragged import Pixels, select
 from harness.records import Dataset, Folds, Progress
+from harness.seeds import derive_seed
 from harness.train.checkpoint import FoldMeta, load_fold, read_meta
 from harness.train.infer import infer
 
-CHUNK = 1024
-"""images copied out of the pixel store at a time"""
 FORMAT = 1
 Load = Callable[[Path, str], tuple[Network, FoldMeta]]
 """load_fold, or what remembers what it gave"""
+ASKED = 64
+"""held-out rows that every fold model of a member has to say again before anything is built on what it said"""
+AVERAGE_APART, ROW_APART = 0.05, 0.5
+"""how far logits of one network may be apart, on average and for a single number, where logits are of size 1 or less;
+more for larger ones"""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def _checked_meta(member: Member, fold: int, dataset: Dataset, folds: Folds) -> 
     }
     for key, value in wanted.items():
         if getattr(meta, key) != value:
-            raise HarnessError(
+            raise Leak(
                 f"trial {member.number}, fold {fold}: the checkpoint {path} says {key} {getattr(meta, key)!r}, not "
                 f"{value!r}, so it may have trained on the rows it would be scored on: refused. "
                 "Leave the trial out by a smaller --top, or run the study under a new name (--as NEWNAME)."
@@ -89,9 +93,7 @@ def run_encoder(
     found = []
     for rows in row_sets:
         numbers = np.arange(len(pixels))[rows]
-        chunks = [numbers[start : start + CHUNK] for start in range(0, max(len(numbers), 1), CHUNK)]
-        parts = [infer(network, meta, pixels[chunk], device=device) for chunk in chunks]
-        out = Outputs(np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]))
+        out = Outputs(*infer(network, meta, select(pixels, numbers), device))
         if not (np.isfinite(out.logits).all() and np.isfinite(out.embeddings).all()):
             raise HarnessError(
                 f"trial {meta.trial}, fold {meta.fold}: its network gives values that are not finite: the training "
@@ -167,12 +169,16 @@ class StudyOutputs:
         self._parts = {f"fold_{k}": folds.held_out_rows(k) for k in range(folds.k)}
 
     def test_logits(self, progress: Progress) -> NDArray[np.float32]:
-        """(M, K, T, C) logits of the test rows by every fold model."""
-        first = self._get(0, 0, self._test)[0].logits
-        logits = np.empty((len(self._members), self._folds.k, *first.shape), dtype=np.float32)
+        """(M, K, T, C) logits of the test rows by every fold model. On the way each one is asked for a few of the rows
+        that it held out. Raises Leak where it does not repeat what its predictions file says of them."""
+        rows, classes = len(self._test["test"]), self._oof_logits.shape[2]
+        logits = np.empty((len(self._members), self._folds.k, rows, classes), dtype=np.float32)
         for m in range(len(self._members)):
             for k in range(self._folds.k):
-                logits[m, k] = self._get(m, k, self._test)[0].logits
+                asked = self._asked(m, k)
+                on_test, again = self._get(m, k, self._test | {f"asked_{k}": asked})
+                self._check_known(m, k, again.logits, self._oof_logits[np.searchsorted(self._development, asked), m])
+                logits[m, k] = on_test.logits
                 progress(
                     "test images through the fold models", m * self._folds.k + k + 1, logits.shape[0] * self._folds.k
                 )
@@ -191,7 +197,9 @@ class StudyOutputs:
         return self._on_development(m, k, self._parts)
 
     def _get(self, m: int, k: int, row_sets: dict[str, NDArray[np.int64]]) -> list[Outputs]:
-        return self._caches[m].outputs(self._metas[m][k], self._members[m].weights(k), row_sets)
+        weights = self._members[m].weights(k)
+        check_unchanged(self._members[m], weights)
+        return self._caches[m].outputs(self._metas[m][k], weights, row_sets)
 
     def _on_development(self, m: int, k: int, parts: dict[str, NDArray[np.int64]]) -> NDArray[np.float32]:
         found = self._get(m, k, parts)
@@ -203,13 +211,24 @@ class StudyOutputs:
                 self._check_known(m, k, outputs.logits, self._oof_logits[places, m])
         return out
 
+    def _asked(self, m: int, k: int) -> NDArray[np.int64]:
+        """(n,) a few of the rows that encoder (m, k) held out, drawn by its name."""
+        rows = self._parts[f"fold_{k}"]
+        rng = np.random.default_rng(derive_seed("asked", self._metas[m][k].encoder_id))
+        return np.sort(rng.choice(rows, min(ASKED, len(rows)), replace=False))
+
     def _check_known(self, m: int, k: int, logits: NDArray[np.float32], written: NDArray[np.float32]) -> None:
-        """A network that does not repeat what its trial wrote down of its held-out rows is another network, and may
-        have seen them. Devices and library versions differ by far less than is allowed here."""
-        apart = float(np.abs(logits - written).mean())
-        if apart > 0.05 * (1.0 + float(np.abs(written).mean())):
-            raise HarnessError(
+        """A network that does not repeat what its trial wrote down of its held-out rows, each single one, is another
+        network, and may have seen them; or the predictions were changed. Devices and library versions differ by far
+        less than is allowed here."""
+        if not len(logits):
+            return
+        apart = np.abs(logits - written)
+        allowed = 1.0 + float(np.abs(written).mean())
+        if apart.mean() > AVERAGE_APART * allowed or apart.max() > ROW_APART * allowed:
+            raise Leak(
                 f"trial {self._members[m].number}, fold {k}: its network gives other logits for its held-out rows than "
-                f"its predictions file has ({apart:.2g} apart on average), so the two do not belong together: refused. "
+                f"its predictions file has ({apart.mean():.2g} apart on average, {apart.max():.2g} at most), so the "
+                "two do not belong together: refused. "
                 "Leave the trial out by a smaller --top, or run the study under a new name (--as NEWNAME)."
             )

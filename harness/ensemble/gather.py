@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from harness.data.prepare import Prepared, prepare
 from harness.ensemble.embed import EncoderCache, StudyOutputs, read_encoders
-from harness.ensemble.members import Member, choose_members, read_oof
+from harness.ensemble.members import Member, choose_members, complete_members, read_oof
+from harness.ensemble.nested import Chosen
 from harness.ensemble.oof import OofTable
+from harness.ensemble.pool import Pool, choose_without, gather_pool
 from harness.ensemble.scores import Rows
 from harness.errors import RequestError
 from harness.home import Home
@@ -44,10 +46,22 @@ class Gathered:
     """(M, K, T, C)"""
     development: Rows
     test: Rows
+    pool: Pool
+    """every trial that could have been a member"""
+    choices: tuple[Chosen, ...] | None
+    """for each fold the members that would have been chosen without it, as places in the pool; None where the metric is
+    not defined without some fold"""
 
     @property
     def metric(self) -> str:
         return self.spec.search.metric
+
+    @property
+    def labels(self) -> list[int | str]:
+        """M trial numbers; names where the members come from several studies."""
+        if len(self.studies) > 1:
+            return list(self.names)
+        return [member.number for member in self.members]
 
     @property
     def titles(self) -> list[str]:
@@ -59,7 +73,8 @@ def gather(home: Home, studies: list[StudyRecord], top: int, device: str, progre
     """The `top` best complete trials of each study, by out-of-fold search metric, checked and run on the test rows.
 
     Raises RequestError when there is nothing to build from, the data are not those of a study, or the studies do not
-    share rows, folds and classes; HarnessError when a member's files do not fit or hide a leak.
+    share rows, folds and classes; Leak when a member's files do not fit the rows they would be scored on, HarnessError
+    when they are damaged.
     """
     specs = [check_study(study.tree, f"study {study.name}").spec for study in studies]
     prepared = [prepare(spec.data, spec.seed, home, progress) for spec in specs]
@@ -68,12 +83,11 @@ def gather(home: Home, studies: list[StudyRecord], top: int, device: str, progre
     for study in studies[1:]:
         _check_agree(studies[0], study)
     data, metric = prepared[0], specs[0].search.metric
-    members: list[Member] = []
-    caches: list[EncoderCache] = []
-    for study, own in zip(studies, prepared, strict=True):
-        chosen = choose_members(home, study, metric, top)
-        members += chosen
-        caches += [EncoderCache(home, study.name, own.dataset, own.pixels, device)] * len(chosen)
+    members = [member for study in studies for member in choose_members(home, study, metric, top)]
+    caches = {
+        study.name: EncoderCache(home, study.name, own.dataset, own.pixels, device)
+        for study, own in zip(studies, prepared, strict=True)
+    }
     metas = read_encoders(members, data.dataset, data.folds)
     rows = data.folds.development_rows()
     table = OofTable(
@@ -83,9 +97,11 @@ def gather(home: Home, studies: list[StudyRecord], top: int, device: str, progre
         logits=read_oof(members, data.dataset, data.folds),
         encoder_ids=tuple(tuple(meta.encoder_id for meta in row) for row in metas),
     )
-    outputs = StudyOutputs(caches, members, metas, data.folds, table.logits)
+    outputs = StudyOutputs([caches[one.study] for one in members], members, metas, data.folds, table.logits)
     test, per_group = data.folds.test_rows(), specs[0].data.per_group
     many = len(studies) > 1
+    rivals = [trial for study in studies for trial in complete_members(home, study, metric)]
+    pool = gather_pool(members, table, metas, rivals, caches, data)
     return Gathered(
         studies=tuple(studies),
         spec=specs[0],
@@ -99,6 +115,8 @@ def gather(home: Home, studies: list[StudyRecord], top: int, device: str, progre
         test_logits=outputs.test_logits(progress),
         development=Rows(table.y, table.groups, per_group),
         test=Rows(data.dataset.y[test], data.dataset.groups[test], per_group),
+        pool=pool,
+        choices=choose_without(pool, metric, top),
     )
 
 

@@ -11,12 +11,14 @@ bagging: 2.3). Knows arrays only.
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.ensemble import weights
+from harness.ensemble.cross_fit import Learn, cross_fit
 from harness.ensemble.oof import Embed, Fitted, OofTable
-from harness.ensemble.weights import fit_weights, load
+from harness.ensemble.weights import load
 from harness.records import Progress
 from harness.seeds import derive_seed
 
-__all__ = ["fit", "load"]
+__all__ = ["fit", "learner", "load"]
 
 BAGS = 10
 SHARE = 0.5
@@ -31,9 +33,13 @@ PATIENCE = 5
 """takings without a better loss before a bag stops"""
 
 
+def learner(table: OofTable, seed: int) -> Learn:
+    return weights.learner(bagged_selection, table, seed)
+
+
 def fit(table: OofTable, embed: Embed | None = None, seed: int = 0, progress: Progress | None = None) -> Fitted:
     """Raises HarnessError when a member lacks a row."""
-    return fit_weights(bagged_selection, "greedy", table, seed, progress)
+    return cross_fit(learner(table, seed), "greedy", table, progress)
 
 
 def bagged_selection(q: NDArray[np.float32], order: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
@@ -42,13 +48,13 @@ def bagged_selection(q: NDArray[np.float32], order: NDArray[np.int64], seed: int
     ordered = np.maximum(q[:, order], np.float32(1e-7))
     size = max(FEW, int(np.ceil(SHARE * members)))
     rng = np.random.default_rng(derive_seed(seed, "greedy"))
-    weights = np.zeros(members)
+    shares = np.zeros(members)
     bags = [np.arange(members)] if size >= members else [np.sort(rng.permutation(members)[:size]) for _ in range(BAGS)]
     for bag in bags:
         counts = select(ordered[:, bag])
-        weights[bag] += counts / counts.sum()
+        shares[bag] += counts / counts.sum()
     out = np.empty(members)
-    out[order] = weights / weights.sum()
+    out[order] = shares / shares.sum()
     return out
 
 

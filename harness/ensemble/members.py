@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from harness.columns import from_column
-from harness.errors import HarnessError, RequestError
+from harness.errors import HarnessError, Leak, RequestError
 from harness.home import Home, is_done
 from harness.ledger import StudyRecord, read_trials
 from harness.metrics import METRICS
 from harness.records import Dataset, Folds, TrialRecord
+from harness.train.fingerprint import file_sha256
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,12 @@ class Member:
         return self.folder / f"fold_{fold}" / "predictions.parquet"
 
 
-def choose_members(home: Home, study: StudyRecord, metric: str, top: int) -> list[Member]:
-    """The `top` best complete trials by out-of-fold `metric`, by trial number; fewer where there are fewer.
+def complete_members(home: Home, study: StudyRecord, metric: str) -> list[Member]:
+    """Every trial that can be a member, from the best out-of-fold `metric` to the worst, of equals by number.
 
     Trials whose metric is not defined, copies of other trials and those that break a constraint are left out. Raises
     RequestError that tells what to type when none is left.
     """
-    if top < 1:
-        raise RequestError(f"--top {top}: an ensemble needs at least one member. Type --top 5.")
     found = []
     for trial in read_trials(home, study.name):
         folder = home.run_artifacts(study.name, trial.run_id)
@@ -67,7 +66,26 @@ def choose_members(home: Home, study: StudyRecord, metric: str, top: int) -> lis
             "--set search.trials=N)"
         )
     found.sort(key=lambda scored: (-scored[0], scored[1].number))
-    return sorted((member for _, member in found[:top]), key=lambda member: member.number)
+    return [member for _, member in found]
+
+
+def choose_members(home: Home, study: StudyRecord, metric: str, top: int) -> list[Member]:
+    """The `top` best of complete_members, by trial number; fewer where there are fewer. Raises RequestError as that."""
+    if top < 1:
+        raise RequestError(f"--top {top}: an ensemble needs at least one member. Type --top 5.")
+    return sorted(complete_members(home, study, metric)[:top], key=lambda member: member.number)
+
+
+def check_unchanged(member: Member, file: Path) -> None:
+    """Raises Leak where a file is not the one that training left. Trials of earlier versions wrote no fingerprints;
+    what they say is only checked against what their networks say (embed.py)."""
+    name = file.relative_to(member.folder).as_posix()
+    written = member.trial.files.get(name)
+    if written is not None and file_sha256(file) != written:
+        raise Leak(
+            f"trial {member.number}: {file} is not the file that its training wrote (SHA-256 differs), so what it says "
+            f"of its held-out rows cannot be trusted: refused. {_again(member)}"
+        )
 
 
 def read_oof(members: list[Member], dataset: Dataset, folds: Folds) -> NDArray[np.float32]:
@@ -106,6 +124,7 @@ def _read_fold(
     place = f"trial {member.number}, fold {fold}"
     path = member.predictions(fold)
     try:
+        check_unchanged(member, path)
         table = pq.read_table(path, columns=["id", "group", "y", "logits"], use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise HarnessError(f"{place}: {path} cannot be read ({error}). {_again(member)}") from error
@@ -121,7 +140,7 @@ def _read_fold(
     held_out = folds.held_out_rows(fold)
     seen = np.setdiff1d(rows, held_out)
     if len(seen):
-        raise HarnessError(
+        raise Leak(
             f"{place}: {len(seen)} of its predicted rows are not the ones that it held out, so its network may have "
             f"trained on them; first {dataset.ids[seen[0]]!r} (fold {folds.fold[seen[0]]}). A score over them would "
             f"leak: refused. {_again(member)}"

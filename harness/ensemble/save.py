@@ -15,7 +15,7 @@ from harness.columns import to_column
 from harness.ensemble.bundle import FORMAT, sha256
 from harness.ensemble.gather import Gathered
 from harness.ensemble.oof import Model
-from harness.ensemble.scores import EnsembleResult, Predictions, as_json
+from harness.ensemble.scores import EnsembleResult, Predictions, as_json, comparison_json
 from harness.home import link_or_copy, write_bytes, write_json
 from harness.track.mlflow_runs import commit
 from harness.train.checkpoint import FoldMeta
@@ -107,8 +107,11 @@ def write_bundle(
         "model": {name: sha256(folder / name) for name in model_files},
         "files": {name: sha256(folder / name) for name in others},
         "scores": result.rows,
-        "delta_vs_single": result.delta_vs_single,
-        "delta_vs_mean": result.delta_vs_mean,
+        **comparison_json(result.comparison),
+        "notes": result.notes,
+        "diversity": result.diversity,
+        "contributions": result.contributions,
+        "cost": result.cost,
         "spec_hash": first.spec_hash,
         "data_hash": first.data_hash,
         "folds_hash": first.folds_hash,

@@ -1,11 +1,18 @@
-"""How good an ensemble is, beside what it must beat: every single member and the simple mean, on the same rows.
+"""How good ensembles are, beside what they must beat: every single member and the simple mean, on the same rows.
+
+Three scores say three things. `selection`: on the development rows that the method was fitted on and its members were
+chosen on, which flatters. `nested`: on the same rows, each predicted by a recipe that never saw its fold. `test`: on
+the held-out split that nothing was chosen on. The last is the number to report, the second the one to believe where the
+test split is small, and the first stands beside them to show how much choosing flattered.
 
 Knows arrays only. Intervals and paired differences are group-bootstrap (harness.stats) with one seed for all rows of
 the table, so all are scored under the same resamples.
 """
 
+import hashlib
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.metrics import METRICS
-from harness.records import Difference, Interval
-from harness.stats.compare import paired_difference
+from harness.records import Difference, Interval, Progress
+from harness.stats.compare import holm, paired_difference
 from harness.stats.grouped import How, all_intervals
+
+Floats = NDArray[np.float64]
+Scores = dict[str, Interval]
+"""by metric"""
 
 
 @dataclass(frozen=True)
@@ -23,28 +34,16 @@ class ScoreRow:
     name: str
     kind: str
     """single, mean, ensemble"""
-    oof: dict[str, Interval]
-    """pooled over the development rows, by metric"""
-    test: dict[str, Interval]
-    """on the held-out test split, by metric"""
+    oof: Scores
+    """pooled over the development rows, of these very members: each row by a fit that never saw its fold"""
+    test: Scores
+    """on the held-out test split"""
     optimistic: bool = False
     """whether the members' epochs were picked on the rows of `oof`; the test split's scores are not touched by that"""
-
-
-@dataclass(frozen=True)
-class EnsembleResult:
-    study: str
-    method: str
-    bundle: Path
-    members: list[int]
-    """trial numbers"""
-    rows: list[ScoreRow]
-    delta_vs_single: Difference
-    """the search metric on the test split: ensemble minus the best single member. The sign is a - b for every metric:
-    for log_loss and brier, where lower is better, a negative difference is the good one"""
-    delta_vs_mean: Difference
-    """the same against the simple mean of the same members; 0 with p = 1 where the method is the mean"""
-    metric: str
+    selection: Scores | None = None
+    """on the development rows that chose and fitted it; None for single members that nothing chose"""
+    nested: Scores | None = None
+    """as `oof`, with the members chosen without the row's fold too; None where that was not made"""
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,14 @@ class Predictions:
 
     name: str
     kind: str
-    oof: NDArray[np.float64]
+    oof: Floats
     """(N, C)"""
-    test: NDArray[np.float64]
+    test: Floats
     """(T, C)"""
+    selection: Floats | None = None
+    """(N, C)"""
+    nested: Floats | None = None
+    """(N, C)"""
 
 
 @dataclass(frozen=True)
@@ -68,32 +71,141 @@ class Rows:
     per_group: How
 
 
-def score_row(
-    found: Predictions,
+@dataclass(frozen=True)
+class Comparison:
+    """How one ensemble compares, all in the search metric. The sign is a - b for every metric: for log_loss and brier,
+    where lower is better, a negative difference is the good one."""
+
+    vs_single: Difference
+    """on the test split: minus the single member that is best out of fold"""
+    vs_mean: Difference
+    """on the test split: minus the simple mean of the same members; 0 with p = 1 where the method is the mean"""
+    holm_single: float
+    """the p-value of vs_single, corrected for the methods of the table (Holm 1979)"""
+    holm_mean: float
+    """that of vs_mean; the mean itself is no test"""
+    flattery: Difference
+    """on the development rows: the selection score minus the nested one"""
+    nested_vs_mean: Difference
+    """on the development rows: nested, minus the nested simple mean"""
+
+
+@dataclass(frozen=True)
+class EnsembleResult:
+    study: str
+    method: str
+    bundle: Path
+    members: list[int | str]
+    """trial numbers; STUDY/trial-0007 where they come from several studies"""
+    rows: list[ScoreRow]
+    """the single members, the simple mean, this ensemble"""
+    comparison: Comparison
+    metric: str
+    notes: list[str] = field(default_factory=list)
+    """what must be said of these scores, in sentences (verdict.py)"""
+    diversity: dict[str, Any] = field(default_factory=dict)
+    contributions: list[dict[str, Any]] = field(default_factory=list)
+    """one per member"""
+    cost: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def delta_vs_single(self) -> Difference:
+        return self.comparison.vs_single
+
+    @property
+    def delta_vs_mean(self) -> Difference:
+        return self.comparison.vs_mean
+
+
+class _Scorer:
+    """Every metric of some rows' predictions; what has been scored before is not scored again."""
+
+    def __init__(self, rows: Rows, seed: int) -> None:
+        self._rows, self._seed = rows, seed
+        self._found: dict[bytes, Scores] = {}
+
+    def __call__(self, p: Floats) -> Scores:
+        key = hashlib.blake2b(np.ascontiguousarray(p).tobytes()).digest()
+        if key not in self._found:
+            rows = self._rows
+            self._found[key] = all_intervals(rows.y, p, rows.groups, self._seed, rows.per_group)
+        return self._found[key]
+
+
+def score_table(
+    candidates: Sequence[Predictions],
     development: Rows,
     test: Rows,
     seed: int,
-    known: dict[str, Interval] | None = None,
+    known: Sequence[Scores] = (),
     optimistic: bool = False,
-) -> ScoreRow:
-    """`known`: the out-of-fold scores, where these very predictions have been scored before."""
-    if known is None or not set(METRICS) <= set(known):
-        known = all_intervals(development.y, found.oof, development.groups, seed, development.per_group)
-    on_test = all_intervals(test.y, found.test, test.groups, seed, test.per_group)
-    return ScoreRow(found.name, found.kind, known, on_test, optimistic)
+    progress: Progress | None = None,
+) -> list[ScoreRow]:
+    """One row per candidate. `known`: the out-of-fold scores of the first ones, where stage 1 has made them."""
+    on_development, on_test = _Scorer(development, seed), _Scorer(test, seed)
+    rows = []
+    for place, one in enumerate(candidates):
+        given = known[place] if place < len(known) and set(METRICS) <= set(known[place]) else None
+        rows.append(
+            ScoreRow(
+                name=one.name,
+                kind=one.kind,
+                oof=on_development(one.oof) if given is None else given,
+                test=on_test(one.test),
+                optimistic=optimistic,
+                selection=None if one.selection is None else on_development(one.selection),
+                nested=None if one.nested is None else on_development(one.nested),
+            )
+        )
+        if progress:
+            progress("intervals", place + 1, len(candidates))
+    return rows
 
 
-def best_single(rows: list[ScoreRow], metric: str) -> int:
+def best_single(scores: Sequence[Scores], metric: str) -> int:
     """The position of the single member with the best out-of-fold metric (the first of equals): chosen without the
-    test split."""
+    test split. Raises ValueError where none has one."""
     sign = 1.0 if METRICS[metric].higher_is_better else -1.0
-    singles = [i for i, row in enumerate(rows) if row.kind == "single"]
-    return max(singles, key=lambda i: (sign * rows[i].oof[metric].value, -i))
+    defined = [place for place, found in enumerate(scores) if math.isfinite(found[metric].value)]
+    return max(defined, key=lambda place: (sign * scores[place][metric].value, -place))
 
 
-def difference(metric: str, a: Predictions, b: Predictions, test: Rows, seed: int) -> Difference:
-    """a - b of the metric on the test split, paired by group."""
-    return paired_difference(metric, test.y, a.test, b.test, test.groups, seed)
+def compare(
+    metric: str,
+    ensembles: Sequence[Predictions],
+    mean: Predictions,
+    single: Predictions,
+    development: Rows,
+    test: Rows,
+    seed: int,
+) -> list[Comparison]:
+    """One comparison per ensemble, p-values corrected for their number. Holm's families: the methods against the best
+    single member, and the methods but the mean itself against the mean."""
+
+    def on_test(a: Predictions, b: Predictions) -> Difference:
+        return paired_difference(metric, test.y, a.test, b.test, test.groups, seed)
+
+    def on_development(a: Floats | None, b: Floats | None) -> Difference:
+        if a is None or b is None:
+            return Difference(math.nan, math.nan, math.nan, math.nan)
+        return paired_difference(metric, development.y, a, b, development.groups, seed)
+
+    vs_single = [on_test(one, single) for one in ensembles]
+    vs_mean = [on_test(one, mean) for one in ensembles]
+    holm_single = holm(np.array([found.p for found in vs_single]))
+    tested = [found.p if one.name != mean.name else math.nan for one, found in zip(ensembles, vs_mean, strict=True)]
+    holm_mean = holm(np.array(tested))
+    return [
+        Comparison(
+            vs_single[place],
+            vs_mean[place],
+            float(holm_single[place]),
+            float(holm_mean[place]),
+            on_development(one.selection, one.nested),
+            on_development(one.nested, mean.nested),
+        )
+        for place, one in enumerate(ensembles)
+    ]
 
 
 def as_json(value: Any) -> Any:
@@ -107,19 +219,36 @@ def as_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def comparison_json(found: Comparison) -> dict[str, Any]:
+    """The comparison as `--json` and bundle.json have it: delta_vs_single and delta_vs_mean with their p_holm."""
+    return {
+        "delta_vs_single": {**asdict(found.vs_single), "p_holm": found.holm_single},
+        "delta_vs_mean": {**asdict(found.vs_mean), "p_holm": found.holm_mean},
+        "selection_minus_nested": asdict(found.flattery),
+        "nested_minus_mean": asdict(found.nested_vs_mean),
+    }
+
+
 def tracked_metrics(result: EnsembleResult) -> dict[str, float]:
     """The metrics of the ensemble's MLflow run, by name; what is not finite is left out."""
-    ensemble = next(row for row in result.rows if row.kind == "ensemble")
-    mean = next(row for row in result.rows if row.kind == "mean")
-    single = result.rows[best_single(result.rows, result.metric)]
-    found: dict[str, float] = {}
+    *singles, mean, ensemble = result.rows
+    single = singles[best_single([row.oof for row in singles], result.metric)]
     parts = {"oof": ensemble.oof, "test": ensemble.test, "single/test": single.test, "mean/test": mean.test}
+    parts |= {"selection": ensemble.selection or {}, "nested": ensemble.nested or {}}
+    found: dict[str, float] = {f"cost/{name}": value for name, value in result.cost.items()}
     for prefix, scores in parts.items():
         for metric, interval in scores.items():
             found[f"{prefix}/{metric}"] = interval.value
             found[f"{prefix}/{metric}_lo"], found[f"{prefix}/{metric}_hi"] = interval.lo, interval.hi
-    for prefix, delta in (("delta/test", result.delta_vs_single), ("delta_vs_mean/test", result.delta_vs_mean)):
+    compared = result.comparison
+    deltas = {
+        "delta/test": (compared.vs_single, compared.holm_single),
+        "delta_vs_mean/test": (compared.vs_mean, compared.holm_mean),
+        "selection_minus_nested": (compared.flattery, math.nan),
+        "nested_minus_mean": (compared.nested_vs_mean, math.nan),
+    }
+    for prefix, (delta, corrected) in deltas.items():
         name = f"{prefix}/{result.metric}"
-        found[name], found[f"{name}_p"] = delta.value, delta.p
+        found[name], found[f"{name}_p"], found[f"{name}_p_holm"] = delta.value, delta.p, corrected
         found[f"{name}_lo"], found[f"{name}_hi"] = delta.lo, delta.hi
     return {name: value for name, value in found.items() if math.isfinite(value)}

@@ -10,11 +10,13 @@ Source: stacking of predictive distributions (Yao, Vehtari, Simpson, Gelman 2018
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.ensemble import weights
+from harness.ensemble.cross_fit import Learn, cross_fit
 from harness.ensemble.oof import Embed, Fitted, OofTable
-from harness.ensemble.weights import fit_weights, load
+from harness.ensemble.weights import load
 from harness.records import Progress
 
-__all__ = ["fit", "load"]
+__all__ = ["fit", "learner", "load"]
 
 PRIOR = 20.0
 """pseudo-rows that speak for equal weights"""
@@ -23,9 +25,14 @@ ENOUGH = 1e-6
 """a step that moves no weight by more than this is the last"""
 
 
+def learner(table: OofTable, seed: int) -> Learn:
+    """Nothing is random here: the seed is not used."""
+    return weights.learner(lambda q, order, _: most_likely(q), table, seed)
+
+
 def fit(table: OofTable, embed: Embed | None = None, seed: int = 0, progress: Progress | None = None) -> Fitted:
-    """Nothing is random here: the seed is not used. Raises HarnessError when a member lacks a row."""
-    return fit_weights(lambda q, order, _: most_likely(q), "weighted", table, seed, progress)
+    """Raises HarnessError when a member lacks a row."""
+    return cross_fit(learner(table, seed), "weighted", table, progress)
 
 
 def most_likely(q: NDArray[np.floating], prior: float = PRIOR) -> NDArray[np.float64]:
@@ -33,12 +40,12 @@ def most_likely(q: NDArray[np.floating], prior: float = PRIOR) -> NDArray[np.flo
     probability of the true class."""
     n, members = q.shape
     wide = np.maximum(q.astype(np.float64), 1e-7)
-    weights = np.full(members, 1.0 / members)
+    w = np.full(members, 1.0 / members)
     for _ in range(STEPS):
-        shares = (wide.T @ (1.0 / (wide @ weights))) * weights
+        shares = (wide.T @ (1.0 / (wide @ w))) * w
         new = (shares + prior / members) / (n + prior)
-        moved = float(np.abs(new - weights).max())
-        weights = new
+        moved = float(np.abs(new - w).max())
+        w = new
         if moved < ENOUGH:
             break
-    return np.asarray(weights / weights.sum())
+    return np.asarray(w / w.sum())

@@ -1,13 +1,8 @@
-"""Ensembles that are one weight per member: how they are cross-fitted, kept and applied.
-
-`weighted` and `greedy` choose the weights.
+"""Ensembles that are one weight per member: how they are kept and applied. `weighted` and `greedy` choose the weights.
 
 The probability of a row is the weighted mean of the members' (the linear opinion pool, Stone 1961). Weights are
 numbers of members, not of fold models, so they are as good for a member's mean over its K fold models as for one.
-
-The out-of-fold probability of a row in fold k comes from weights chosen on the OTHER folds' rows: choosing is a fit,
-and the rows that it is scored on take no part in it. The weights that are kept are chosen on all development rows.
-Knows arrays only.
+Choosing is a fit: it is cross-fitted like every other (cross_fit.py). Knows arrays only.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,18 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ensemble.arrays import pack, unpack
-from harness.ensemble.oof import (
-    Embed,
-    Fitted,
-    OofTable,
-    check_probabilities,
-    check_table,
-    silent,
-    single_oof,
-    single_predict,
-)
+from harness.ensemble.cross_fit import Learn, over_folds, rows_without
+from harness.ensemble.oof import Embed, OofTable, check_table, single_oof
 from harness.errors import RequestError
-from harness.records import Progress
+from harness.metrics import softmax
 
 Choose = Callable[[NDArray[np.float32], NDArray[np.int64], int], NDArray[np.float64]]
 """choose(q, name_order, seed) -> (M,) weights, at least 0, of sum 1. q (n, M) is each member's probability of the true
@@ -40,37 +27,31 @@ class WeightsModel:
     weights: NDArray[np.float64]
     """(M,)"""
 
+    def of(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(n, M, C) -> (n, C)."""
+        if len(self.weights) != logits.shape[1]:
+            raise RequestError(f"{len(self.weights)} weights do not fit {logits.shape[1]} members. Build it again.")
+        total = np.zeros((len(logits), logits.shape[2]))
+        for member in np.flatnonzero(self.weights):
+            total += self.weights[member] * softmax(logits[:, member])
+        return total
+
     def predict(self, logits: NDArray[np.float32], embed: Embed | None = None) -> NDArray[np.float64]:
         """(M, K, n, C) -> (n, C)."""
-        if len(self.weights) != len(logits):
-            raise RequestError(f"{len(self.weights)} weights do not fit {len(logits)} members. Build it again.")
-        total = np.zeros(logits.shape[2:])
-        for member in np.flatnonzero(self.weights):
-            total += self.weights[member] * single_predict(logits, int(member))
-        return total
+        return over_folds(self, logits)
 
     def files(self) -> dict[str, bytes]:
         return {"weights.npz": pack({"weights": self.weights})}
 
 
-def fit_weights(choose: Choose, what: str, table: OofTable, seed: int = 0, progress: Progress | None = None) -> Fitted:
+def learner(choose: Choose, table: OofTable, seed: int) -> Learn:
     """Raises HarnessError when a member lacks a row."""
     check_table(table)
-    report = progress or silent
-    p = np.stack([single_oof(table, member) for member in range(table.members)], axis=1)
-    q = np.take_along_axis(p, table.y[:, None, None], axis=2)[:, :, 0].astype(np.float32)
+    q = np.empty((len(table.y), table.members), dtype=np.float32)
+    for member in range(table.members):
+        q[:, member] = np.take_along_axis(single_oof(table, member), table.y[:, None], axis=1)[:, 0]
     order = np.argsort([ids[0] for ids in table.encoder_ids], kind="stable")
-    oof = np.full((len(table.y), table.classes), np.nan)
-    for k in range(table.k):
-        held_out = table.fold == k
-        if held_out.any():
-            weights = choose(q[~held_out], order, seed)
-            oof[held_out] = np.einsum("nmc,m->nc", p[held_out], weights)
-        report(what, k + 1, table.k + 1)
-    final = choose(q, order, seed)
-    report(what, table.k + 1, table.k + 1)
-    check_probabilities(oof, f"{what}, out of fold")
-    return Fitted(WeightsModel(final), oof, np.einsum("nmc,m->nc", p, final))
+    return lambda left_out: WeightsModel(choose(q[rows_without(table, left_out)], order, seed))
 
 
 def load(files: Mapping[str, bytes]) -> WeightsModel:

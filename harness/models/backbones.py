@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from harness.errors import RequestError, nearest
 from harness.models import timm_models, torchvision_models
 from harness.models.grouping import generic_groups
+from harness.models.out_of_memory import is_out_of_memory
 from harness.models.pooling import PooledFeatures
 from harness.models.weights import Source, check_file, kind_of, locate, require_file
 
@@ -159,7 +160,12 @@ def _embedding_size(
         with torch.no_grad():
             x = torch.zeros(1, channels, size, size)
             out = network(x) if pool is None else pool(network, x)
-    except (RuntimeError, AssertionError, ValueError, AttributeError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, ValueError, AttributeError, NotImplementedError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise RequestError(
+                f"model.backbone: one image of {size} x {size} through {backbone.name} needs more memory than this "
+                "machine has free. Set a smaller data.decode.size, or choose a smaller backbone."
+            ) from error
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise RequestError(
             f"model.backbone: {backbone.name} cannot take images of {size} x {size}: {reason} "

@@ -36,6 +36,7 @@ def copy_of(original: TrialRecord, own: TrialRecord) -> TrialRecord:
         seconds=0.0,
         deaths=0,
         logged=own.logged,
+        files={},
         reason=f"the same configuration as trial {original.number}",
     )
 

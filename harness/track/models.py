@@ -150,7 +150,9 @@ def _signature() -> "ModelSignature":
 
 @contextmanager
 def _silent() -> "Iterator[None]":
-    """MLflow asks for input examples (it would run every network on them) and draws progress bars."""
+    """MLflow asks for input examples (it would run every network on them), draws progress bars, and adds the uv project
+    of the working directory to a model, whatever that is."""
+    os.environ["MLFLOW_UV_AUTO_DETECT"] = "false"
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     with warnings.catch_warnings():

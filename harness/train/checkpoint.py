@@ -31,6 +31,11 @@ WRITE_SHARE = 0.02
 BYTES_PER_SECOND = 5e8
 """what a disk is taken to write until the first state was written and timed"""
 
+SEVERAL = -1
+"""the trial of a network that was averaged over several"""
+NO_FOLD = -1
+"""the fold of a network that held out no whole fold: averaged over the folds, or trained on a bootstrap resample"""
+
 
 @dataclass(frozen=True)
 class FoldMeta:
@@ -38,7 +43,9 @@ class FoldMeta:
 
     study: str
     trial: int
+    """or SEVERAL"""
     fold: int
+    """the one that it held out, or NO_FOLD"""
     model: dict[str, Any]
     """study.spec.Model as a plain dict"""
     decode: dict[str, Any]

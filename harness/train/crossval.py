@@ -25,6 +25,7 @@ from harness.seeds import derive_seed
 from harness.stats.grouped import How, all_intervals
 from harness.study.spec import Spec
 from harness.train.checkpoint import FoldMeta, ResumeState, digest, save_weights
+from harness.train.fingerprint import trial_fingerprints
 from harness.train.fold import FoldData
 from harness.train.infer import infer
 from harness.train.loop import OnEpoch, fit_fold
@@ -69,7 +70,9 @@ def cross_validate(
         on_fold(result)
         results.append(result)
     shutil.rmtree(place.running, ignore_errors=True)
-    return summarize(results, data, spec.seed, spec.data.per_group)
+    result = summarize(results, data, spec.seed, spec.data.per_group)
+    result.files = trial_fingerprints(place.artifacts, data.folds.k)
+    return result
 
 
 def summarize(results: list[FoldResult], data: Prepared, seed: int, per_group: How) -> TrialResult:

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness import metrics
+from harness.models.out_of_memory import is_out_of_memory
 from harness.train.images import Images, to_input
 from harness.train.loss import Loss, mean_loss
-from harness.train.out_of_memory import is_out_of_memory, release
+from harness.train.pieces import release
 from harness.train.precision import Precision
 from harness.train.prefetch import prefetched
 

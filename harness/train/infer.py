@@ -1,5 +1,8 @@
 """From stored pixels to logits and embeddings with a trained fold: in fp32, so that all see the same numbers."""
 
+from collections import deque
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,6 +13,12 @@ from harness.records import Progress
 from harness.train.checkpoint import FoldMeta
 from harness.train.images import stream_images, to_input
 from harness.train.prefetch import prefetched
+from harness.train.reading import fetch
+
+BATCH = 64
+"""images at a time"""
+AHEAD = 2
+"""batches whose numbers are still on their way from a card while the next is computed"""
 
 
 def infer(
@@ -17,7 +26,7 @@ def infer(
     meta: FoldMeta,
     pixels: Selection,
     device: str = "cpu",
-    batch_size: int = 64,
+    batch_size: int = BATCH,
     progress: Progress | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Logits (n, C) and embeddings (n, D), float32, of n images: (n, S, S, channels), or of their own sizes."""
@@ -26,12 +35,22 @@ def infer(
     logits = np.empty((len(pixels), len(meta.classes)), np.float32)
     embeddings = np.empty((len(pixels), network.embedding_size), np.float32)
     images, done = stream_images(pixels, meta.mean, device), 0
-    with torch.inference_mode():
-        for rows, x in prefetched(images, images.in_order(batch_size)):
-            out, embedding = network.embed(to_input(x, meta.mean, meta.std, torch.channels_last))
-            batch = rows.cpu().numpy()
-            logits[batch], embeddings[batch] = out.float().cpu().numpy(), embedding.float().cpu().numpy()
-            done += len(rows)
+    waiting: deque[tuple[NDArray[np.int64], Callable[[], list[NDArray[np.floating]]]]] = deque()
+
+    def store(left: int) -> None:
+        nonlocal done
+        while len(waiting) > left:
+            batch, read = waiting.popleft()
+            logits[batch], embeddings[batch] = read()
+            done += len(batch)
             if progress:
                 progress("inference", done, len(pixels))
+
+    order = images.in_order(batch_size)
+    with torch.inference_mode():
+        for rows, (_, x) in zip(order, prefetched(images, order), strict=True):
+            found = network.embed(to_input(x, meta.mean, meta.std, torch.channels_last))
+            waiting.append((rows.numpy(), fetch([tensor.float() for tensor in found])))
+            store(left=AHEAD if x.is_cuda else 0)
+    store(left=0)
     return logits, embeddings

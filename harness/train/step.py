@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from harness.data.augment import apply
 from harness.errors import HarnessError
+from harness.models.out_of_memory import is_out_of_memory
 from harness.study.spec import Spec
 from harness.train.images import to_input
 from harness.train.loss import Loss, mixed
 from harness.train.mixing import Mix, apply_mix
 from harness.train.optim import add_l1, clip_gradients
-from harness.train.out_of_memory import is_out_of_memory, pieces, release
+from harness.train.pieces import pieces, release
 from harness.train.precision import Precision
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_members import Simulated
 
-from harness.ensemble import boosting
+from harness.ensemble import boosted_trees, boosting
 from harness.ensemble.oof import OofTable
 from harness.errors import HarnessError, RequestError
 
@@ -17,7 +17,7 @@ def test_early_stopping_watches_whole_groups(groups: int, classes: int, mixed: b
     rng = np.random.default_rng(seed)
     group_of_row = np.repeat(np.arange(groups), rng.integers(1, 4, groups))
     label = rng.integers(0, classes, len(group_of_row)) if mixed else rng.integers(0, classes, groups)[group_of_row]
-    watched = boosting.watched_rows(label, group_of_row.astype(str), seed)
+    watched = boosted_trees.watched_rows(label, group_of_row.astype(str), seed)
     for group in range(groups):
         assert len(set(watched[group_of_row == group].tolist())) == 1
     assert set(label[~watched].tolist()) == set(label.tolist())

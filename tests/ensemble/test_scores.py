@@ -2,81 +2,159 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from harness.ensemble.scores import (
+    Comparison,
     EnsembleResult,
     Predictions,
     Rows,
     as_json,
     best_single,
-    difference,
-    score_row,
+    compare,
+    comparison_json,
+    score_table,
     tracked_metrics,
 )
+from harness.ensemble.verdict import verdict
 from harness.metrics import METRICS
 from harness.records import Difference, Interval
+from harness.stats.compare import holm, paired_difference
+from harness.stats.grouped import all_intervals
 
 RNG = np.random.default_rng(0)
 Y = RNG.integers(0, 2, 300)
-ROWS = Rows(Y, np.arange(300).astype(str), "mean")
+GROUPS = np.array([f"g{i // 2}" for i in range(300)])
+ROWS = Rows(Y, GROUPS, "mean")
 
 
-def predictions(name: str, kind: str, signal_oof: float, signal_test: float) -> Predictions:
-    def p(signal: float) -> np.ndarray:
-        positive = 1 / (1 + np.exp(-(signal * (2 * Y - 1) + np.random.default_rng(1).normal(size=len(Y)))))
-        return np.column_stack([1 - positive, positive])
+def p_of(signal: float, noise: int = 1) -> np.ndarray:
+    positive = 1 / (1 + np.exp(-(signal * (2 * Y - 1) + np.random.default_rng(noise).normal(size=len(Y)))))
+    return np.column_stack([1 - positive, positive])
 
-    return Predictions(name, kind, p(signal_oof), p(signal_test))
+
+def predictions(name: str, kind: str, oof: float, test: float, selection: float = 0.0, noise: int = 1) -> Predictions:
+    nested = p_of(oof, noise)
+    return Predictions(name, kind, nested, p_of(test, noise), p_of(selection or oof, noise), nested)
 
 
 def test_the_best_single_is_chosen_without_the_test_split() -> None:
-    good_oof, good_test = predictions("a", "single", 1.0, 0.1), predictions("b", "single", 0.5, 3.0)
-    mean = predictions("mean", "mean", 3.0, 3.0)
-    rows = [score_row(p, ROWS, ROWS, seed=0) for p in (good_test, good_oof, mean)]
+    singles = [predictions("b", "single", 0.5, 3.0), predictions("a", "single", 1.0, 0.1)]
+    rows = score_table(singles, ROWS, ROWS, seed=0)
     for metric in METRICS:
-        assert best_single(rows, metric) == 1
+        assert best_single([row.oof for row in rows], metric) == 1
 
 
-def test_a_difference_is_a_minus_b_whatever_the_direction() -> None:
-    good, bad = predictions("good", "ensemble", 2.0, 2.0), predictions("bad", "single", 0.2, 0.2)
-    assert difference("auroc", good, bad, ROWS, 0).value > 0.1
-    assert difference("log_loss", good, bad, ROWS, 0).value < -0.1
-    assert difference("auroc", good, bad, ROWS, 0).p < 0.01
+def test_every_score_is_that_of_its_own_predictions() -> None:
+    parts = [Predictions("a", "single", p_of(0.5), p_of(1.0)), predictions("m", "ensemble", 1.0, 2.0, selection=3.0)]
+    single, ensemble = score_table(parts, ROWS, ROWS, seed=5)
+    assert single.selection is None and single.nested is None
+    for found, signal in ((ensemble.oof, 1.0), (ensemble.nested, 1.0), (ensemble.selection, 3.0), (ensemble.test, 2.0)):
+        assert found == all_intervals(Y, p_of(signal), GROUPS, 5, "mean")
+    assert "group_auroc" in ensemble.test
 
 
 def test_a_score_that_stage_1_knows_is_not_made_again() -> None:
-    found = predictions("a", "single", 1.0, 1.0)
+    found = Predictions("a", "single", p_of(1.0), p_of(1.0))
     known = {name: Interval(0.25, 0.2, 0.3) for name in METRICS}
-    assert score_row(found, ROWS, ROWS, 0, known).oof == known
-    assert score_row(found, ROWS, ROWS, 0, {"auroc": Interval(0.25, 0.2, 0.3)}).oof["auroc"].value > 0.8
+    assert score_table([found], ROWS, ROWS, 0, [known])[0].oof == known
+    assert score_table([found], ROWS, ROWS, 0, [{"auroc": Interval(0.25, 0.2, 0.3)}])[0].oof["auroc"].value > 0.8
+
+
+def compared() -> list[Comparison]:
+    single, mean = predictions("a", "single", 1.0, 0.8), predictions("mean", "mean", 1.2, 1.0)
+    ensembles = [
+        replace(mean, kind="ensemble"),
+        predictions("weighted", "ensemble", 1.2, 1.2, selection=1.3, noise=2),
+        predictions("stacking", "ensemble", 0.9, 0.6, selection=2.5, noise=3),
+    ]
+    return compare("auroc", ensembles, mean, single, ROWS, ROWS, seed=0)
+
+
+def test_comparisons_are_paired_differences_and_corrected_over_the_methods() -> None:
+    found = compared()
+    expected = paired_difference("auroc", Y, p_of(0.6, 3), p_of(1.0), GROUPS, 0)
+    assert found[2].vs_mean == expected
+    assert found[2].flattery == paired_difference("auroc", Y, p_of(2.5, 3), p_of(0.9, 3), GROUPS, 0)
+    assert found[2].nested_vs_mean == paired_difference("auroc", Y, p_of(0.9, 3), p_of(1.2), GROUPS, 0)
+    corrected = holm(np.array([one.vs_single.p for one in found]))
+    assert [one.holm_single for one in found] == corrected.tolist()
+    # the mean is no test against itself: two tests are corrected for, not three
+    assert math.isnan(found[0].holm_mean) and (found[0].vs_mean.value, found[0].vs_mean.p) == (0.0, 1.0)
+    assert [one.holm_mean for one in found[1:]] == holm(np.array([one.vs_mean.p for one in found[1:]])).tolist()
+
+
+@pytest.mark.parametrize("metric", ["auroc", "log_loss"])
+def test_a_difference_is_a_minus_b_whatever_the_direction(metric: str) -> None:
+    good, bad = predictions("good", "ensemble", 2.0, 2.0), predictions("bad", "single", 0.2, 0.2)
+    (found,) = compare(metric, [good], bad, bad, ROWS, ROWS, 0)
+    assert (found.vs_single.value > 0.1) == METRICS[metric].higher_is_better
+    assert found.vs_single.p < 0.01
+
+
+def said(ensemble: Predictions, metric: str = "auroc") -> list[str]:
+    mean = predictions("mean", "mean", 1.2, 1.0)
+    row, of_mean = score_table([ensemble, mean], ROWS, ROWS, 0)
+    return verdict(metric, row, of_mean, compare(metric, [ensemble], mean, mean, ROWS, ROWS, 0)[0])
+
+
+class TestVerdict:
+    def test_over_fitting_is_said_with_its_size(self) -> None:
+        for metric in ("auroc", "log_loss"):
+            (sentence,) = said(predictions("stacking", "ensemble", 1.3, 1.2, selection=3.0), metric)
+            assert f"stacking over-fits: {metric}" in sentence and "on the rows that chose it" in sentence
+            assert "worse" not in sentence
+
+    def test_being_below_the_mean_is_said_for_the_rows_it_is_so_on(self) -> None:
+        (nested,) = said(predictions("greedy", "ensemble", 0.5, 1.3, noise=2))
+        assert "worse than the simple mean nested" in nested and "test split" not in nested
+        (test,) = said(predictions("greedy", "ensemble", 1.5, 0.5, noise=2))
+        assert "worse than the simple mean on the test split" in test and "nested" not in test
+
+    def test_chance_is_said_where_it_may_be_chance(self) -> None:
+        (sentence,) = said(predictions("greedy", "ensemble", 1.25, 1.3, noise=2))
+        assert "maybe by chance" in sentence
+
+    def test_nothing_is_said_of_what_is_well(self) -> None:
+        assert said(predictions("greedy", "ensemble", 1.3, 1.2)) == []
+        assert said(predictions("mean", "ensemble", 1.2, 1.0)) == []
 
 
 def test_what_mlflow_is_told() -> None:
     members = [predictions("a", "single", 0.5, 0.5), predictions("b", "single", 1.0, 1.0)]
-    parts = [*members, predictions("mean", "mean", 1.2, 1.2), predictions("stacking", "ensemble", 1.5, 1.5)]
-    rows = [score_row(p, ROWS, ROWS, 0) for p in parts]
-    result = EnsembleResult(
-        "s",
-        "stacking",
-        Path("bundle"),
-        [0, 1],
-        rows,
-        Difference(0.1, 0.05, math.nan, 0.02),
-        Difference(0.01, -0.02, 0.03, 0.4),
-        "auroc",
+    parts = [*members, predictions("mean", "mean", 1.2, 1.2), predictions("stacking", "ensemble", 1.5, 1.5, 2.0)]
+    rows = score_table(parts, ROWS, ROWS, 0)
+    nothing = Difference(math.nan, math.nan, math.nan, math.nan)
+    comparison = Comparison(
+        Difference(0.1, 0.05, math.nan, 0.02), Difference(0.01, -0.02, 0.03, 0.4), 0.06, 0.4, nothing, nothing
     )
+    cost = {"fit_seconds": 1.5}
+    result = EnsembleResult("s", "stacking", Path("bundle"), [0, 1], rows, comparison, "auroc", cost=cost)
     found = tracked_metrics(result)
     assert found["test/auroc"] == rows[3].test["auroc"].value
     assert found["oof/brier_lo"] == rows[3].oof["brier"].lo
+    assert rows[3].selection and rows[3].nested
+    assert found["selection/auroc"] == rows[3].selection["auroc"].value
+    assert found["nested/auroc_hi"] == rows[3].nested["auroc"].hi
     assert found["single/test/auroc_hi"] == rows[1].test["auroc"].hi
     assert found["mean/test/log_loss"] == rows[2].test["log_loss"].value
     assert (found["delta/test/auroc"], found["delta/test/auroc_p"]) == (0.1, 0.02)
-    assert found["delta_vs_mean/test/auroc_p"] == 0.4
+    assert (found["delta/test/auroc_p_holm"], found["delta_vs_mean/test/auroc_p"]) == (0.06, 0.4)
+    assert found["cost/fit_seconds"] == 1.5
     assert "delta/test/auroc_hi" not in found  # not a number: left out, not 0
+    assert "selection_minus_nested/auroc" not in found
     assert all(math.isfinite(value) for value in found.values())
+
+
+def test_the_comparison_as_json() -> None:
+    document = as_json(comparison_json(compared()[0]))
+    assert set(document["delta_vs_mean"]) == {"value", "lo", "hi", "p", "p_holm"}
+    assert document["delta_vs_mean"]["p_holm"] is None
+    assert document["selection_minus_nested"]["value"] == 0
 
 
 def test_json_knows_no_nan() -> None:

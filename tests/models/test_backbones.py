@@ -92,3 +92,8 @@ def test_pretrained_weights_out_of_reach_say_what_to_do(tmp_path, monkeypatch):
 def test_a_size_that_is_too_small_is_refused():
     with pytest.raises(RequestError, match=r"cannot take images of 32 x 32.*data.decode.size"):
         build_network(Model(backbone="torchvision/inception_v3"), 2, 3, 32, seed=0)
+
+
+def test_an_image_that_no_memory_holds_is_told_as_such_and_not_as_a_wrong_size():
+    with pytest.raises(RequestError, match=r"one image of 900000 x 900000 through timm/resnet10t needs more memory"):
+        build_network(Model(backbone="resnet10t"), 2, 1, 900_000, seed=1)

@@ -92,7 +92,7 @@ def test_a_moved_home_still_knows_its_models(home, registered, tmp_path) -> None
 
     moved = Home(tmp_path / "elsewhere")
     shutil.copytree(home.root, moved.root)
-    assert relocate(moved) == ["small"]
+    assert "small" in relocate(moved)
     with sqlite3.connect(moved.root / "mlflow.db") as store:
         places = store.execute("SELECT artifact_location FROM logged_models").fetchall()
         places += store.execute("SELECT storage_location FROM model_versions").fetchall()

@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from benchmarks._hurt_study import problems, tiny
-from benchmarks._mlflow_server import free_port
+from benchmarks._servers import free_port
 from harness.epochs import read_all_epochs, read_epochs
 from harness.errors import HarnessError
 from harness.events import Event, Notice

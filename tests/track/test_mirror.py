@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from benchmarks._mlflow_server import Server
+from benchmarks._servers import Mlflow
 from harness.epochs import LoggedEpoch
 from harness.home import Home
 from harness.records import EpochReport, Interval, TrialRecord
@@ -19,16 +19,16 @@ from harness.track.mlflow_runs import StoreAway, Tracking
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"))
-    server.start()
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mlflow]:
+    folder = tmp_path_factory.mktemp("server")
+    server = Mlflow(f"sqlite:///{folder / 'server.db'}", folder / "unused", folder / "log")
     yield server
     server.kill()
 
 
 @pytest.fixture
-def home(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+def home(server: Mlflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr(mirror_module, "LONGEST_WAIT", 1.0)
@@ -64,9 +64,9 @@ def collected(calls, wanted: int) -> list:
     return found
 
 
-def check_whole(study: str, server: Server, numbers: list[int]) -> dict[int, str]:
+def check_whole(study: str, server: Mlflow, numbers: list[int]) -> dict[int, str]:
     """Every trial has one finished run with its parameters, its curve and its scores. Their ids."""
-    client = MlflowClient(server.uri)
+    client = MlflowClient(server.address)
     runs = client.search_runs([client.get_experiment_by_name(study).experiment_id])
     found = {int(run.data.tags["harness.trial"]): run for run in runs}
     assert len(runs) == len(numbers) and sorted(found) == numbers
@@ -80,7 +80,7 @@ def check_whole(study: str, server: Server, numbers: list[int]) -> dict[int, str
     return {number: run.info.run_id for number, run in found.items()}
 
 
-def test_a_server_killed_in_the_middle_gets_all_of_it_later(server: Server, home: Home) -> None:
+def test_a_server_killed_in_the_middle_gets_all_of_it_later(server: Mlflow, home: Home) -> None:
     connect = partial(Tracking, home, "killed")
     mirror = Mirror(connect, connect(), "auroc")
     first = mirror.begin(0, {"harness.state": "running"}, {"optim.lr": 0}, fresh=True)
@@ -106,7 +106,7 @@ def test_a_server_killed_in_the_middle_gets_all_of_it_later(server: Server, home
     assert check_whole("killed", server, [0, 1]) == done and done[0] == first
 
 
-def test_a_server_that_hangs_holds_nobody_up(server: Server, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_hangs_holds_nobody_up(server: Mlflow, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     connect = partial(Tracking, home, "hangs")
     mirror = Mirror(connect, connect(), "auroc")
     server.signal(signal.SIGSTOP)
@@ -128,7 +128,7 @@ def test_a_server_that_hangs_holds_nobody_up(server: Server, home: Home, monkeyp
     check_whole("hangs", server, [0, 1])
 
 
-def test_what_an_earlier_process_left_is_sent_again_without_doubles(server: Server, home: Home) -> None:
+def test_what_an_earlier_process_left_is_sent_again_without_doubles(server: Mlflow, home: Home) -> None:
     connect = partial(Tracking, home, "again")
     run_id = connect().start_trial(0, {}, {"optim.lr": 0})  # and then that process was killed: nobody knows of the run
     mirror = Mirror(connect, connect(), "auroc")
@@ -144,12 +144,12 @@ def test_what_an_earlier_process_left_is_sent_again_without_doubles(server: Serv
     check_whole("again", server, [0])
 
 
-def test_a_run_that_was_deleted_is_refused_and_said_so(server: Server, home: Home) -> None:
+def test_a_run_that_was_deleted_is_refused_and_said_so(server: Mlflow, home: Home) -> None:
     connect = partial(Tracking, home, "deleted")
     mirror = Mirror(connect, connect(), "auroc")
     run_id = mirror.begin(0, {}, {"optim.lr": 0}, fresh=True)
     assert run_id is not None
-    MlflowClient(server.uri).delete_run(run_id)
+    MlflowClient(server.address).delete_run(run_id)
     mirror.epoch(0, logged(0))
     mirror.ended(record(0, run_id))
     (line,) = collected(mirror.news, 1)
@@ -158,7 +158,7 @@ def test_a_run_that_was_deleted_is_refused_and_said_so(server: Server, home: Hom
     assert mirror.done() == []
 
 
-def test_a_store_that_is_away_from_the_start(server: Server, home: Home) -> None:
+def test_a_store_that_is_away_from_the_start(server: Mlflow, home: Home) -> None:
     server.kill()
     connect = partial(Tracking, home, "late")
     with pytest.raises(StoreAway, match=r"does not answer.*Start it, or unset MLFLOW_TRACKING_URI"):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from harness.train import loop
-from harness.train.out_of_memory import pieces
+from harness.train.pieces import pieces
 from harness.train.step import OutOfMemory
 
 
