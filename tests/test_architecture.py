@@ -37,6 +37,7 @@ FLOORS = {
     "ragged": 0,
     "columns": 0,
     "drawing": 0,
+    "strict_json": 0,
     "events": 0,
     "metrics": 0,
     "seeds": 0,
@@ -61,7 +62,13 @@ DOORS = {  # a library, or a part of one that has a door of its own
 }
 TORCH_FREE = ("study/", "stats/", "track/", "report/", "metrics.py", "home.py", "ledger.py", "records.py", "events.py")
 TORCH_FREE += ("epochs.py", "heartbeat.py")
-ENSEMBLE_WITH_TORCH = ("ensemble/embed.py", "ensemble/bundle.py", "ensemble/build.py", "ensemble/members.py")
+ENSEMBLE_WITH_TORCH = (
+    "ensemble/embed.py",
+    "ensemble/bundle.py",
+    "ensemble/networks.py",
+    "ensemble/build.py",
+    "ensemble/members.py",
+)
 ENSEMBLE_WITH_TORCH += ("ensemble/gather.py", "ensemble/save.py")
 ENSEMBLE_WITH_TORCH += ("ensemble/soup.py", "ensemble/soup_weights.py", "ensemble/cost.py", "ensemble/retrain.py")
 """ensemble's door to networks; the fitting half is everything else"""

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.columns import to_column
-from harness.ensemble.bundle import FORMAT, sha256
+from harness.ensemble.about import FORMAT, sha256
 from harness.ensemble.gather import Gathered
 from harness.ensemble.oof import Model
 from harness.ensemble.scores import EnsembleResult, Predictions, as_json, comparison_json
