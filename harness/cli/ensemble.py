@@ -22,7 +22,14 @@ class Method(StrEnum):
     greedy = "greedy"
     bagging = "bagging"
     boosting = "boosting"
+    adaboost = "adaboost"
     stacking = "stacking"
+    stacking_boosted = "stacking-boosted"
+    stacking_levels = "stacking-levels"
+    stacking_embeddings = "stacking-embeddings"
+    soup = "soup"
+    soup_greedy = "soup-greedy"
+    bagging_retrained = "bagging-retrained"
 
 
 @app.command("build")
@@ -33,13 +40,17 @@ def build(
     ] = None,
     top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="Members: the N best trials.")] = 5,
     seed: Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help="Left out: the study's seed.")] = None,
+    resamples: Annotated[
+        int, typer.Option("--resamples", metavar="N", min=2, help="bagging-retrained: networks to train.")
+    ] = 10,
     device: Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu or cuda.")] = "auto",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Fit an ensemble out-of-fold, score it on the held-out test split, save it as a bundle.
 
-    Beside it always stand the simple mean of the same members and the best single member. No backbone is trained.
+    Beside it always stand the simple mean of the same members and the best single member. No backbone is trained,
+    but for bagging-retrained.
     """
     claim_stdout()
     from harness.cli.progress import step_progress
@@ -55,7 +66,7 @@ def build(
         from harness.ensemble.build import build as build_ensemble
 
         use_seed = record.tree["seed"] if seed is None else seed
-        (result,) = build_ensemble(home, [record], [method.value], top, use_seed, device, progress)
+        (result,) = build_ensemble(home, [record], [method.value], top, use_seed, device, progress, resamples)
     document = _document(vars(result), result.rows, result.members)
     if json:
         print_json(document)

@@ -30,6 +30,8 @@ MOST_MEMBERS, MOST_FOLDS = 10_000, 50
 """trials of a very long study; folds as a study file allows them"""
 
 Name = Annotated[str, Field(min_length=1, max_length=255)]
+Place = Annotated[str, Field(max_length=1000)]
+"""of a file in the bundle; see _plain"""
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PLAIN = re.compile(r"[^\s/\\:]([^/\\:\n]*[^\s/\\:])?")
 """a folder or a file in a bundle: no space at its ends, nothing that some system takes for a path"""
@@ -40,7 +42,7 @@ class _Entry(pydantic.BaseModel):
 
 
 class Fold(_Entry):
-    weights: Name
+    weights: Place
     sha256: Hash
     encoder_id: Annotated[str, Field(pattern=r"^[\w-]{1,64}$")]
 
@@ -66,8 +68,8 @@ class About(_Entry):
     multilabel: bool
     decodes: Annotated[list[Decode], Field(min_length=1, max_length=100)]
     members: Annotated[list[Member], Field(min_length=1, max_length=MOST_MEMBERS)]
-    model: dict[Name, Hash]
-    files: dict[Name, Hash]
+    model: dict[Place, Hash]
+    files: dict[Place, Hash]
     versions: dict[Name, Name]
 
 
@@ -139,7 +141,7 @@ def _read(root: Path, name: str, largest: int) -> bytes:
 def _plain(root: Path, name: str, largest: int) -> Path:
     """`root`/`name` when it is a regular file inside, reached by no link, of no more than `largest` bytes."""
     pure = PurePosixPath(name)
-    if str(pure) != name or not all(PLAIN.fullmatch(part) and part != ".." for part in pure.parts):
+    if not pure.parts or str(pure) != name or not all(PLAIN.fullmatch(part) and part != ".." for part in pure.parts):
         raise RequestError(f"{root}/bundle.json names {name[:200]!r}, which is outside the bundle: refused.")
     path = root / pure
     if path.resolve() != path:

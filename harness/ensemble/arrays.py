@@ -38,7 +38,8 @@ def unpack(data: bytes, what: str) -> dict[str, NDArray[np.generic]]:
                 raise ValueError("a part comes twice")
             return {part.filename.removesuffix(".npy"): _array(archive.read(part)) for part in parts}
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise RequestError(f"{what} cannot be read ({error}). Build the ensemble again.") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RequestError(f"{what} cannot be read ({reason}). Build the ensemble again.") from error
 
 
 def _array(data: bytes) -> NDArray[np.generic]:

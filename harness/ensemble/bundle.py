@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from harness.ensemble.about import checked, read_about, read_plain
 from harness.ensemble.embed import Load, run_encoder
 from harness.ensemble.labels import LabelModels
-from harness.ensemble.methods import METHODS
+from harness.ensemble.methods import KNOWN, reader
 from harness.ensemble.networks import check_network
 from harness.ensemble.oof import Embed, Model, check_probabilities, silent
 from harness.ensemble.trees import check_trees
@@ -82,9 +82,9 @@ def load_bundle(path: Path) -> Bundle:
     """
     about, found = read_about(path)
     root = path.resolve()
-    method = METHODS.get(found.method)
+    method = reader(found.method)
     if method is None:
-        raise RequestError(f"{path} uses the method {found.method!r}; known are {', '.join(METHODS)}.")
+        raise RequestError(f"{path} uses the method {found.method!r}; known are {', '.join(KNOWN)}.")
     if len({len(member.folds) for member in found.members}) != 1:
         raise RequestError(f"{path}/bundle.json lists members of different numbers of folds.")
     weights = tuple(
@@ -103,7 +103,7 @@ def load_bundle(path: Path) -> Bundle:
         read_plain(root, name, digest)
     try:
         model = method.load(files, len(found.classes), found.multilabel)
-        _check_encoders(model, path, len(weights), len(weights[0]))
+        _check_encoders(model, path, len(weights), len(weights[0]), len(found.classes))
     except RequestError:
         raise
     except (HarnessError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
@@ -126,15 +126,23 @@ def load_bundle(path: Path) -> Bundle:
     )
 
 
-def _check_encoders(model: Model, path: Path, members: int, folds: int) -> None:
-    """A model per encoder must be one of the encoders that the bundle has."""
+def _check_encoders(model: Model, path: Path, members: int, folds: int, classes: int) -> None:
+    """A model per encoder must be one of the encoders that the bundle has, and answer with the bundle's classes."""
+    labels = isinstance(model, LabelModels)
     for one in model.models if isinstance(model, LabelModels) else (model,):
+        fits = [getattr(one, "trees", None)]
         for part in ("heads", "boosters"):
             per_encoder = getattr(one, part, None)
             if per_encoder is None:
                 continue
-            if not per_encoder or any(m >= members or k >= folds for m, k in per_encoder):
+            if not per_encoder or any(not (0 <= m < members and 0 <= k < folds) for m, k in per_encoder):
                 raise RequestError(f"{path}: its {part} do not fit its {members} members of {folds} folds.")
+            fits += per_encoder.values()
+        for fit in fits:
+            own, present = getattr(fit, "classes", None), np.asarray(getattr(fit, "present", 0))
+            wanted = 2 if labels else classes
+            if own not in (None, wanted) or present.size == 0 or not ((present >= 0) & (present < wanted)).all():
+                raise RequestError(f"{path}: its fitted method answers with other classes than its {classes}.")
 
 
 def _check_pixels(bundle: Bundle, decode: Decode, pixels: Pixels) -> None:
@@ -176,7 +184,8 @@ def outputs_of_bundle(
     for decode, pixels in zip(bundle.decodes, images, strict=True):
         _check_pixels(bundle, decode, pixels)
     report = progress or silent
-    keep = embeddings or METHODS[bundle.method].needs_embeddings
+    method = reader(bundle.method)
+    keep = embeddings or (method is not None and method.needs_embeddings)
     members, folds, n = len(bundle.weights), len(bundle.weights[0]), len(images[0])
     logits = np.empty((members, folds, n, len(bundle.classes)), dtype=np.float32)
     kept: dict[tuple[int, int], NDArray[np.float32]] = {}

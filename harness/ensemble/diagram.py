@@ -33,7 +33,9 @@ def ensemble_diagram(about: Mapping[str, Any], found: About) -> Drawing:
         arrows.append(Arrow(f"member {place}", "method", f"{logits}, embeddings" if needs else logits))
     more = len(found.members) - SHOWN
     if more > 0:
-        boxes.append(Box("more", (f"{more} more members", f"{_folds(found.members[SHOWN:])} fold models"), ("members",)))
+        boxes.append(
+            Box("more", (f"{more} more members", f"{_folds(found.members[SHOWN:])} fold models"), ("members",))
+        )
         arrows += [Arrow(f"decode {number}", "more") for number in sorted({m.decode for m in found.members[SHOWN:]})]
         arrows.append(Arrow("more", "method"))
     boxes.append(Box("method", (found.method, fitted) if fitted else (found.method,)))
@@ -49,7 +51,9 @@ def ensemble_diagram(about: Mapping[str, Any], found: About) -> Drawing:
     arrows.append(Arrow(last, "answer", f"{classes} probabilities" if last != "decisions" else "and a decision"))
     if "reference" in about:
         boxes.append(Box("reference", ("reference", "how far an image is from the development images")))
-        arrows += [Arrow(f"member {place}", "reference", "embeddings") for place in range(min(SHOWN, len(found.members)))]
+        arrows += [
+            Arrow(f"member {place}", "reference", "embeddings") for place in range(min(SHOWN, len(found.members)))
+        ]
         arrows.append(Arrow("reference", "answer", "out-of-distribution score"))
     return Drawing(tuple(boxes), tuple(arrows))
 

@@ -107,7 +107,7 @@ def test_files_that_nobody_names_are_not_opened(bundle, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("backbone", "match"),
     [
-        ("hf-hub:someone/with_code", "no backbone named"),
+        ("hf-hub:someone/with_code", "the library is timm or torchvision"),
         ("local-dir:/tmp/model", "the library is timm or torchvision"),
         ("timm/hf-hub:someone/with_code", "no backbone named"),
         ("../../etc/passwd", "the library is timm or torchvision"),
