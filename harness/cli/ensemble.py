@@ -51,6 +51,9 @@ def build(
         typer.Option("--decide", metavar="RULE", help="youden, argmax, sensitivity=.95, specificity=.95, cost=.1."),
     ] = None,
     device: Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu or cuda.")] = "auto",
+    reference: Annotated[
+        bool, typer.Option("--reference/--no-reference", help="Keep what usual images look like, to tell foreign ones.")
+    ] = True,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -80,7 +83,7 @@ def build(
 
         use_seed = records[0].tree["seed"] if seed is None else seed
         methods = list(WITHOUT_TRAINING) if method == ALL else [method]
-        built = build_table(home, records, methods, top, use_seed, device, progress, rule, resamples)
+        built = build_table(home, records, methods, top, use_seed, device, progress, rule, resamples, reference)
     documents = [_document(result_json(result), vars(result), result.members) for result in built.results]
     document = _together(documents, built) if method == ALL else documents[0]
     if json:
