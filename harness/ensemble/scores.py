@@ -148,14 +148,16 @@ def score_table(
     rows = []
     for place, one in enumerate(candidates):
         given = known[place] if place < len(known) and set(METRICS) <= set(known[place]) else None
+        oof = on_development(one.oof) if given is None else given
+        same = one.selection is one.oof
         rows.append(
             ScoreRow(
                 name=one.name,
                 kind=one.kind,
-                oof=on_development(one.oof) if given is None else given,
+                oof=oof,
                 test=on_test(one.test),
                 optimistic=optimistic,
-                selection=None if one.selection is None else on_development(one.selection),
+                selection=None if one.selection is None else oof if same else on_development(one.selection),
                 nested=None if one.nested is None else on_development(one.nested),
             )
         )
