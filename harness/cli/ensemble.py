@@ -43,6 +43,9 @@ def build(
     ] = None,
     top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="Members: each study's N best trials.")] = 5,
     seed: Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help="Left out: the study's seed.")] = None,
+    resamples: Annotated[
+        int, typer.Option("--resamples", metavar="N", min=2, help="bagging-retrained: networks to train.")
+    ] = 10,
     device: Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu or cuda.")] = "auto",
     json: Json = False,
     quiet: Quiet = False,
@@ -50,7 +53,7 @@ def build(
     """Fit an ensemble out-of-fold, score it on the held-out test split, save it as a bundle.
 
     Beside it always stand the simple mean of the same members and the best single member. With --method all, every
-    method stands in one table. No backbone is trained.
+    method stands in one table. No backbone is trained, but for bagging-retrained, which `all` leaves out.
     """
     claim_stdout()
     from harness.cli.ensemble_tables import show_scores
@@ -66,12 +69,12 @@ def build(
         note(f"study {records[0].name} (the newest completed one)")
     with step_progress(quiet) as progress:
         from harness.ensemble.build import build_table
-        from harness.ensemble.methods import METHODS
+        from harness.ensemble.methods import WITHOUT_TRAINING
         from harness.ensemble.scores import result_json
 
         use_seed = records[0].tree["seed"] if seed is None else seed
-        methods = list(METHODS) if method == ALL else [method]
-        built = build_table(home, records, methods, top, use_seed, device, progress)
+        methods = list(WITHOUT_TRAINING) if method == ALL else [method]
+        built = build_table(home, records, methods, top, use_seed, device, progress, resamples=resamples)
     documents = [_document(result_json(result), vars(result), result.members) for result in built.results]
     document = _together(documents, built) if method == ALL else documents[0]
     if json:

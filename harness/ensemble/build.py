@@ -1,7 +1,7 @@
 """Build ensembles of a study: gather, fit out-of-fold, score on the test split, save as bundles, log.
 
-Trains no network. Everything is fitted and chosen on development rows; the test split is read to be scored. A bundle
-appears whole or not at all, after its run is in MLflow.
+Trains no network, but for bagging-retrained. Everything is fitted and chosen on development rows; the test split is
+read to be scored. A bundle appears whole or not at all, after its run is in MLflow.
 """
 
 import shutil
@@ -13,13 +13,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ensemble.cost import NOTHING, Cost, network_costs
+from harness.ensemble.cost import Cost, network_costs
 from harness.ensemble.gather import Gathered, gather
+from harness.ensemble.made import Made
 from harness.ensemble.methods import Method, require_method
 from harness.ensemble.oof import Embed, Model, check_probabilities, silent
 from harness.ensemble.pool import nested_oof, only
+from harness.ensemble.retrain import RESAMPLES, retrain
 from harness.ensemble.save import NetworkSet, Part, own_networks, write_bundle
 from harness.ensemble.scores import EnsembleResult, Predictions, ScoreRow, tracked_metrics
+from harness.ensemble.soup import make_soup
 from harness.ensemble.table import score_ensembles
 from harness.errors import DiskFull, HarnessError, Interrupted, Leak
 from harness.home import Home, lock, new_folder
@@ -30,8 +33,6 @@ from harness.train.devices import parse_devices
 
 __all__ = ["Built", "Candidate", "EnsembleResult", "ScoreRow", "build", "build_table"]
 
-IMAGES = 16
-"""in the batch that the cost of an image is measured on"""
 FEW = 10
 """members up to which a method is fitted again without each of them, where it needs no embeddings"""
 
@@ -75,9 +76,10 @@ def build(
     seed: int,
     device: str = "auto",
     progress: Progress | None = None,
+    resamples: int = RESAMPLES,
 ) -> list[EnsembleResult]:
     """As build_table; raises what it says of the first method that cannot be built."""
-    built = build_table(home, studies, methods, top, seed, device, progress, all_or_none=True)
+    built = build_table(home, studies, methods, top, seed, device, progress, True, resamples)
     return built.results
 
 
@@ -90,6 +92,7 @@ def build_table(
     device: str = "auto",
     progress: Progress | None = None,
     all_or_none: bool = False,
+    resamples: int = RESAMPLES,
 ) -> Built:
     """Fit `methods` over the fold checkpoints of the `top` best complete trials, by out-of-fold search metric.
 
@@ -97,6 +100,8 @@ def build_table(
     built of these members is refused with its reason, and the others are built, unless `all_or_none`. Raises
     RequestError when there is nothing to build from or the data are not those of the study, Leak when a member's files
     do not fit the rows they are scored on, HarnessError when they are damaged.
+
+    resamples: how many networks bagging-retrained trains.
     """
     chosen = {name: require_method(name) for name in methods}
     report = progress or silent
@@ -107,7 +112,11 @@ def build_table(
         candidates, refused = [], {}
         for name, method in chosen.items():
             try:
-                candidates.append(fit_method(name, method, found, seed, report))
+                candidates.append(
+                    _make_networks(name, home, found, resamples, seed, use_device, report)
+                    if method is None
+                    else fit_method(name, method, found, seed, report, use_device)
+                )
             except (Leak, DiskFull, Interrupted):
                 raise
             except HarnessError as error:
@@ -126,7 +135,9 @@ def build_table(
     return Built(results, refused)
 
 
-def fit_method(name: str, method: Method, found: Gathered, seed: int, report: Progress) -> Candidate:
+def fit_method(
+    name: str, method: Method, found: Gathered, seed: int, report: Progress, device: str = "cpu"
+) -> Candidate:
     """One method on all development rows, and out of fold in every way that its scores need."""
     start = time.monotonic()
     outputs = found.outputs
@@ -135,7 +146,7 @@ def fit_method(name: str, method: Method, found: Gathered, seed: int, report: Pr
         "held_out": outputs.held_out_embeddings,
         "all": outputs.development_embeddings,
     }
-    fitted = method.fit(found.table, embed[method.embeddings], seed, report)
+    fitted = method.fit(found.table, embed[method.embeddings], seed, report, device)
     seconds = time.monotonic() - start
     test = fitted.model.predict(found.test_logits, outputs.test_embeddings if method.needs_embeddings else None)
     return Candidate(
@@ -159,6 +170,27 @@ def _without_each(method: Method, found: Gathered, seed: int) -> list[NDArray[np
     return [method.fit(only(found.table, rest), None, seed, None).oof for rest in others]
 
 
+def _make_networks(
+    name: str, home: Home, found: Gathered, resamples: int, seed: int, device: str, report: Progress
+) -> Candidate:
+    """By one of methods.NETWORK_METHODS."""
+    start = time.monotonic()
+    made: Made = (
+        retrain(home, found, resamples, seed, device, report)
+        if name == "bagging-retrained"
+        else make_soup(home, found, name == "soup-greedy", device, report)
+    )
+    return Candidate(
+        method=name,
+        model=made.model,
+        oof=made.oof,
+        selection=made.selection,
+        test=made.test,
+        networks=[made.networks],
+        seconds=time.monotonic() - start,
+    )
+
+
 def _predictions(candidate: Candidate) -> Predictions:
     return Predictions(
         candidate.method, "ensemble", candidate.oof, candidate.test, candidate.selection, candidate.nested
@@ -169,11 +201,13 @@ def score_candidates(
     home: Home, found: Gathered, candidates: Sequence[Candidate], device: str, seed: int, report: Progress
 ) -> list[EnsembleResult]:
     """One table of all of them."""
+    networks = [[network.weights for one in each.networks for network in one.networks] for each in candidates]
+    costs = network_costs(networks, device, report)
     return score_ensembles(
         found,
         [_predictions(candidate) for candidate in candidates],
         home.bundles(found.studies[0].name),
-        _costs(candidates, device, report),
+        {one.method: _cost(one, cost) for one, cost in zip(candidates, costs, strict=True)},
         {candidate.method: candidate.without for candidate in candidates},
         count_test_reads(home, found.studies[0].name, [(one.method, found.labels) for one in candidates]),
         seed,
@@ -181,17 +215,13 @@ def score_candidates(
     )
 
 
-def _costs(candidates: Sequence[Candidate], device: str, report: Progress) -> dict[str, dict[str, float]]:
-    """By method: seconds that fitting took, and seconds and megabytes that its networks cost for each image."""
-    known: dict[tuple[Path, ...], Cost] = {}
-    costs = {}
-    for candidate in candidates:
-        paths = tuple(network.weights for one in candidate.networks for network in one.networks)
-        if paths not in known:
-            known[paths] = sum(network_costs([paths], device, report, IMAGES), NOTHING)
-        cost = {"seconds_per_image": known[paths].seconds, "megabytes": known[paths].megabytes}
-        costs[candidate.method] = {"fit_seconds": candidate.seconds, "networks": float(len(paths)), **cost}
-    return costs
+def _cost(candidate: Candidate, cost: Cost) -> dict[str, float]:
+    return {
+        "fit_seconds": candidate.seconds,
+        "networks": float(sum(len(one.networks) for one in candidate.networks)),
+        "seconds_per_image": cost.seconds,
+        "megabytes": cost.megabytes,
+    }
 
 
 def _parts(found: Gathered, candidate: Candidate, seed: int, report: Progress) -> dict[str, Part]:
