@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from harness.metrics import METRICS
 from harness.records import Difference, Interval, Progress
-from harness.stats.compare import holm, paired_difference
+from harness.stats.compare import holm, paired_differences
 from harness.stats.grouped import How, all_intervals
 
 Floats = NDArray[np.float64]
@@ -186,16 +186,17 @@ def compare(
     """One comparison per ensemble, p-values corrected for their number. Holm's families: the methods against the best
     single member, and the methods but the mean itself against the mean."""
 
-    def on_test(a: Predictions, b: Predictions) -> Difference:
-        return paired_difference(metric, test.y, a.test, b.test, test.groups, seed)
-
-    def on_development(a: Floats | None, b: Floats | None) -> Difference:
-        if a is None or b is None:
-            return Difference(math.nan, math.nan, math.nan, math.nan)
-        return paired_difference(metric, development.y, a, b, development.groups, seed)
-
-    vs_single = [on_test(one, single) for one in ensembles]
-    vs_mean = [on_test(one, mean) for one in ensembles]
+    count = len(ensembles)
+    on_test = _differences(
+        metric, [(one.test, other.test) for other in (single, mean) for one in ensembles], test, seed
+    )
+    on_development = _differences(
+        metric,
+        [(one.selection, one.nested) for one in ensembles] + [(one.nested, mean.nested) for one in ensembles],
+        development,
+        seed,
+    )
+    vs_single, vs_mean = on_test[:count], on_test[count:]
     holm_single = holm(np.array([found.p for found in vs_single]))
     tested = [found.p if one.name != mean.name else math.nan for one, found in zip(ensembles, vs_mean, strict=True)]
     holm_mean = holm(np.array(tested))
@@ -205,11 +206,21 @@ def compare(
             vs_mean[place],
             float(holm_single[place]),
             float(holm_mean[place]),
-            on_development(one.selection, one.nested),
-            on_development(one.nested, mean.nested),
+            on_development[place],
+            on_development[count + place],
         )
-        for place, one in enumerate(ensembles)
+        for place in range(count)
     ]
+
+
+def _differences(
+    metric: str, pairs: Sequence[tuple[Floats | None, Floats | None]], rows: Rows, seed: int
+) -> list[Difference]:
+    """a - b for each pair; NaN where one of the two was not made."""
+    made = [(a, b) for a, b in pairs if a is not None and b is not None]
+    found = iter(paired_differences(metric, rows.y, made, rows.groups, seed))
+    nothing = Difference(math.nan, math.nan, math.nan, math.nan)
+    return [nothing if a is None or b is None else next(found) for a, b in pairs]
 
 
 def as_json(value: Any) -> Any:
