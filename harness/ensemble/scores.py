@@ -61,6 +61,11 @@ class Predictions:
     nested: Floats | None = None
     """(N, C)"""
 
+    @property
+    def honest(self) -> Floats:
+        """(N, C) nested, or where the choice of members was not repeated, by these members without the row's fold."""
+        return self.oof if self.nested is None else self.nested
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -192,7 +197,7 @@ def compare(
     )
     on_development = _differences(
         metric,
-        [(one.selection, one.nested) for one in ensembles] + [(one.nested, mean.nested) for one in ensembles],
+        [(one.selection, one.honest) for one in ensembles] + [(one.honest, mean.honest) for one in ensembles],
         development,
         seed,
     )
@@ -213,14 +218,12 @@ def compare(
     ]
 
 
-def _differences(
-    metric: str, pairs: Sequence[tuple[Floats | None, Floats | None]], rows: Rows, seed: int
-) -> list[Difference]:
-    """a - b for each pair; NaN where one of the two was not made."""
-    made = [(a, b) for a, b in pairs if a is not None and b is not None]
+def _differences(metric: str, pairs: Sequence[tuple[Floats | None, Floats]], rows: Rows, seed: int) -> list[Difference]:
+    """a - b for each pair; NaN where a was not made."""
+    made = [(a, b) for a, b in pairs if a is not None]
     found = iter(paired_differences(metric, rows.y, made, rows.groups, seed))
     nothing = Difference(math.nan, math.nan, math.nan, math.nan)
-    return [nothing if a is None or b is None else next(found) for a, b in pairs]
+    return [nothing if a is None else next(found) for a, _ in pairs]
 
 
 def as_json(value: Any) -> Any:

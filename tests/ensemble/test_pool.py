@@ -10,6 +10,7 @@ from harness.ensemble.gather import gather
 from harness.ensemble.methods import METHODS
 from harness.ensemble.oof import silent, single_oof
 from harness.ensemble.pool import choose_without, nested_oof
+from harness.errors import HarnessError
 from harness.home import Home
 from harness.ledger import read_trials
 from harness.metrics import METRICS
@@ -65,20 +66,13 @@ def test_a_rival_whose_files_do_not_fit_is_left_out_and_named(copied, small_stud
     assert any(f"small/trial-{trials[0].number:04d}" in note for note in result.notes)
 
 
-def test_a_method_that_cannot_be_built_does_not_stop_the_others(copied, small_study, monkeypatch):
-    """Bagging wants two groups in each fold; here the limit is made by hand: no head may be drawn at all."""
-    from harness.ensemble import bagging
-    from harness.errors import HarnessError
-
-    def no_heads(*_):
-        raise HarnessError("a fold with a single group leaves none out")
-
-    monkeypatch.setattr(bagging, "resamples", no_heads)
-    built = build_table(copied, [small_study.record], ["mean", "bagging", "stacking"], 5, 0, "cpu")
-    assert [result.method for result in built.results] == ["mean", "stacking"]
-    assert built.refused == {"bagging": "a fold with a single group leaves none out"}
-    with pytest.raises(HarnessError, match="single group"):
-        build(copied, [small_study.record], ["bagging"], 5, 0, "cpu")
+def test_a_method_that_cannot_be_built_does_not_stop_the_others(copied, small_study):
+    """A soup needs two members."""
+    built = build_table(copied, [small_study.record], ["mean", "soup", "weighted"], 1, 0, "cpu")
+    assert [result.method for result in built.results] == ["mean", "weighted"]
+    assert list(built.refused) == ["soup"] and "two" in built.refused["soup"]
+    with pytest.raises(HarnessError):
+        build(copied, [small_study.record], ["mean", "soup"], 1, 0, "cpu")
 
 
 def test_the_test_split_s_use_is_counted_once_for_each_ensemble(copied, small_study):
