@@ -46,7 +46,14 @@ def build(
     resamples: Annotated[
         int, typer.Option("--resamples", metavar="N", min=2, help="bagging-retrained: networks to train.")
     ] = 10,
+    decide: Annotated[
+        str | None,
+        typer.Option("--decide", metavar="RULE", help="youden, argmax, sensitivity=.95, specificity=.95, cost=.1."),
+    ] = None,
     device: Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu or cuda.")] = "auto",
+    reference: Annotated[
+        bool, typer.Option("--reference/--no-reference", help="Keep what usual images look like, to tell foreign ones.")
+    ] = True,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -59,9 +66,11 @@ def build(
     from harness.cli.ensemble_tables import show_scores
     from harness.cli.progress import step_progress
     from harness.cli.tables import short_path
+    from harness.ensemble.decisions import parse_rule
     from harness.home import open_home
     from harness.ledger import require_study
 
+    rule = None if decide is None else parse_rule(decide)
     home = open_home()
     names: list[str | None] = [*dict.fromkeys(study)] if study else [None]
     records = [require_study(home, name) for name in names]
@@ -74,7 +83,7 @@ def build(
 
         use_seed = records[0].tree["seed"] if seed is None else seed
         methods = list(WITHOUT_TRAINING) if method == ALL else [method]
-        built = build_table(home, records, methods, top, use_seed, device, progress, resamples=resamples)
+        built = build_table(home, records, methods, top, use_seed, device, progress, rule, resamples, reference)
     documents = [_document(result_json(result), vars(result), result.members) for result in built.results]
     document = _together(documents, built) if method == ALL else documents[0]
     if json:

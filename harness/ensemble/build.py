@@ -13,7 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.ensemble.contents import contents_section
 from harness.ensemble.cost import Cost, network_costs
+from harness.ensemble.decisions import Rule
+from harness.ensemble.doubt_part import augment_part, reference_part
 from harness.ensemble.gather import Gathered, gather
 from harness.ensemble.made import Made
 from harness.ensemble.methods import Method, require_method
@@ -21,9 +24,10 @@ from harness.ensemble.oof import Embed, Model, check_probabilities, silent
 from harness.ensemble.pool import nested_oof, only
 from harness.ensemble.retrain import RESAMPLES, retrain
 from harness.ensemble.save import NetworkSet, Part, own_networks, write_bundle
-from harness.ensemble.scores import EnsembleResult, Predictions, ScoreRow, tracked_metrics
+from harness.ensemble.scores import EnsembleResult, Predictions, ScoreRow, as_json, tracked_metrics
 from harness.ensemble.soup import make_soup
 from harness.ensemble.table import score_ensembles
+from harness.ensemble.trust import trust_sections
 from harness.errors import DiskFull, HarnessError, Interrupted, Leak
 from harness.home import Home, lock, new_folder
 from harness.ledger import StudyRecord, audit_tags, count_test_reads
@@ -76,10 +80,14 @@ def build(
     seed: int,
     device: str = "auto",
     progress: Progress | None = None,
+    decide: Rule | None = None,
     resamples: int = RESAMPLES,
+    reference: bool = True,
 ) -> list[EnsembleResult]:
     """As build_table; raises what it says of the first method that cannot be built."""
-    built = build_table(home, studies, methods, top, seed, device, progress, True, resamples)
+    built = build_table(
+        home, studies, methods, top, seed, device, progress, decide, resamples, reference, all_or_none=True
+    )
     return built.results
 
 
@@ -91,8 +99,10 @@ def build_table(
     seed: int,
     device: str = "auto",
     progress: Progress | None = None,
-    all_or_none: bool = False,
+    decide: Rule | None = None,
     resamples: int = RESAMPLES,
+    reference: bool = True,
+    all_or_none: bool = False,
 ) -> Built:
     """Fit `methods` over the fold checkpoints of the `top` best complete trials, by out-of-fold search metric.
 
@@ -101,7 +111,9 @@ def build_table(
     RequestError when there is nothing to build from or the data are not those of the study, Leak when a member's files
     do not fit the rows they are scored on, HarnessError when they are damaged.
 
-    resamples: how many networks bagging-retrained trains.
+    decide: the rule by which the bundles decide (None: see decisions.fit_decisions). resamples: how many networks
+    bagging-retrained trains. reference: keep what usual images look like to the networks, so that foreign ones are
+    told.
     """
     chosen = {name: require_method(name) for name in methods}
     report = progress or silent
@@ -124,13 +136,16 @@ def build_table(
                     raise
                 refused[name] = str(error)
         results = score_candidates(home, found, candidates, use_device, seed, report)
+        shared = _shared_parts(found)
         for candidate, result in zip(candidates, results, strict=True):
             for left_over in result.bundle.parent.glob(f".{result.bundle.name}.*"):
                 shutil.rmtree(left_over, ignore_errors=True)  # of a build that was killed: this study's lock is ours
             with new_folder(result.bundle) as folder:
                 predictions = _predictions(candidate)
-                parts = _parts(found, candidate, seed, report)
-                write_bundle(folder, found, result, candidate.model, predictions, candidate.networks, parts, seed)
+                parts = shared | _parts(found, candidate, seed, decide, reference, use_device, report)
+                write_bundle(
+                    folder, found, result, candidate.model, predictions, candidate.networks, parts, seed, home.salt()
+                )
                 _log(home, found, result, folder, seed)
     return Built(results, refused)
 
@@ -224,9 +239,31 @@ def _cost(candidate: Candidate, cost: Cost) -> dict[str, float]:
     }
 
 
-def _parts(found: Gathered, candidate: Candidate, seed: int, report: Progress) -> dict[str, Part]:
+def _shared_parts(found: Gathered) -> dict[str, Part]:
+    """The optional sections that every bundle of one gathering has alike."""
+    data = found.data
+    rows = data.folds.development_rows(), data.folds.test_rows()
+    return {"contents": Part(*contents_section(data.pixels, *rows, data.dataset.data_hash))}
+
+
+def _parts(
+    found: Gathered,
+    candidate: Candidate,
+    seed: int,
+    decide: Rule | None,
+    reference: bool,
+    device: str,
+    report: Progress,
+) -> dict[str, Part]:
     """The optional sections of the bundle, by name."""
-    return {}
+    dataset, fold = found.data.dataset, found.table.fold
+    sections = trust_sections(
+        candidate.oof, candidate.test, found.development, found.test, fold, dataset.classes, seed, decide
+    )
+    return {name: Part(as_json(section)) for name, section in sections.items()} | {
+        "reference": reference_part(found, candidate.networks, candidate.oof, reference, seed, device, report),
+        "augment": augment_part(found),
+    }
 
 
 def _log(home: Home, found: Gathered, result: EnsembleResult, folder: Path, seed: int) -> None:

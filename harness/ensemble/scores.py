@@ -12,7 +12,7 @@ the table, so all are scored under the same resamples.
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +228,7 @@ def _differences(metric: str, pairs: Sequence[tuple[Floats | None, Floats]], row
 
 def as_json(value: Any) -> Any:
     """Plain JSON of score rows and differences; null where a number is not finite."""
-    if isinstance(value, ScoreRow | Interval | Difference):
+    if is_dataclass(value) and not isinstance(value, type):
         return as_json(asdict(value))
     if isinstance(value, dict):
         return {str(key): as_json(child) for key, child in value.items()}

@@ -61,14 +61,15 @@ def paired_differences(
         for key, p in distinct.items():
             blocks[key].append(of(y, p, w))
     scored = {key: np.concatenate(found) for key, found in blocks.items()}
-    return [_difference(values[id(a)] - values[id(b)], scored[id(a)] - scored[id(b)]) for a, b in pairs]
+    return [of_replicates(values[id(a)] - values[id(b)], scored[id(a)] - scored[id(b)]) for a, b in pairs]
 
 
-def _difference(value: float, replicates: Floats) -> Difference:
-    nothing = float("nan")
-    lo, hi = percentiles(replicates) if np.isfinite(value) else (nothing, nothing)
-    if not np.isfinite(lo):
-        return Difference(value, nothing, nothing, nothing)
+def of_replicates(value: float, replicates: Floats) -> Difference:
+    """A difference with its percentile interval and the p-value described above, from bootstrap replicates (R,) of
+    it; NaN where more than half of them, or the difference itself, are not defined."""
+    lo, hi = percentiles(replicates)
+    if not (np.isfinite(lo) and np.isfinite(value)):
+        return Difference(value, float("nan"), float("nan"), float("nan"))
     defined = replicates[np.isfinite(replicates)]
     below, above = int((defined <= 0).sum()), int((defined >= 0).sum())
     return Difference(value, lo, hi, min(1.0, 2.0 * (min(below, above) + 1) / (len(defined) + 1)))
