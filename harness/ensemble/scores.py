@@ -277,3 +277,18 @@ def tracked_metrics(result: EnsembleResult) -> dict[str, float]:
         found[name], found[f"{name}_p"], found[f"{name}_p_holm"] = delta.value, delta.p, corrected
         found[f"{name}_lo"], found[f"{name}_hi"] = delta.lo, delta.hi
     return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def table_columns(rows: Sequence[ScoreRow], metric: str) -> dict[str, list[Any]]:
+    """The table as equally long columns, for MLflow's page of a run; null where there is no number."""
+
+    def values(part: str, end: str = "value") -> list[Any]:
+        found = [getattr(row, part) for row in rows]
+        return [as_json(getattr(scores[metric], end)) if scores else None for scores in found]
+
+    return {
+        "model": [row.name for row in rows],
+        "kind": [row.kind for row in rows],
+        **{f"{metric} {part}": values(part) for part in ("selection", "nested", "oof", "test")},
+        **{f"{metric} test {end}": values("test", end) for end in ("lo", "hi")},
+    }
