@@ -7,7 +7,6 @@ import typer
 
 from harness.cli.output import claim_stdout, note, print_json, show
 from harness.cli.study import Json, Quiet
-from harness.cli.words import BELIEVABLE_P
 
 if TYPE_CHECKING:
     from harness.predict.evaluate import Evaluation
@@ -204,7 +203,7 @@ def _matters(point: dict[str, Any], found: "Evaluation") -> bool:
 
 def _show_subgroups(found: "Evaluation") -> None:
     from harness.cli.tables import table
-    from harness.cli.words import interval, p_value, plural
+    from harness.cli.words import BELIEVABLE_P, interval, p_value, plural
 
     if not found.subgroups:
         show("\nNo subgroups: no column here tells sex, age, scanner or site of five or more. Name one: --by COLUMN")
