@@ -87,7 +87,7 @@ def _show(found: "Evaluation") -> None:
 
 def _show_seen(found: "Evaluation") -> None:
     if found.seen is None:
-        show("  The bundle does not know its own images: whether some of these are among them cannot be said.")
+        show("The bundle does not know its own images: whether some of these are among them cannot be said.")
         return
     development, test = found.seen["development"], found.seen["test"]
     if development:
@@ -96,7 +96,7 @@ def _show_seen(found: "Evaluation") -> None:
             "made with. What is said of them is remembered, not recognised: every score below is too good."
         )
     if test:
-        show(f"  {test:,} of these images are of the bundle's own test split: the two are no independent samples.")
+        show(f"{test:,} of these images are of the bundle's own test split: the two are no independent samples.")
 
 
 def _show_scores(found: "Evaluation") -> None:
