@@ -11,28 +11,15 @@ from typing import Any
 
 from mlflow import MlflowClient
 
+from benchmarks._tiny_study import tiny as tiny_study
 from harness.epochs import read_all_epochs
 from harness.home import Home
 from harness.ledger import read_trials
 from harness.records import TrialRecord
-from harness.study.load import Study, check_study, dump_yaml
-from harness.study.space import fill
+from harness.study.load import Study, dump_yaml
 
 FOLDS = 2
-TREE: dict[str, Any] = {
-    "name": "tiny",
-    "data": {
-        "root": "phantom",
-        "classes": ["normal", "bleed"],
-        "group": "patient",
-        "folds": FOLDS,
-        "decode": {"size": 32, "channels": 1},
-    },
-    "model": {"backbone": "test_resnet"},
-    "optim": {"lr": {"float": [1e-4, 1e-2], "log": True}},
-    "train": {"epochs": 4, "precision": "fp32"},
-    "search": {"trials": 2, "sampler": "random", "pruner": "none"},
-}
+SETTINGS = {"data__folds": FOLDS, "train__epochs": 4, "search__sampler": "random"}
 RUN = """
 import sys
 from harness.train import checkpoint
@@ -45,7 +32,7 @@ if __name__ == "__main__":
 
 
 def tiny(**values: Any) -> Study:
-    return check_study(fill(TREE, {name.replace("__", "."): value for name, value in values.items()}), "test")
+    return tiny_study(**{**SETTINGS, **values})
 
 
 def start(home: Home, study: Study, jobs: int = 1, **variables: str) -> "subprocess.Popen[str]":

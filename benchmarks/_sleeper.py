@@ -6,6 +6,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks._cluster_costs import report_of
+from benchmarks._tiny_study import tiny
 from harness.data.prepare import prepare
 from harness.events import EpochDone, Event, StudyStarted, TrialEnded
 from harness.home import Home
@@ -14,7 +15,6 @@ from harness.search.nodes import Cluster
 from harness.search.objective import Outcome, Task
 from harness.search.ray_worker import Worker
 from harness.search.run import run_study
-from harness.study.load import check_study
 
 EPOCHS, SECONDS = 40, 0.05
 
@@ -40,22 +40,12 @@ class Run:
 
 
 def run_sleepers(home: Home, address: str, workers: int, trials: int) -> Run:
-    study = check_study(
-        {
-            "name": "sleepers",
-            "data": {
-                "root": "phantom",
-                "classes": ["normal", "bleed"],
-                "group": "patient",
-                "folds": 3,
-                "decode": {"size": 32, "channels": 1},
-            },
-            "model": {"backbone": "test_resnet"},
-            "optim": {"lr": {"float": [1e-5, 1e-1], "log": True}},
-            "train": {"epochs": EPOCHS, "precision": "fp32"},
-            "search": {"trials": trials, "sampler": "tpe", "pruner": "none"},
-        },
-        "sleepers",
+    study = tiny(
+        name="sleepers",
+        optim__lr={"float": [1e-5, 1e-1], "log": True},
+        train__epochs=EPOCHS,
+        search__trials=trials,
+        search__sampler="tpe",
     )
     prepare(study.spec.data, study.spec.seed, home, lambda what, done, total: None)
     times: list[tuple[float, Event]] = []

@@ -22,29 +22,16 @@ import torch
 
 from benchmarks._report import RESULTS, arguments, publish
 from benchmarks._servers import Mlflow, Postgres, RayCluster, mlflow_server, postgres, ray_cluster
+from benchmarks._tiny_study import tiny
 from harness.events import EpochDone, Event, FoldDone, Notice, StudyStarted, TrialEnded, TrialStarted
 from harness.home import Home
 from harness.ledger import read_trials
 from harness.records import TrialRecord
 from harness.search.nodes import Cluster
 from harness.search.run import run_study
-from harness.study.load import Study, check_study
+from harness.study.load import Study
 
 NODES = {"node-a": 1, "node-b": 1, "node-c": 1}
-TREE = {
-    "name": "cluster",
-    "data": {
-        "root": "phantom",
-        "classes": ["normal", "bleed"],
-        "group": "patient",
-        "folds": 3,
-        "decode": {"size": 32, "channels": 1},
-    },
-    "model": {"backbone": "test_resnet"},
-    "optim": {"lr": {"float": [1e-4, 1e-2], "log": True}},
-    "train": {"epochs": 4, "precision": "fp32"},
-    "augment": {"hflip": {"choice": [0.0, 0.5]}},
-}
 
 
 class Log:
@@ -71,8 +58,12 @@ def main() -> None:
     options = parser.parse_args()
     log = Log()
     torch.set_num_threads(1)  # as many as a trial has on the cluster
-    study = check_study(
-        {**TREE, "search": {"trials": options.trials, "sampler": "random", "pruner": "none"}}, "cluster"
+    study = tiny(
+        name="cluster",
+        train__epochs=4,
+        augment__hflip={"choice": [0.0, 0.5]},
+        search__trials=options.trials,
+        search__sampler="random",
     )
     with tempfile.TemporaryDirectory() as folder:
         alone, home = Home(Path(folder) / "alone"), Home(Path(folder) / "shared")

@@ -6,26 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks._tiny_study import tiny_tree
 from harness.home import Home
 from harness.ledger import StudyRecord
 
 # A shell that starts the tests in the background makes them, and every program that they start, deaf to Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-TREE = {
-    "name": "small",
-    "data": {
-        "root": "phantom",
-        "classes": ["normal", "bleed"],
-        "group": "patient",
-        "folds": 3,
-        "decode": {"size": 32, "channels": 1},
-    },
-    "model": {"backbone": "test_resnet"},
-    "optim": {"lr": {"choice": [1e-3, 5e-3]}},
-    "train": {"epochs": 1, "precision": "fp32"},
-    "search": {"trials": 2, "sampler": "grid", "pruner": "none"},
-}
+TREE = tiny_tree(name="small", optim__lr={"choice": [1e-3, 5e-3]}, train__epochs=1, search__sampler="grid")
 
 
 @dataclass(frozen=True)

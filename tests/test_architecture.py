@@ -58,6 +58,9 @@ DOORS = {  # a library, or a part of one that has a door of its own
     "timm": ("models/timm_models.py",),
     "timm.optim": ("train/optim.py",),
     "torchvision": ("models/torchvision_models.py",),
+    "onnx": ("models/onnx_file.py",),
+    "onnxscript": ("models/onnx_file.py",),
+    "onnxruntime": ("models/onnx_file.py",),
     "typer": ("cli/",),
     "rich": ("cli/",),
 }
@@ -66,6 +69,7 @@ TORCH_FREE += ("epochs.py", "heartbeat.py")
 ENSEMBLE_WITH_TORCH = ("ensemble/embed.py", "ensemble/bundle.py", "ensemble/build.py", "ensemble/members.py")
 ENSEMBLE_WITH_TORCH += ("ensemble/gather.py", "ensemble/save.py")
 ENSEMBLE_WITH_TORCH += ("ensemble/soup.py", "ensemble/soup_weights.py", "ensemble/cost.py", "ensemble/retrain.py")
+ENSEMBLE_WITH_TORCH += ("ensemble/made.py", "ensemble/export.py")
 """ensemble's door to networks; the fitting half is everything else"""
 LINES = 350
 VAGUE = {"utils", "util", "common", "helpers", "helper", "misc", "tools", "base"}

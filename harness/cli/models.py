@@ -4,12 +4,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from harness.cli.export import export
 from harness.cli.output import claim_stdout, note, print_json, results, show
 
 if TYPE_CHECKING:
     from harness.models.table import Row
 
 app = typer.Typer(help="Backbones from timm and torchvision.", no_args_is_help=True)
+app.command("export")(export)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 SORTS = {"name": "name", "parameters": "parameters", "embedding": "embedding", "size": "size"}

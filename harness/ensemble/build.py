@@ -1,7 +1,7 @@
 """Build ensembles of a study: gather, fit out-of-fold, score on the test split, save as bundles, log.
 
-Trains no network. Everything is fitted and chosen on development rows; the test split is read to be scored. A bundle
-appears whole or not at all, after its run is in MLflow.
+Trains no network, but for bagging-retrained. Everything is fitted and chosen on development rows; the test split is
+read to be scored. A bundle appears whole or not at all, after its run is in MLflow.
 """
 
 import shutil
@@ -13,17 +13,24 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.ensemble.contents import contents_section
+from harness.ensemble.cost import Cost, network_costs
+from harness.ensemble.decisions import Rule
 from harness.ensemble.doubt_part import augment_part, reference_part
 from harness.ensemble.gather import Gathered, gather
+from harness.ensemble.made import Made
 from harness.ensemble.methods import Method, require_method
 from harness.ensemble.oof import Embed, Model, check_probabilities, silent
 from harness.ensemble.pool import nested_oof, only
+from harness.ensemble.retrain import RESAMPLES, retrain
 from harness.ensemble.save import NetworkSet, Part, own_networks, write_bundle
-from harness.ensemble.scores import EnsembleResult, Predictions, ScoreRow, tracked_metrics
+from harness.ensemble.scores import EnsembleResult, Predictions, ScoreRow, as_json, tracked_metrics
+from harness.ensemble.soup import make_soup
 from harness.ensemble.table import score_ensembles
+from harness.ensemble.trust import trust_sections
 from harness.errors import DiskFull, HarnessError, Interrupted, Leak
 from harness.home import Home, lock, new_folder
-from harness.ledger import StudyRecord, audit_tags, count_test_read
+from harness.ledger import StudyRecord, audit_tags, count_test_reads
 from harness.records import Progress
 from harness.track.mlflow_runs import commit, log_run
 from harness.train.devices import parse_devices
@@ -73,10 +80,14 @@ def build(
     seed: int,
     device: str = "auto",
     progress: Progress | None = None,
+    decide: Rule | None = None,
+    resamples: int = RESAMPLES,
     reference: bool = True,
 ) -> list[EnsembleResult]:
     """As build_table; raises what it says of the first method that cannot be built."""
-    built = build_table(home, studies, methods, top, seed, device, progress, all_or_none=True, reference=reference)
+    built = build_table(
+        home, studies, methods, top, seed, device, progress, decide, resamples, reference, all_or_none=True
+    )
     return built.results
 
 
@@ -88,16 +99,21 @@ def build_table(
     seed: int,
     device: str = "auto",
     progress: Progress | None = None,
-    all_or_none: bool = False,
+    decide: Rule | None = None,
+    resamples: int = RESAMPLES,
     reference: bool = True,
+    all_or_none: bool = False,
 ) -> Built:
     """Fit `methods` over the fold checkpoints of the `top` best complete trials, by out-of-fold search metric.
 
     Bundles are written to home.bundles(study)/METHOD-topN; building the same again replaces it. A method that cannot be
     built of these members is refused with its reason, and the others are built, unless `all_or_none`. Raises
     RequestError when there is nothing to build from or the data are not those of the study, Leak when a member's files
-    do not fit the rows they are scored on, HarnessError when they are damaged. `reference`: keep what usual images look
-    like to the networks, so that foreign ones are told.
+    do not fit the rows they are scored on, HarnessError when they are damaged.
+
+    decide: the rule by which the bundles decide (None: see decisions.fit_decisions). resamples: how many networks
+    bagging-retrained trains. reference: keep what usual images look like to the networks, so that foreign ones are
+    told.
     """
     chosen = {name: require_method(name) for name in methods}
     report = progress or silent
@@ -108,26 +124,33 @@ def build_table(
         candidates, refused = [], {}
         for name, method in chosen.items():
             try:
-                candidates.append(fit_method(name, method, found, seed, report))
+                candidates.append(
+                    _make_networks(name, home, found, resamples, seed, use_device, report)
+                    if method is None
+                    else fit_method(name, method, found, seed, report, use_device)
+                )
             except (Leak, DiskFull, Interrupted):
                 raise
             except HarnessError as error:
                 if all_or_none or len(chosen) == 1:
                     raise
                 refused[name] = str(error)
-        results = score_candidates(home, found, candidates, seed, report)
+        results = score_candidates(home, found, candidates, use_device, seed, report)
+        shared = _shared_parts(found)
         for candidate, result in zip(candidates, results, strict=True):
             for left_over in result.bundle.parent.glob(f".{result.bundle.name}.*"):
                 shutil.rmtree(left_over, ignore_errors=True)  # of a build that was killed: this study's lock is ours
             with new_folder(result.bundle) as folder:
                 predictions = _predictions(candidate)
-                parts = _parts(found, candidate, seed, reference, use_device, report)
+                parts = shared | _parts(found, candidate, seed, decide, reference, use_device, report)
                 write_bundle(folder, found, result, candidate.model, predictions, candidate.networks, parts, seed)
                 _log(home, found, result, folder, seed)
     return Built(results, refused)
 
 
-def fit_method(name: str, method: Method, found: Gathered, seed: int, report: Progress) -> Candidate:
+def fit_method(
+    name: str, method: Method, found: Gathered, seed: int, report: Progress, device: str = "cpu"
+) -> Candidate:
     """One method on all development rows, and out of fold in every way that its scores need."""
     start = time.monotonic()
     outputs = found.outputs
@@ -136,7 +159,7 @@ def fit_method(name: str, method: Method, found: Gathered, seed: int, report: Pr
         "held_out": outputs.held_out_embeddings,
         "all": outputs.development_embeddings,
     }
-    fitted = method.fit(found.table, embed[method.embeddings], seed, report)
+    fitted = method.fit(found.table, embed[method.embeddings], seed, report, device)
     seconds = time.monotonic() - start
     test = fitted.model.predict(found.test_logits, outputs.test_embeddings if method.needs_embeddings else None)
     return Candidate(
@@ -160,6 +183,27 @@ def _without_each(method: Method, found: Gathered, seed: int) -> list[NDArray[np
     return [method.fit(only(found.table, rest), None, seed, None).oof for rest in others]
 
 
+def _make_networks(
+    name: str, home: Home, found: Gathered, resamples: int, seed: int, device: str, report: Progress
+) -> Candidate:
+    """By one of methods.NETWORK_METHODS."""
+    start = time.monotonic()
+    made: Made = (
+        retrain(home, found, resamples, seed, device, report)
+        if name == "bagging-retrained"
+        else make_soup(home, found, name == "soup-greedy", device, report)
+    )
+    return Candidate(
+        method=name,
+        model=made.model,
+        oof=made.oof,
+        selection=made.selection,
+        test=made.test,
+        networks=[made.networks],
+        seconds=time.monotonic() - start,
+    )
+
+
 def _predictions(candidate: Candidate) -> Predictions:
     return Predictions(
         candidate.method, "ensemble", candidate.oof, candidate.test, candidate.selection, candidate.nested
@@ -167,30 +211,54 @@ def _predictions(candidate: Candidate) -> Predictions:
 
 
 def score_candidates(
-    home: Home, found: Gathered, candidates: Sequence[Candidate], seed: int, report: Progress
+    home: Home, found: Gathered, candidates: Sequence[Candidate], device: str, seed: int, report: Progress
 ) -> list[EnsembleResult]:
     """One table of all of them."""
+    networks = [[network.weights for one in each.networks for network in one.networks] for each in candidates]
+    costs = network_costs(networks, device, report)
     return score_ensembles(
         found,
         [_predictions(candidate) for candidate in candidates],
         home.bundles(found.studies[0].name),
-        {candidate.method: _cost(candidate) for candidate in candidates},
+        {one.method: _cost(one, cost) for one, cost in zip(candidates, costs, strict=True)},
         {candidate.method: candidate.without for candidate in candidates},
+        count_test_reads(home, found.studies[0].name, [(one.method, found.labels) for one in candidates]),
         seed,
         report,
     )
 
 
-def _cost(candidate: Candidate) -> dict[str, float]:
-    weights = [network.weights.stat().st_size for one in candidate.networks for network in one.networks]
-    return {"fit_seconds": candidate.seconds, "networks": float(len(weights)), "megabytes": sum(weights) / 1e6}
+def _cost(candidate: Candidate, cost: Cost) -> dict[str, float]:
+    return {
+        "fit_seconds": candidate.seconds,
+        "networks": float(sum(len(one.networks) for one in candidate.networks)),
+        "seconds_per_image": cost.seconds,
+        "megabytes": cost.megabytes,
+    }
+
+
+def _shared_parts(found: Gathered) -> dict[str, Part]:
+    """The optional sections that every bundle of one gathering has alike."""
+    data = found.data
+    rows = data.folds.development_rows(), data.folds.test_rows()
+    return {"contents": Part(*contents_section(data.pixels, *rows, data.dataset.data_hash))}
 
 
 def _parts(
-    found: Gathered, candidate: Candidate, seed: int, reference: bool, device: str, report: Progress
+    found: Gathered,
+    candidate: Candidate,
+    seed: int,
+    decide: Rule | None,
+    reference: bool,
+    device: str,
+    report: Progress,
 ) -> dict[str, Part]:
     """The optional sections of the bundle, by name."""
-    return {
+    dataset, fold = found.data.dataset, found.table.fold
+    sections = trust_sections(
+        candidate.oof, candidate.test, found.development, found.test, fold, dataset.classes, seed, decide
+    )
+    return {name: Part(as_json(section)) for name, section in sections.items()} | {
         "reference": reference_part(found, candidate.networks, candidate.oof, reference, seed, device, report),
         "augment": augment_part(found),
     }
@@ -209,7 +277,7 @@ def _log(home: Home, found: Gathered, result: EnsembleResult, folder: Path, seed
         "harness.commit": commit(),
         **audit_tags(study),
         **({"harness.optimistic": "true"} if result.rows[-1].optimistic else {}),
-        "harness.test_reads": str(count_test_read(home, study.name, result.method, numbers)),
+        "harness.test_reads": str(result.test_reads),
     }
     params = {
         "ensemble.method": result.method,

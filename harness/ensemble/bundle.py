@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from harness.ensemble.embed import run_encoder
 from harness.ensemble.labels import LabelModels
-from harness.ensemble.methods import METHODS
+from harness.ensemble.methods import KNOWN, reader
 from harness.ensemble.oof import Embed, Model, check_probabilities, silent
 from harness.errors import HarnessError, RequestError
 from harness.home import is_done, read_json
@@ -105,9 +105,9 @@ def load_bundle(path: Path) -> Bundle:
             raise RequestError(
                 f"{path} has bundle format {about['format']!r}; this program reads {FORMAT}. Build the ensemble again."
             )
-        method = METHODS.get(about["method"])
+        method = reader(about["method"])
         if method is None:
-            raise RequestError(f"{path} uses the method {about['method']!r}; known are {', '.join(METHODS)}.")
+            raise RequestError(f"{path} uses the method {about['method']!r}; known are {', '.join(KNOWN)}.")
         folds = [[(fold["weights"], fold["sha256"]) for fold in member["folds"]] for member in about["members"]]
         if not folds or not all(folds) or len({len(row) for row in folds}) != 1:
             raise RequestError(f"{path}/bundle.json lists no members, or members of different numbers of folds.")
@@ -209,7 +209,8 @@ def outputs_of_bundle(
     for decode, pixels in zip(bundle.decodes, images, strict=True):
         _check_pixels(bundle, decode, pixels)
     report = progress or silent
-    keep = embeddings or METHODS[bundle.method].needs_embeddings
+    method = reader(bundle.method)
+    keep = embeddings or (method is not None and method.needs_embeddings)
     members, folds, n = len(bundle.weights), len(bundle.weights[0]), len(images[0])
     logits = np.empty((members, folds, n, len(bundle.classes)), dtype=np.float32)
     kept: dict[tuple[int, int], NDArray[np.float32]] = {}

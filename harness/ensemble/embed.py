@@ -105,7 +105,7 @@ class EncoderCache:
 
     def __init__(self, home: Home, study: str, dataset: Dataset, pixels: Pixels, device: str) -> None:
         self._folder = home.work(study) / "embeddings"
-        self._dataset, self._pixels, self._device = dataset, pixels, device
+        self.pixels, self._dataset, self._device = pixels, dataset, device
 
     def outputs(self, meta: FoldMeta, weights: Path, row_sets: dict[str, NDArray[np.int64]]) -> list[Outputs]:
         """The outputs of one encoder on each named set of rows; what is not kept yet is computed in one go."""
@@ -114,7 +114,7 @@ class EncoderCache:
         kept = {name: self._read(meta.encoder_id, name, rows) for name, rows in row_sets.items()}
         wanted = [name for name, found in kept.items() if found is None]
         if wanted:
-            computed, inside = run_encoder(weights, self._pixels, [row_sets[name] for name in wanted], self._device)
+            computed, inside = run_encoder(weights, self.pixels, [row_sets[name] for name in wanted], self._device)
             if inside.encoder_id != meta.encoder_id:
                 raise HarnessError(f"{weights} changed while it was read. Build again.")
             for name, found in zip(wanted, computed, strict=True):
@@ -180,6 +180,10 @@ class StudyOutputs:
                     "test images through the fold models", m * self._folds.k + k + 1, logits.shape[0] * self._folds.k
                 )
         return logits
+
+    def cache(self, m: int) -> EncoderCache:
+        """Of the study of member m, whose pixels it takes."""
+        return self._caches[m]
 
     def test_embeddings(self, m: int, k: int) -> NDArray[np.float32]:
         """(T, D)"""

@@ -21,11 +21,9 @@ def export_network(bundle: Path, out: Path, member: str | None = None, fold: int
     bundle is none, has no such network, or several and none is named.
     """
     found = load_bundle(bundle)
-    names = [f"trial-{trial:04d}" for trial in found.members]
+    names = list(found.members)
     if member is None and len(names) > 1:
-        raise RequestError(
-            f"{bundle} has {len(names)} members, and a file holds one network: --member NAME, one of {', '.join(names)}."
-        )
+        raise RequestError(f"{bundle} has {len(names)} members, and a file one network: --member {' or '.join(names)}.")
     name = names[0] if member is None else member
     if name not in names:
         raise RequestError(f"--member {name}: no such member.{nearest(name, names)} Members: {', '.join(names)}.")

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ensemble.arrays import pack, unpack
-from harness.ensemble.cross_fit import Learn, cross_fit, over_folds, rows_without
+from harness.ensemble.cross_fit import cross_fit, over_folds, rows_without
 from harness.ensemble.logistic import Linear, fit_logistic
 from harness.ensemble.oof import Embed, Fitted, OofTable, check_table
 from harness.records import Progress
@@ -58,7 +58,7 @@ def features(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(np.clip(centred, -CUT, CUT).reshape(len(wide), -1))
 
 
-def learner(table: OofTable, seed: int = 0) -> Learn:
+def learner(table: OofTable, seed: int = 0) -> Callable[[frozenset[int]], StackingModel]:
     """Nothing is random here: the seed is not used. Raises HarnessError when a member lacks a row."""
     check_table(table)
     x, y, fold = features(table.logits), table.y, table.fold

@@ -12,7 +12,7 @@ import logging
 import os
 import warnings
 from collections.abc import Mapping
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,10 @@ SHOWN = (2, 3)
 
 class WithPixels(nn.Module):
     """uint8 pixels (B, H, W, channels) -> logits (B, C) and embedding (B, D)."""
+
+    scale: Tensor
+    shift: Tensor
+    neutral: Tensor
 
     def __init__(self, network: Network, mean: tuple[float, ...], std: tuple[float, ...], stride: int = 0) -> None:
         """mean and std: per channel of pixel / 255. stride: images of any size are laid in the middle of a canvas
@@ -104,7 +108,8 @@ def write_onnx(
     except OSError as error:
         raise RequestError(f"{path} cannot be written: {error.strerror or error}. Name another file.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
     return apart
 
 
@@ -120,7 +125,7 @@ def _require_extra() -> None:
 
 
 def _forget_places(model: Any) -> None:
-    """Torch writes next to each operation where in whose folders its code is: of no use to others, and none of theirs."""
+    """Torch writes next to each operation in whose folders its code is: nobody else's business."""
     for graph in (model.graph, *model.functions.values()):
         for node in graph:
             node.metadata_props.clear()

@@ -47,6 +47,25 @@ class Place:
     """for each fold the checkpoint of an earlier study that it starts from; none where weights are not a study's"""
 
 
+@dataclass(frozen=True)
+class Part:
+    """One network to train: on which rows, scored on which, where its files go."""
+
+    number: int
+    """what its random draws are named by: the fold's number, or one that no fold has"""
+    fold: int
+    """what its checkpoint says that it held out: a fold, or NO_FOLD"""
+    train: NDArray[np.int64]
+    """rows, which may be repeated"""
+    held_out: NDArray[np.int64]
+    folder: Path
+    """of the checkpoint, its history and its predictions of the held-out rows"""
+    state: Path
+    """the resume state while it trains"""
+    start: Path | None = None
+    """the checkpoint that it starts from"""
+
+
 def cross_validate(
     spec: Spec,
     data: Prepared,
@@ -64,15 +83,24 @@ def cross_validate(
     for fold in range(data.folds.k):
         folder = place.artifacts / f"fold_{fold}"
         if is_done(folder):
-            result = read_fold(folder, fold, data)
+            done = read_fold(folder, fold, data)
         else:
-            result = _run_fold(spec, data, fold, place, device, precision, on_epoch)
-        on_fold(result)
-        results.append(result)
+            part = Part(
+                fold,
+                fold,
+                data.folds.train_rows(fold),
+                data.folds.held_out_rows(fold),
+                folder,
+                place.running / f"fold_{fold}.pt",
+                place.start[fold] if place.start else None,
+            )
+            done = train_part(spec, data, part, place.study, place.trial, device, precision, on_epoch)
+        on_fold(done)
+        results.append(done)
     shutil.rmtree(place.running, ignore_errors=True)
-    result = summarize(results, data, spec.seed, spec.data.per_group)
-    result.files = trial_fingerprints(place.artifacts, data.folds.k)
-    return result
+    trial = summarize(results, data, spec.seed, spec.data.per_group)
+    trial.files = trial_fingerprints(place.artifacts, data.folds.k)
+    return trial
 
 
 def summarize(results: list[FoldResult], data: Prepared, seed: int, per_group: How) -> TrialResult:
@@ -96,19 +124,25 @@ def summarize(results: list[FoldResult], data: Prepared, seed: int, per_group: H
     )
 
 
-def _run_fold(
-    spec: Spec, data: Prepared, fold: int, place: Place, device: str, precision: Precision, on_epoch: OnEpoch
+def train_part(
+    spec: Spec,
+    data: Prepared,
+    part: Part,
+    study: str,
+    trial: int,
+    device: str,
+    precision: Precision,
+    on_epoch: OnEpoch,
 ) -> FoldResult:
+    """Train one network, or go on with it, and leave its files in part.folder, whole. Raises as fit_fold does."""
     dataset = data.dataset
-    held_out = data.folds.held_out_rows(fold)
-    fold_data = _fold_data(spec, data, fold, device)
-    resume = ResumeState(place.running / f"fold_{fold}.pt")
-    start = place.start[fold] if place.start else None
-    fitted = fit_fold(spec, fold_data, device, precision, resume, on_epoch, start)
+    fold_data = _fold_data(spec, data, part, device)
+    resume = ResumeState(part.state)
+    fitted = fit_fold(spec, fold_data, device, precision, resume, on_epoch, part.start)
     meta = FoldMeta(
-        study=place.study,
-        trial=place.trial,
-        fold=fold,
+        study=study,
+        trial=trial,
+        fold=part.fold,
         model=spec.model.model_dump(mode="json"),
         decode=spec.data.decode.model_dump(mode="json"),
         classes=dataset.classes,
@@ -122,37 +156,36 @@ def _run_fold(
     )
     logits, _ = infer(fitted.network, meta, fold_data.x_val, device)
     scores = metrics.score(fold_data.y_val, metrics.probabilities(logits, data.dataset.multilabel))
-    summary = {"fold": fold, "seconds": fitted.seconds, "images": fitted.images, "epoch": fitted.epoch}
-    with new_folder(place.artifacts / f"fold_{fold}") as folder:
+    summary = {"fold": part.number, "seconds": fitted.seconds, "images": fitted.images, "epoch": fitted.epoch}
+    with new_folder(part.folder) as folder:
         save_weights(folder / "weights.safetensors", fitted.network, meta)
-        _write_predictions(folder / "predictions.parquet", data, held_out, logits)
+        _write_predictions(folder / "predictions.parquet", data, part.held_out, logits)
         write_json(folder / "history.json", {**summary, "metrics": scores, "epochs": fitted.history})
     resume.path.unlink(missing_ok=True)
-    return FoldResult(fold, held_out, logits, scores, fitted.history, fitted.seconds, fitted.images)
+    return FoldResult(part.number, part.held_out, logits, scores, fitted.history, fitted.seconds, fitted.images)
 
 
-def _fold_data(spec: Spec, data: Prepared, fold: int, device: str) -> FoldData:
-    """The arrays of a fold. With train.select: inner a part of its training rows, whole groups, is kept aside; images
+def _fold_data(spec: Spec, data: Prepared, part: Part, device: str) -> FoldData:
+    """The arrays of a part. With train.select: inner a part of its training rows, whole groups, is kept aside; images
     are generated from what is left."""
     dataset = data.dataset
-    train, held_out = data.folds.train_rows(fold), data.folds.held_out_rows(fold)
-    inner = None
+    train, inner = part.train, None
     if spec.train.select == "inner":
-        seed = derive_seed(spec.seed, "fold", fold, "inner")
+        seed = derive_seed(spec.seed, "fold", part.number, "inner")
         drawn = draw_part(dataset.y[train], dataset.groups[train], spec.train.inner, seed, dataset.classes)
         inner, train = train[drawn], train[~drawn]
     x_train, y_train = select(data.pixels, train), dataset.y[train]
     if spec.augment.synthetic and not isinstance(x_train, Ragged):
-        seed = derive_seed(spec.seed, "fold", fold, "synthetic")
+        seed = derive_seed(spec.seed, "fold", part.number, "synthetic")
         made = fit_and_sample(x_train, y_train, len(dataset.classes), spec.augment.synthetic, seed, device)
         real = x_train.gather(np.arange(len(x_train))) if isinstance(x_train, Subset) else x_train
         x_train, y_train = np.concatenate([real, made[0]]), np.concatenate([y_train, made[1]])
     return FoldData(
-        fold=fold,
+        fold=part.number,
         x_train=x_train,
         y_train=y_train,
-        x_val=select(data.pixels, held_out),
-        y_val=dataset.y[held_out],
+        x_val=select(data.pixels, part.held_out),
+        y_val=dataset.y[part.held_out],
         classes=len(dataset.classes),
         class_names=dataset.classes,
         x_inner=None if inner is None else select(data.pixels, inner),

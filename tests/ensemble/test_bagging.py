@@ -5,10 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_members import Simulated
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from harness.ensemble import bagging
-from harness.ensemble.oof import OofTable, mean_oof
+from harness.ensemble.oof import OofTable, mean_oof, mean_predict
 from harness.errors import HarnessError
+from harness.metrics import METRICS
+from harness.seeds import derive_seed
 
 
 @settings(max_examples=40, deadline=None)
@@ -83,3 +88,67 @@ def test_embeddings_that_are_not_finite_are_refused() -> None:
     s = Simulated(seed=5, signal=0.5, groups=40, members=1, k=3)
     with pytest.raises(HarnessError, match="encoder-0-0 are not finite"):
         bagging.fit(s.table, lambda m, k: np.full((len(s.y), 3), np.inf, dtype=np.float32), 0)
+
+
+def test_equals_scikit_learn_head_by_head() -> None:
+    """The same resamples, every head fitted by scikit-learn on the resample's rows written out one by one."""
+    s = Simulated(seed=6, signal=0.6, groups=60, members=2, k=3, test=25)
+    heads_oof, heads_test = np.zeros((len(s.y), 2)), np.zeros((25, 2))
+    for m in range(2):
+        for k in range(3):
+            rows = np.flatnonzero(s.fold == k)
+            x, y, x_test = s.embed(m, k)[rows].astype(np.float64), s.y[rows], s.embed_test(m, k).astype(np.float64)
+            rng = np.random.default_rng(derive_seed(4, "bagging", f"encoder-{m}-{k}"))
+            counts = bagging.resamples(s.y[rows], s.groups[rows], rng)
+            said, unseen = np.zeros((len(rows), 2)), np.zeros((len(rows), 1))
+            for count in counts:
+                drawn = np.repeat(np.arange(len(rows)), count)
+                model = make_pipeline(StandardScaler(), LogisticRegression(C=1 / x.shape[1], tol=1e-9, max_iter=5000))
+                model.fit(x[drawn], y[drawn])
+                out = count == 0
+                said[out] += model.predict_proba(x[out])
+                unseen[out] += 1
+                heads_test += model.predict_proba(x_test) / len(counts) / 6
+            heads_oof[rows] += said / unseen / 2
+    fitted = bagging.fit(s.table, s.embed, 4)
+    np.testing.assert_allclose(fitted.oof, (mean_oof(s.table) + heads_oof) / 2, atol=1e-5)
+    found = fitted.model.predict(s.test_logits, s.embed_test)
+    np.testing.assert_allclose(found, (mean_predict(s.test_logits) + heads_test) / 2, atol=1e-5)
+
+
+def test_a_resample_is_a_bootstrap_of_groups() -> None:
+    """Of G groups drawn G times with replacement each is left out with probability (1 - 1/G)^G, and drawn once on
+    average. 20 standard errors would be a bug; four are chance's."""
+    groups, heads = 25, 400
+    of_row = np.repeat(np.arange(groups), np.arange(groups) % 3 + 1)
+    counts = bagging.resamples(np.arange(groups)[of_row] % 2, of_row.astype(str), np.random.default_rng(0), heads)
+    per_group = np.array([counts[:heads, of_row == group][:, 0] for group in range(groups)]).T
+    np.testing.assert_array_equal(per_group.sum(axis=1), groups)
+    left_out = (1 - 1 / groups) ** groups
+    assert abs((per_group == 0).mean() - left_out) < 4 * np.sqrt(left_out * (1 - left_out) / (heads * groups))
+    assert np.abs(per_group.mean(axis=0) - 1).max() < 4.5 / np.sqrt(heads)
+
+
+def test_the_out_of_bag_score_is_that_of_new_rows() -> None:
+    """What out-of-bag estimation is for: heads that are useless beyond their own rows must not look good."""
+    gaps = []
+    for seed in range(6):
+        s = Simulated(seed=seed, signal=0.35, groups=120, members=1, k=3, test=600)
+        fitted = bagging.fit(s.table, s.embed, seed)
+        scores = METRICS["auroc"].of(s.y, fitted.oof, None)[0], METRICS["auroc"].of(s.y, fitted.selection, None)[0]
+        gaps.append(scores)
+    oof, selection = np.mean(gaps, axis=0)
+    new = np.mean([_new_rows(seed) for seed in range(6)])
+    assert abs(oof - new) < 0.05 < selection - new
+
+
+def _new_rows(seed: int) -> float:
+    """As a row meets its networks out of fold: those of one fold index, not the mean over all of them."""
+    s = Simulated(seed=seed, signal=0.35, groups=120, members=1, k=3, test=600)
+    heads = bagging.fit(s.table, s.embed, seed).model.heads  # type: ignore[attr-defined]
+    found = []
+    for k in range(3):
+        one = bagging.BaggingModel({(0, 0): heads[0, k]})
+        p = one.predict(s.test_logits[:, [k]], lambda m, _, k=k: s.embed_test(m, k))
+        found.append(METRICS["auroc"].of(s.y_test, p, None)[0])
+    return float(np.mean(found))

@@ -1,26 +1,15 @@
-"""What boosting watches, trains on and stores."""
+"""What boosting trains on and stores: against XGBoost, encoder by encoder."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import xgboost
 from simulated_members import Simulated
 
-from harness.ensemble import boosted_trees, boosting
+from harness.ensemble import boosting
+from harness.ensemble.boosted_trees import watched_rows
 from harness.ensemble.oof import OofTable
 from harness.errors import HarnessError, RequestError
-
-
-@settings(max_examples=40, deadline=None)
-@given(groups=st.integers(1, 30), classes=st.integers(1, 4), mixed=st.booleans(), seed=st.integers(0, 1000))
-def test_early_stopping_watches_whole_groups(groups: int, classes: int, mixed: bool, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    group_of_row = np.repeat(np.arange(groups), rng.integers(1, 4, groups))
-    label = rng.integers(0, classes, len(group_of_row)) if mixed else rng.integers(0, classes, groups)[group_of_row]
-    watched = boosted_trees.watched_rows(label, group_of_row.astype(str), seed)
-    for group in range(groups):
-        assert len(set(watched[group_of_row == group].tolist())) == 1
-    assert set(label[~watched].tolist()) == set(label.tolist())
+from harness.seeds import derive_seed
 
 
 def test_the_held_out_folds_labels_are_not_used() -> None:
@@ -52,3 +41,26 @@ def test_embeddings_are_required() -> None:
     s = Simulated(seed=4, signal=0.5, groups=40, members=1, k=2)
     with pytest.raises(HarnessError, match="embeddings"):
         boosting.fit(s.table, None, 0)
+
+
+def test_equals_xgboost_encoder_by_encoder() -> None:
+    """By hand: for each encoder XGBoost on the rows that it trained on, asked of those that it held out."""
+    s = Simulated(seed=5, signal=0.6, groups=60, members=2, k=3, test=30)
+    expected, test = np.zeros((len(s.y), 2)), np.zeros((30, 2))
+    for m in range(2):
+        for k in range(3):
+            x, train, seed = s.embed(m, k), s.fold != k, derive_seed(9, "boosting", f"encoder-{m}-{k}")
+            watched = watched_rows(s.y[train], s.groups[train], seed)
+            settings = {**boosting.SETTINGS, "objective": "binary:logistic", "seed": seed % 2**31, "nthread": 1}
+            parts = [xgboost.DMatrix(x[train][rows], s.y[train][rows]) for rows in (~watched, watched)]
+            booster = xgboost.train(
+                settings, parts[0], 200, evals=[(parts[1], "w")], early_stopping_rounds=15, verbose_eval=False
+            )
+            best = (0, booster.best_iteration + 1)
+            p = booster.predict(xgboost.DMatrix(x[~train]), iteration_range=best)
+            expected[~train] += np.column_stack([1 - p, p]) / 2
+            p = booster.predict(xgboost.DMatrix(s.embed_test(m, k)), iteration_range=best)
+            test += np.column_stack([1 - p, p]) / 6
+    fitted = boosting.fit(s.table, s.embed, 9)
+    np.testing.assert_allclose(fitted.oof, expected, atol=1e-6)
+    np.testing.assert_allclose(fitted.model.predict(s.test_logits, s.embed_test), test, atol=1e-6)

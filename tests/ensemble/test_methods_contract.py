@@ -18,6 +18,10 @@ def auroc(y: np.ndarray, p: np.ndarray) -> float:
     return float(METRICS["auroc"].of(y, p, None)[0])
 
 
+OWN_GROUP_LEFT_OUT = {"bagging", "stacking-embeddings"}
+"""whose heads are fitted inside a fold, without the row's group: what they have not seen is tested where they are"""
+
+
 @pytest.mark.parametrize("method", sorted(METHODS))
 class TestEveryMethod:
     @pytest.mark.parametrize("classes", [2, 3])
@@ -125,6 +129,20 @@ class TestEveryMethod:
             assert np.corrcoef(again.oof[:, 1], fitted.oof[order, 1])[0, 1] > 0.9
         else:
             np.testing.assert_allclose(again.oof, fitted.oof[order], atol=1e-4)
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - OWN_GROUP_LEFT_OUT))
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_fold_is_predicted_by_fits_that_saw_none_of_it(method: str, classes: int) -> None:
+    """Other labels in fold 1: not one bit of what is said of fold 1 changes."""
+    s = Simulated(seed=13, signal=0.6, groups=60, members=3, classes=classes, k=4)
+    turned = s.fold == 1
+    y = np.where(turned, (s.y + 1) % classes, s.y)
+    x = s.embed
+    before = METHODS[method].fit(s.table, x, 0, None).oof
+    after = METHODS[method].fit(OofTable(y, s.groups, s.fold, s.table.logits, s.encoder_ids), x, 0, None).oof
+    np.testing.assert_array_equal(after[turned], before[turned])
+    assert (method == "mean") == np.array_equal(after[~turned], before[~turned])
 
 
 def test_mean_is_the_mean_of_all_fold_models() -> None:

@@ -69,6 +69,35 @@ def test_selection_is_the_books(seed: int, monkeypatch: pytest.MonkeyPatch) -> N
     np.testing.assert_array_equal(greedy.select(q), by_the_book(q, 8))
 
 
+def test_the_nested_score_is_the_books_fold_by_fold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four members are all in one bag, so greedy is the book's selection, made anew without each fold."""
+    monkeypatch.setattr(greedy, "STEPS", 6)
+    monkeypatch.setattr(greedy, "PATIENCE", 100)
+    s = Simulated(seed=5, signal=0.7, groups=40, members=4, k=3)
+    z = s.table.logits.astype(np.float64)
+    p = np.exp(z) / np.exp(z).sum(axis=2, keepdims=True)
+    q = p[np.arange(len(s.y)), :, s.y]
+    expected = np.zeros((len(s.y), 2))
+    for k in range(3):
+        counts = by_the_book(q[s.fold != k], 6)
+        expected[s.fold == k] = np.einsum("nmc,m->nc", p[s.fold == k], counts / counts.sum())
+    fitted = greedy.fit(s.table)
+    np.testing.assert_allclose(fitted.oof, expected, atol=1e-6)
+    counts = by_the_book(q, 6)
+    np.testing.assert_allclose(fitted.model.weights, counts / counts.sum(), atol=1e-9)  # type: ignore[attr-defined]
+
+
+def test_bags_hold_half_of_the_members() -> None:
+    """One useful member among twelve: bags of six that lack it must make do with the others."""
+    q = np.full((200, 12), 0.5) + np.random.default_rng(0).uniform(-0.05, 0.05, (200, 12))
+    q[:, 3] = 0.99
+    weights = np.array([greedy.bagged_selection(q.astype(np.float32), np.arange(12), seed) for seed in range(30)])
+    np.testing.assert_allclose(weights.sum(axis=1), 1.0)
+    bags = 10 * weights[:, 3]  # in which it is, it is all that is taken
+    np.testing.assert_allclose(bags, bags.round(), atol=1e-9)
+    assert abs(bags.mean() - 5) < 4 * np.sqrt(10 / 4 / 30)  # binomial, ten bags, one half
+
+
 def test_two_members_whose_errors_cancel_are_both_taken() -> None:
     q = np.tile([[0.95, 0.05, 0.2], [0.05, 0.95, 0.2]], (10, 1))
     counts = greedy.select(q)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from benchmarks._tiny_study import tiny_tree
 from harness.errors import HarnessError, RequestError
 from harness.home import Home, is_done
 from harness.ledger import StudyRecord, read_study, read_trials, require_study, write_study, write_trial
@@ -19,22 +20,15 @@ from harness.search.ablation_table import COLUMNS, SHOWN, document, publish, tab
 from harness.search.run import run_study
 from harness.study.load import check_study, read_spec
 
-TREE = {
-    "name": "small",
-    "seed": 5,
-    "data": {
-        "root": "phantom",
-        "classes": ["normal", "bleed"],
-        "group": "patient",
-        "folds": 2,
-        "decode": {"size": 32, "channels": 1},
-    },
-    "model": {"backbone": "test_resnet"},
-    "optim": {"lr": {"float": [1e-3, 1e-2], "log": True}},
-    "train": {"epochs": 1, "precision": "fp32"},
-    "augment": {"hflip": {"choice": [0.0, 0.5]}},
-    "search": {"trials": 2, "sampler": "random", "pruner": "none"},
-}
+TREE = tiny_tree(
+    name="small",
+    seed=5,
+    data__folds=2,
+    optim__lr={"float": [1e-3, 1e-2], "log": True},
+    train__epochs=1,
+    augment__hflip={"choice": [0.0, 0.5]},
+    search__sampler="random",
+)
 
 
 def silent(event):

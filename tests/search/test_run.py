@@ -11,34 +11,20 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from benchmarks._tiny_study import tiny as tiny_study
 from harness.data.phantom import ensure_phantom
 from harness.errors import HarnessError, RequestError
 from harness.events import StudyEnded, StudyStarted, TrialEnded
 from harness.home import Home, lock, read_json
 from harness.ledger import read_study, read_trials, require_study
 from harness.search.run import run_study
-from harness.study.load import check_study, dump_yaml
-from harness.study.space import fill
+from harness.study.load import dump_yaml
 
-TREE = {
-    "name": "tiny",
-    "data": {
-        "root": "phantom",
-        "classes": ["normal", "bleed"],
-        "group": "patient",
-        "folds": 3,
-        "decode": {"size": 32, "channels": 1},
-    },
-    "model": {"backbone": "test_resnet"},
-    "optim": {"lr": {"float": [1e-4, 1e-2], "log": True}},
-    "train": {"epochs": 2, "precision": "fp32"},
-    "augment": {"hflip": {"choice": [0.0, 0.5]}},
-    "search": {"trials": 2, "pruner": "none"},
-}
+HFLIP = {"choice": [0.0, 0.5]}
 
 
 def tiny(**values):
-    return check_study(fill(TREE, {name.replace("__", "."): value for name, value in values.items()}), "test")
+    return tiny_study(**{"augment__hflip": HFLIP, **values})
 
 
 def run(home, study, jobs=1):

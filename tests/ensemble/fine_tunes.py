@@ -1,0 +1,42 @@
+"""Small studies whose trials begin at one file of weights, as fine-tunes of a published network do."""
+
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from harness.home import Home
+from harness.ledger import StudyRecord
+from harness.models.network import build_network
+from harness.search.run import run_study
+from harness.study.load import check_study
+from harness.study.training import Model
+
+
+def start_file(folder: Path, backbone: str = "test_resnet", seed: int = 7) -> Path:
+    """The weights of a backbone, as a library would publish them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    network = build_network(Model(backbone=backbone), 2, 1, 32, seed=seed)
+    path = folder / f"{backbone}-{seed}.safetensors"
+    tensors = {name: tensor.contiguous() for name, tensor in network.backbone.state_dict().items()}
+    save_file(tensors, str(path))
+    return path
+
+
+def fine_tuned(home: Home, weights: str, name: str = "fine", **blocks) -> StudyRecord:
+    """Three trials of three folds on the built-in data set, that differ in their learning rate."""
+    tree = {
+        "name": name,
+        "data": {
+            "root": "phantom",
+            "classes": ["normal", "bleed"],
+            "group": "patient",
+            "folds": 3,
+            "decode": {"size": 32, "channels": 1},
+        },
+        "model": {"backbone": "test_resnet", "weights": weights},
+        "optim": {"lr": {"choice": [1e-3, 2e-3, 4e-3]}},
+        "train": {"epochs": 1, "precision": "fp32"},
+        "search": {"trials": 3, "sampler": "grid", "pruner": "none"},
+        **blocks,
+    }
+    return run_study(check_study(tree, name), home, 1, "cpu", lambda event: None)
