@@ -2,8 +2,8 @@
 
 The only file that imports matplotlib, for a colour map that is perceptually uniform and safe for colour-blind readers.
 Heat is drawn the more opaque the higher it is, so that cold places stay as they were, and the fainter the less probable
-the class is: a map is scaled to its own hottest place, which an image without any finding has, too. A file is named after its number
-in the output and the image's own file name; nothing of a DICOM header is drawn.
+the class is: a map is scaled to its own hottest place, which an image without any finding has, too. A file is named
+after its number in the output and the image's own file name; nothing of a DICOM header is drawn.
 
 n: images, H, W: sides of the drawn image.
 """
