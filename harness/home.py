@@ -153,6 +153,15 @@ def read_json(path: Path) -> Any:
         raise HarnessError(f"{path} is damaged ({error}). Restore it from a copy, or move its folder away.") from error
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """A hard link, or a copy where the file system has no links between the two places."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder that appears at `path` whole, with DONE in it, or not at all. Replaces an older one."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from hashed_rows import names_by_hash
 from PIL import Image
 
 from harness.columns import from_column
@@ -83,7 +84,7 @@ def test_a_study_and_its_ensembles(images: Path, tmp_path: Path) -> None:
         test = np.flatnonzero(np.array(stored["split"].to_pylist()) == "test")
         said = from_column(stored["probabilities"])
         assert said is not None
-        files = [images / stored["id"][int(row)].as_py() for row in test]
+        files = [images / names_by_hash(home, images)[stored["id"][int(row)].as_py()] for row in test]
         np.testing.assert_allclose(predict(built.bundle, files, "cpu").probabilities, said[test], atol=1e-5)
         one = predict(built.bundle, files[:1], "cpu").probabilities
         np.testing.assert_allclose(one, said[test[:1]], atol=1e-5)

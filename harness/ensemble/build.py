@@ -143,7 +143,9 @@ def build_table(
             with new_folder(result.bundle) as folder:
                 predictions = _predictions(candidate)
                 parts = shared | _parts(found, candidate, seed, decide, reference, use_device, report)
-                write_bundle(folder, found, result, candidate.model, predictions, candidate.networks, parts, seed)
+                write_bundle(
+                    folder, found, result, candidate.model, predictions, candidate.networks, parts, seed, home.salt()
+                )
                 _log(home, found, result, folder, seed)
     return Built(results, refused)
 

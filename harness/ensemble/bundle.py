@@ -5,35 +5,33 @@
     members/trial-0007/fold_0/weights.safetensors, ...   hard links to the trials' checkpoints: one copy on disk
     stacking.npz, bagging.npz, boosting.npz, booster_*.ubj   the fitted method: arrays without pickle, XGBoost's UBJSON
     PART/...                 files of such a part
-    predictions.parquet      id, group (salted hash), y, split (oof, test), probabilities
+    predictions.parquet      id and group (salted hashes), y, split (oof, test), probabilities
     DONE
 
-Nothing in it is executable. Loading checks every hash and follows no path out of the directory.
+Nothing in it is executable. Loading checks every hash, follows no path out of the directory, and holds every file to
+what it may be (about.py) before anything reads it.
 """
 
-import hashlib
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydantic
 from numpy.typing import NDArray
 
-from harness.ensemble.embed import run_encoder
+from harness.ensemble.about import checked, read_about, read_plain
+from harness.ensemble.embed import Load, run_encoder
 from harness.ensemble.labels import LabelModels
 from harness.ensemble.methods import KNOWN, reader
+from harness.ensemble.networks import check_network
 from harness.ensemble.oof import Embed, Model, check_probabilities, silent
+from harness.ensemble.trees import check_trees
 from harness.errors import HarnessError, RequestError
-from harness.home import is_done, read_json
 from harness.ragged import Pixels, Ragged
 from harness.records import Progress
 from harness.study.dataset import Decode
-
-FORMAT = 3
+from harness.train.checkpoint import load_fold
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Bundle:
         """A file that bundle.json lists under `files`, checked again. Raises RequestError where it is not listed."""
         if name not in self.about["files"]:
             raise RequestError(f"{self.path}/bundle.json lists no file {name!r}. Build the ensemble again.")
-        return _checked(self.path, name, self.about["files"][name]).read_bytes()
+        return read_plain(self.path, name, self.about["files"][name])
 
 
 @dataclass(frozen=True)
@@ -76,100 +74,75 @@ class BundleOutputs:
     """(n, D) by encoder (m, k); empty where they were not asked for and the method needs none"""
 
 
-def link_or_copy(source: Path, target: Path) -> None:
-    """A hard link, or a copy where the file system has no links between the two places."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def load_bundle(path: Path) -> Bundle:
     """Raises RequestError, naming the file, when the directory is no whole bundle, was changed after it was written,
-    or names files outside itself."""
+    names files outside itself, or holds what would harm: see about.py, arrays.py and trees.py for what is refused.
+
+    Files that bundle.json does not name are not opened.
+    """
+    about, found = read_about(path)
     root = path.resolve()
-    if not is_done(root) or not (root / "bundle.json").is_file():
-        raise RequestError(
-            f"{path} is no finished bundle (bundle.json or DONE is missing). "
-            "Type: harness ensemble list, or build one: harness ensemble build --method stacking"
-        )
+    method = reader(found.method)
+    if method is None:
+        raise RequestError(f"{path} uses the method {found.method!r}; known are {', '.join(KNOWN)}.")
+    if len({len(member.folds) for member in found.members}) != 1:
+        raise RequestError(f"{path}/bundle.json lists members of different numbers of folds.")
+    weights = tuple(
+        tuple(checked(root, fold.weights, fold.sha256) for fold in member.folds) for member in found.members
+    )
+    for member, places in zip(found.members, weights, strict=True):
+        for fold, place in zip(member.folds, places, strict=True):
+            check_network(place, fold.encoder_id, member.model, found.decodes[member.decode], found)
+    files = {name: read_plain(root, name, digest) for name, digest in found.model.items()}
+    for name, data in files.items():
+        if name.endswith(".ubj"):
+            check_trees(data, f"{path}/{name}")
+        elif not name.endswith(".npz"):
+            raise RequestError(f"{path}/{name} is no file of a fitted method: those are .npz and .ubj. Refused.")
+    for name, digest in found.files.items():
+        read_plain(root, name, digest)
     try:
-        about = read_json(root / "bundle.json")
-        if about["format"] != FORMAT:
-            raise RequestError(
-                f"{path} has bundle format {about['format']!r}; this program reads {FORMAT}. Build the ensemble again."
-            )
-        method = reader(about["method"])
-        if method is None:
-            raise RequestError(f"{path} uses the method {about['method']!r}; known are {', '.join(KNOWN)}.")
-        folds = [[(fold["weights"], fold["sha256"]) for fold in member["folds"]] for member in about["members"]]
-        if not folds or not all(folds) or len({len(row) for row in folds}) != 1:
-            raise RequestError(f"{path}/bundle.json lists no members, or members of different numbers of folds.")
-        weights = tuple(tuple(_checked(root, name, digest) for name, digest in row) for row in folds)
-        files = {str(name): _checked(root, str(name), digest).read_bytes() for name, digest in about["model"].items()}
-        for name, digest in about["files"].items():
-            _checked(root, name, digest)
-        classes = tuple(str(name) for name in about["classes"])
-        multilabel = bool(about["multilabel"])
-        model = method.load(files, len(classes), multilabel)
-        _check_encoders(model, path, len(folds), len(folds[0]))
-        decodes = tuple(Decode.model_validate(decode) for decode in about["decodes"])
-        decode_of = tuple(int(member["decode"]) for member in about["members"])
-        if not all(0 <= number < len(decodes) for number in decode_of):
-            raise RequestError(f"{path}/bundle.json: a member takes a decoding that the bundle does not list.")
-        return Bundle(
-            path=root,
-            study=str(about["study"]),
-            method=str(about["method"]),
-            classes=classes,
-            multilabel=multilabel,
-            decodes=decodes,
-            metric=str(about["metric"]),
-            members=tuple(str(member["name"]) for member in about["members"]),
-            decode_of=decode_of,
-            weights=weights,
-            model=model,
-            about=about,
-        )
+        model = method.load(files, len(found.classes), found.multilabel)
+        _check_encoders(model, path, len(weights), len(weights[0]), len(found.classes))
     except RequestError:
         raise
-    except (HarnessError, KeyError, TypeError, ValueError, AttributeError, OSError, pydantic.ValidationError) as error:
-        raise RequestError(f"{path} is no bundle of this program ({error!r}). Build the ensemble again.") from error
-
-
-def _checked(root: Path, name: object, digest: object) -> Path:
-    """The file `name` of the bundle, when it lies inside and has its hash."""
-    text = str(name)
-    pure = PurePosixPath(text)
-    plain = isinstance(name, str) and text and "\\" not in text and ":" not in text and "\0" not in text
-    if not plain or pure.is_absolute() or ".." in pure.parts or not (root / pure).resolve().is_relative_to(root):
-        raise RequestError(f"{root}/bundle.json names {text!r}, which is outside the bundle: refused.")
-    path = root / pure
-    if not path.is_file():
-        raise RequestError(f"{path} is missing: the bundle is not whole. Build the ensemble again.")
-    if sha256(path) != digest:
+    except (HarnessError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise RequestError(
-            f"{path} is not the file that the bundle was written with (SHA-256 differs): refused. "
-            "Build the ensemble again."
-        )
-    return path
+            f"{path}: its fitted method cannot be read ({error!r}). Build the ensemble again."
+        ) from error
+    return Bundle(
+        path=root,
+        study=found.study,
+        method=found.method,
+        classes=tuple(found.classes),
+        multilabel=found.multilabel,
+        decodes=tuple(found.decodes),
+        metric=found.metric,
+        members=tuple(member.name for member in found.members),
+        decode_of=tuple(member.decode for member in found.members),
+        weights=weights,
+        model=model,
+        about=about,
+    )
 
 
-def _check_encoders(model: Model, path: Path, members: int, folds: int) -> None:
-    """A model per encoder must be one of the encoders that the bundle has."""
+def _check_encoders(model: Model, path: Path, members: int, folds: int, classes: int) -> None:
+    """A model per encoder must be one of the encoders that the bundle has, and answer with the bundle's classes."""
+    labels = isinstance(model, LabelModels)
     for one in model.models if isinstance(model, LabelModels) else (model,):
+        fits = [getattr(one, "trees", None)]
         for part in ("heads", "boosters"):
             per_encoder = getattr(one, part, None)
             if per_encoder is None:
                 continue
-            if not per_encoder or any(m >= members or k >= folds for m, k in per_encoder):
+            if not per_encoder or any(not (0 <= m < members and 0 <= k < folds) for m, k in per_encoder):
                 raise RequestError(f"{path}: its {part} do not fit its {members} members of {folds} folds.")
+            fits += per_encoder.values()
+        for fit in fits:
+            own, present = getattr(fit, "classes", None), np.asarray(getattr(fit, "present", 0))
+            wanted = 2 if labels else classes
+            if own not in (None, wanted) or present.size == 0 or not ((present >= 0) & (present < wanted)).all():
+                raise RequestError(f"{path}: its fitted method answers with other classes than its {classes}.")
 
 
 def _check_pixels(bundle: Bundle, decode: Decode, pixels: Pixels) -> None:
@@ -198,8 +171,10 @@ def outputs_of_bundle(
     device: str = "cpu",
     progress: Progress | None = None,
     embeddings: bool = False,
+    load: Load = load_fold,
 ) -> BundleOutputs:
-    """What a bundle and its networks say of n images, in one pass; with `embeddings` those too.
+    """What a bundle and its networks say of n images, in one pass; with `embeddings` those too. `load` gives the
+    network of a checkpoint: a server keeps them.
 
     `images` are the same n images once for each of bundle.decodes: (n, S, S, channels), or of their own sizes. Raises
     RequestError when the pixels have another shape than the bundle was built for, or a checkpoint is another one's.
@@ -219,7 +194,7 @@ def outputs_of_bundle(
     for m in range(members):
         decode = bundle.decodes[bundle.decode_of[m]]
         for k in range(folds):
-            (out,), meta = run_encoder(bundle.weights[m][k], images[bundle.decode_of[m]], [slice(None)], device)
+            (out,), meta = run_encoder(bundle.weights[m][k], images[bundle.decode_of[m]], [slice(None)], device, load)
             same_task = (meta.classes, meta.multilabel) == (bundle.classes, bundle.multilabel)
             if not same_task or Decode.model_validate(meta.decode) != decode:
                 raise RequestError(f"{bundle.weights[m][k]} was trained for other classes or pixels than its bundle.")

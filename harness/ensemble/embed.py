@@ -6,7 +6,7 @@ encoders never meet in one file, and they are trusted only for the very rows and
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from harness.ensemble.arrays import pack, unpack
 from harness.ensemble.members import Member, check_unchanged
 from harness.errors import HarnessError, Leak, RequestError
 from harness.home import Home, write_bytes
+from harness.models.network import Network
 from harness.ragged import Pixels, select
 from harness.records import Dataset, Folds, Progress
 from harness.seeds import derive_seed
@@ -24,6 +25,8 @@ from harness.train.checkpoint import FoldMeta, load_fold, read_meta
 from harness.train.infer import infer
 
 FORMAT = 1
+Load = Callable[[Path, str], tuple[Network, FoldMeta]]
+"""load_fold, or what remembers what it gave"""
 ASKED = 64
 """held-out rows that every fold model of a member has to say again before anything is built on what it said"""
 AVERAGE_APART, ROW_APART = 0.05, 0.5
@@ -80,13 +83,13 @@ def rows_key(dataset: Dataset, rows: NDArray[np.int64]) -> str:
 
 
 def run_encoder(
-    weights: Path, pixels: Pixels, row_sets: Sequence[NDArray[np.int64] | slice], device: str
+    weights: Path, pixels: Pixels, row_sets: Sequence[NDArray[np.int64] | slice], device: str, load: Load = load_fold
 ) -> tuple[list[Outputs], FoldMeta]:
     """One fold model on images pixels[rows] for each of `row_sets`: loaded once, used and let go.
 
     Raises HarnessError when an output is not finite.
     """
-    network, meta = load_fold(weights, device=device)
+    network, meta = load(weights, device)
     found = []
     for rows in row_sets:
         numbers = np.arange(len(pixels))[rows]

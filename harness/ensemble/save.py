@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.columns import to_column
-from harness.ensemble.bundle import FORMAT, link_or_copy, sha256
+from harness.data.headers import Hash, salted
+from harness.ensemble.about import FORMAT, sha256
 from harness.ensemble.gather import Gathered
 from harness.ensemble.oof import Model
 from harness.ensemble.scores import EnsembleResult, Predictions, as_json, result_json
-from harness.home import write_bytes, write_json
+from harness.home import link_or_copy, write_bytes, write_json
 from harness.track.mlflow_runs import commit
 from harness.train.checkpoint import FoldMeta
 
@@ -78,14 +79,15 @@ def write_bundle(
     members: list[NetworkSet],
     parts: Mapping[str, Part],
     seed: int,
+    salt: str,
 ) -> None:
-    """Fill the empty `folder`; bundle.json comes last."""
+    """Fill the empty `folder`; bundle.json comes last. `salt`: of the home, for the hashes of rows."""
     model_files = model.files()
     for name, content in model_files.items():
         write_bytes(folder / name, content)
     decodes: list[dict[str, Any]] = []
     entries = [_member(folder, member, decodes) for member in members]
-    _write_predictions(folder / "predictions.parquet", found, predictions)
+    _write_predictions(folder / "predictions.parquet", found, predictions, salted(salt))
     others = ["predictions.parquet"]
     for part, content_of in parts.items():
         for name, content in content_of.files.items():
@@ -138,14 +140,18 @@ def _member(folder: Path, member: NetworkSet, decodes: list[dict[str, Any]]) -> 
     }
 
 
-def _write_predictions(path: Path, found: Gathered, predictions: Predictions) -> None:
+def _write_predictions(path: Path, found: Gathered, predictions: Predictions, hashed: Hash) -> None:
+    """A bundle travels, so it names no file: where rows are their own groups, those names are paths as well."""
     data = found.data
     development, test = data.folds.development_rows(), data.folds.test_rows()
     rows = np.concatenate([development, test])
+    ids, groups = data.dataset.ids[rows].tolist(), data.dataset.groups[rows].tolist()
     table = pa.table(
         {
-            "id": pa.array(data.dataset.ids[rows].tolist(), pa.string()),
-            "group": pa.array(data.dataset.groups[rows].tolist(), pa.string()),
+            "id": pa.array([hashed(name) for name in ids], pa.string()),
+            "group": pa.array(
+                [hashed(g) if g == name else g for g, name in zip(groups, ids, strict=True)], pa.string()
+            ),
             "y": to_column(data.dataset.y[rows]),
             "split": pa.array(["oof"] * len(development) + ["test"] * len(test), pa.string()),
             "probabilities": to_column(np.concatenate([predictions.oof, predictions.test])),

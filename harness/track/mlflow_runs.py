@@ -44,13 +44,7 @@ class Tracking:
     """One study's experiment, open for writing. Every call may be repeated: the store keeps one of each point."""
 
     def __init__(self, home: Home, study: str, description: str = "") -> None:
-        self._client = _client(home)
-        try:
-            self._experiment = _experiment(self._client, home, study, description)
-        except HarnessError:
-            raise
-        except Exception as error:
-            raise _away(home, error) from error
+        self._client, self._experiment = open_store(home, study, description)
 
     def tag_study(self, tags: dict[str, str]) -> None:
         """Tags of the experiment, such as the views of its page (harness.track.views)."""
@@ -204,6 +198,17 @@ def commit() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     return found.stdout.strip() if found.returncode == 0 else "unknown"
+
+
+def open_store(home: Home, study: str, description: str = "") -> tuple["MlflowClient", str]:
+    """A client, and the id of the study's experiment, which is made where there is none. Raises StoreAway."""
+    client = _client(home)
+    try:
+        return client, _experiment(client, home, study, description)
+    except HarnessError:
+        raise
+    except Exception as error:
+        raise _away(home, error) from error
 
 
 def experiment_id(home: Home, study: str) -> str | None:

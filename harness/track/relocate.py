@@ -12,6 +12,13 @@ from harness.home import Home
 
 DEFAULT_EXPERIMENT = 0
 """MLflow makes it by itself, with its artifacts in whatever folder the program was started in"""
+PLACES = (
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""what lies below an experiment's folder; all but the first are of registered models, which older stores lack"""
 
 
 def relocate(home: Home) -> list[str]:
@@ -25,7 +32,8 @@ def relocate(home: Home) -> list[str]:
         return []
     connection = sqlite3.connect(store, timeout=60, isolation_level=None)
     try:
-        if not _has_tables(connection) or not _moved(connection, home):
+        tables = _tables(connection)
+        if not {"experiments", "runs"} <= tables or not _moved(connection, home):
             return []
         connection.execute("BEGIN IMMEDIATE")
         moved = _moved(connection, home)
@@ -34,20 +42,20 @@ def relocate(home: Home) -> list[str]:
                 "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
                 (new, number),
             )
-            connection.execute(
-                "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
-                "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
-                (new, len(old) + 1, number, len(old) + 1, f"{old}/"),
-            )
+            for table, column in PLACES:
+                if table in tables:
+                    connection.execute(
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                        (new, len(old) + 1, len(old) + 1, f"{old}/"),
+                    )
         connection.execute("COMMIT")
         return [name for _, name, _, _ in moved]
     finally:
         connection.close()  # what was not committed is undone
 
 
-def _has_tables(connection: sqlite3.Connection) -> bool:
-    found = connection.execute("SELECT name FROM sqlite_master WHERE name IN ('experiments', 'runs')").fetchall()
-    return len(found) == 2
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    return {str(name) for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def _moved(connection: sqlite3.Connection, home: Home) -> list[tuple[int, str, str, str]]:

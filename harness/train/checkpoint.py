@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from harness import strict_json
 from harness.errors import HarnessError
 from harness.home import write_bytes
 from harness.models.network import Network, build_network
@@ -28,6 +29,8 @@ STATE = 3
 """what a resume state holds; raise it with every change, and a fold that another version began begins anew"""
 WRITE_SHARE = 0.02
 """largest share of training time that goes into writing resume states"""
+LARGEST_META = 16 * 2**20
+"""bytes that a checkpoint may say about itself: 65,536 classes with long names are 8 MB"""
 BYTES_PER_SECOND = 5e8
 """what a disk is taken to write until the first state was written and timed"""
 
@@ -89,20 +92,27 @@ def read_meta(path: Path) -> FoldMeta:
         raise HarnessError(f"{path}: not readable as a checkpoint: {error}") from error
     if text is None:
         raise HarnessError(f"{path}: a safetensors file, but not a fold checkpoint of this program.")
-    data = json.loads(text)
-    return FoldMeta(
-        **{**data, "classes": tuple(data["classes"]), "mean": tuple(data["mean"]), "std": tuple(data["std"])}
-    )
+    try:
+        data = strict_json.read(text.encode(), LARGEST_META)
+        lists = {name: tuple(data[name]) for name in ("classes", "mean", "std")}
+        return FoldMeta(**{**data, **lists})
+    except (ValueError, TypeError, KeyError) as error:
+        raise HarnessError(f"{path}: what it says about itself cannot be read ({error}).") from error
 
 
 def load_fold(path: Path, device: str = "cpu") -> tuple[Network, FoldMeta]:
-    """The network of a fold in evaluation mode, and what it says about itself."""
+    """The network of a fold in evaluation mode, and what it says about itself. Raises HarnessError for what is no whole
+    checkpoint of the network that it names."""
     meta = read_meta(path)
     model = Model.model_validate({**meta.model, "weights": "none"})
     decode = Decode.model_validate(meta.decode)
     network = build_network(model, len(meta.classes), decode.channels, decode.side, seed=0)
-    with safetensors.safe_open(str(path), framework="pt") as file:
-        load_tensors(network, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            load_tensors(network, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    except (RuntimeError, safetensors.SafetensorError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise HarnessError(f"{path}: its tensors are not those of {model.backbone}: {reason}") from error
     return network.to(device).eval(), meta
 
 

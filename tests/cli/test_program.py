@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli_program import Place, environment, start_program
+from hashed_rows import names_by_hash
 
 from harness.home import Home
 from harness.study.load import list_study_files, load_study
@@ -116,10 +117,11 @@ def test_predictions_are_those_of_the_build(finished: Said) -> None:
     rows = {Path(row["file"]).name: row["probabilities"] for row in json.loads(done.stdout)}
     assert len(rows) == 32
     stored = pq.read_table(Path(json.loads(said["ensemble"].stdout)["bundle"]) / "predictions.parquet").to_pylist()
+    names = names_by_hash(Home(place.home), place.data)
     test = [row for row in stored if row["split"] == "test"]
     assert test
     for row in test:
-        now = rows[Path(row["id"]).name]
+        now = rows[Path(names[row["id"]]).name]
         np.testing.assert_allclose([now["well"], now["sick"]], row["probabilities"], atol=1e-5)
 
 

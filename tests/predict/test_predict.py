@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hashed_rows import names_by_hash
 from PIL import Image
 
 from harness.data.decode import decode
@@ -20,11 +21,12 @@ def bundle(small_study):
 
 
 @pytest.fixture(scope="module")
-def expected(bundle):
-    """What build said of the test split: id -> probabilities."""
+def expected(bundle, small_study):
+    """What build said of the test split: file -> probabilities."""
     table = pd.read_parquet(bundle / "predictions.parquet")
     table = table[table["split"] == "test"]
-    return dict(zip(table["id"], table["probabilities"], strict=True))
+    names = names_by_hash(small_study.home, small_study.images)
+    return dict(zip(table["id"].map(names), table["probabilities"], strict=True))
 
 
 def test_the_same_numbers_as_build_gave(bundle, expected, small_study):

@@ -1,0 +1,88 @@
+"""harness ensemble register, diagram: what can be done with a bundle that was built."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from harness.cli.output import claim_stdout, note, print_json, show
+from harness.cli.study import Json
+
+if TYPE_CHECKING:
+    from harness.home import Home
+    from harness.track.models import Registered
+
+Bundle = Annotated[str, typer.Argument(metavar="BUNDLE", help="STUDY/NAME (harness ensemble list), or a folder.")]
+
+
+def register(
+    bundle: Bundle,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Of the model; left out: harness-STUDY-METHOD.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make a bundle the next version of a model in MLflow's registry, to be served over HTTP.
+
+    `harness ensemble build` does it by itself. No second copy of a checkpoint is made.
+    """
+    claim_stdout()
+    from harness.ensemble.bundle import load_bundle
+    from harness.home import open_home
+    from harness.predict.predict import find_bundle
+    from harness.predict.register import register as register_bundle
+
+    home = open_home()
+    found = register_bundle(home, load_bundle(find_bundle(bundle, home)), name)
+    if json:
+        print_json(document(found))
+        return
+    show(f"Registered as {found.name}, version {found.version}.")
+    if found.copied:
+        show(f"{found.copied / 2**20:.0f} MB had to be copied: no hard links lead from the bundle to the home.")
+    show_serving(home, found)
+
+
+def register_built(home: "Home", bundles: Iterable[Path]) -> list["Registered | None"]:
+    """Register what was just built. Where MLflow is away the bundles stand all the same, and a note says so."""
+    from harness.ensemble.bundle import load_bundle
+    from harness.predict.register import register as register_bundle
+    from harness.track.mlflow_runs import StoreAway
+
+    found: list[Registered | None] = []
+    for path in bundles:
+        try:
+            found.append(register_bundle(home, load_bundle(path)))
+        except StoreAway as error:
+            found.append(None)
+            note(f"{path.name} is not registered: {error}")
+            note(f"When MLflow answers again, type: harness ensemble register {path.parent.name}/{path.name}")
+    return found
+
+
+def document(found: "Registered | None") -> dict[str, Any] | None:
+    """What --json says of a registered bundle."""
+    return None if found is None else {"name": found.name, "version": found.version}
+
+
+def show_serving(home: "Home", found: "Registered") -> None:
+    show("Serve it:")
+    show(f"  export MLFLOW_TRACKING_URI={home.mlflow_uri}")
+    show(f"  mlflow models serve -m models:/{found.name}/{found.version} --env-manager local --port 5001")
+
+
+def diagram(
+    bundle: Bundle,
+    format_: Annotated[Literal["mermaid", "plantuml"], typer.Option("--format", help="Language.")] = "mermaid",
+) -> None:
+    """How a bundle answers, as a flowchart: decoding, members, method, calibration, decision."""
+    stream = claim_stdout()
+    from harness.drawing import mermaid, plantuml
+    from harness.ensemble.about import read_about
+    from harness.ensemble.diagram import ensemble_diagram
+    from harness.home import open_home
+    from harness.predict.predict import find_bundle
+
+    drawing = ensemble_diagram(*read_about(find_bundle(bundle, open_home())))
+    stream.write(mermaid(drawing) if format_ == "mermaid" else plantuml(drawing))
