@@ -6,6 +6,7 @@ writes at a time (the study's driver, under its lock); reading needs no lock, be
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,15 +70,14 @@ def audit_tags(record: StudyRecord) -> dict[str, str]:
     return {"harness.audit_hash": record.audit_hash, "harness.findings": said or "none"}
 
 
-def count_test_read(home: Home, study: str, method: str, members: str) -> int:
-    """Note that something was scored on a study's test split; returns how many different things have been by now. Each
-    one more is a chance to choose by that split, and a split that was chosen by is none."""
+def count_test_reads(home: Home, study: str, scored: Sequence[tuple[str, Sequence[int | str]]]) -> int:
+    """Note what is scored on a study's test split, as (method, members); returns how many different things have been
+    by now. Each one more is a chance to choose by that split, and a split that was chosen by is none."""
     path = home.work(study) / "test_reads.json"
-    reads: list[dict[str, str]] = read_json(path) if path.exists() else []
-    this = {"method": method, "members": members}
-    if this not in reads:
-        reads.append(this)
-        write_json(path, reads)
+    reads: list[dict[str, Any]] = read_json(path) if path.exists() else []
+    new = [{"method": method, "members": list(members)} for method, members in scored]
+    reads += [one for one in new if one not in reads]
+    write_json(path, reads)
     return len(reads)
 
 

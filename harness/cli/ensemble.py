@@ -1,113 +1,132 @@
 """harness ensemble: build, list, show."""
 
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.output import claim_stdout, note, plain, print_json, results, show
+from harness.cli.output import claim_stdout, note, plain, print_json, show
 from harness.cli.study import Json, Quiet
 
 if TYPE_CHECKING:
+    from harness.ensemble.build import Built
     from harness.home import Home
+
+ALL = "all"
+SCORES = (
+    *("scores", "delta_vs_single", "delta_vs_mean", "selection_minus_nested", "nested_minus_mean"),
+    *("notes", "diversity", "contributions", "cost", "test_reads"),
+)
+"""what a bundle says of its scores"""
 
 app = typer.Typer(help="Combine the saved checkpoints of a study.", no_args_is_help=True)
 
 
-class Method(StrEnum):
-    mean = "mean"
-    weighted = "weighted"
-    greedy = "greedy"
-    bagging = "bagging"
-    boosting = "boosting"
-    adaboost = "adaboost"
-    stacking = "stacking"
-    stacking_boosted = "stacking-boosted"
-    stacking_levels = "stacking-levels"
-    stacking_embeddings = "stacking-embeddings"
-    soup = "soup"
-    soup_greedy = "soup-greedy"
-    bagging_retrained = "bagging-retrained"
-
-
 @app.command("build")
 def build(
-    method: Annotated[Method, typer.Option("--method", help="How members are combined.")],
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            metavar="METHOD",
+            help="How members are combined: mean, greedy, stacking, ... (an unknown one lists them), or all.",
+        ),
+    ],
     study: Annotated[
-        str | None, typer.Option("--study", metavar="NAME", help="The study; left out: the newest completed one.")
+        list[str] | None,
+        typer.Option(
+            "--study",
+            metavar="NAME",
+            help="The study; repeat it for members of several. Left out: the newest completed one.",
+        ),
     ] = None,
-    top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="Members: the N best trials.")] = 5,
+    top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="Members: each study's N best trials.")] = 5,
     seed: Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help="Left out: the study's seed.")] = None,
     resamples: Annotated[
         int, typer.Option("--resamples", metavar="N", min=2, help="bagging-retrained: networks to train.")
     ] = 10,
+    decide: Annotated[
+        str | None,
+        typer.Option("--decide", metavar="RULE", help="youden, argmax, sensitivity=.95, specificity=.95, cost=.1."),
+    ] = None,
     device: Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu or cuda.")] = "auto",
+    register: Annotated[
+        bool, typer.Option("--register/--no-register", help="As a new version of a model in MLflow: no second copy.")
+    ] = True,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Fit an ensemble out-of-fold, score it on the held-out test split, save it as a bundle.
 
-    Beside it always stand the simple mean of the same members and the best single member. No backbone is trained,
-    but for bagging-retrained.
+    Beside it always stand the simple mean of the same members and the best single member. With --method all, every
+    method stands in one table. No backbone is trained, but for bagging-retrained, which `all` leaves out.
     """
     claim_stdout()
+    from harness.cli.bundle import register_built
+    from harness.cli.ensemble_tables import show_scores
     from harness.cli.progress import step_progress
     from harness.cli.tables import short_path
+    from harness.ensemble.decisions import parse_rule
     from harness.home import open_home
     from harness.ledger import require_study
 
+    rule = None if decide is None else parse_rule(decide)
     home = open_home()
-    record = require_study(home, study)
+    names: list[str | None] = [*dict.fromkeys(study)] if study else [None]
+    records = [require_study(home, name) for name in names]
     if study is None:
-        note(f"study {record.name} (the newest completed one)")
+        note(f"study {records[0].name} (the newest completed one)")
     with step_progress(quiet) as progress:
-        from harness.ensemble.build import build as build_ensemble
+        from harness.ensemble.build import build_table
+        from harness.ensemble.methods import WITHOUT_TRAINING
+        from harness.ensemble.scores import result_json
 
-        use_seed = record.tree["seed"] if seed is None else seed
-        (result,) = build_ensemble(home, [record], [method.value], top, use_seed, device, progress, resamples)
-    document = _document(vars(result), result.rows, result.members)
+        use_seed = records[0].tree["seed"] if seed is None else seed
+        methods = list(WITHOUT_TRAINING) if method == ALL else [method]
+        built = build_table(home, records, methods, top, use_seed, device, progress, rule, resamples)
+    if built.untracked:
+        note(f"MLflow shows none of this: {built.untracked}")
+    registered = (
+        register_built(home, [result.bundle for result in built.results]) if register and not built.untracked else {}
+    )
+    documents = [_document(result_json(result), vars(result), result.members) for result in built.results]
+    document = _together(documents, built) if method == ALL else documents[0]
     if json:
         print_json(document)
         return
-    _show_scores(plain(document))
-    name = f"{result.study}/{result.bundle.name}"
-    show(f"\nSaved as {short_path(result.bundle)}. Next:")
-    show(f"  harness predict {name} IMAGE_OR_FOLDER...")
+    show_scores(plain(document))
+    show("\nSaved as")
+    for result in built.results:
+        show(f"  {short_path(result.bundle)}")
+        named = registered.get(result.bundle)
+        if named is not None:
+            show(f"    in MLflow as {named.name}, version {named.version}")
+    show("Next:")
+    show(f"  harness predict {built.results[0].study}/{built.results[0].bundle.name} IMAGE_OR_FOLDER...")
     show("  harness ui      to see it beside the trials")
 
 
-def _document(about: Mapping[str, Any], rows: Any, members: list[int]) -> dict[str, Any]:
-    """What `ensemble build --json` and `ensemble show --json` print."""
-    same = ("study", "method", "metric", "bundle")
-    deltas = ("delta_vs_single", "delta_vs_mean")
+def _document(scores: Mapping[str, Any], about: Mapping[str, Any], members: list[Any]) -> dict[str, Any]:
+    """What `ensemble build --json` and `ensemble show --json` print of one ensemble."""
+    same = {name: about[name] for name in ("study", "method", "metric", "bundle")}
+    return {**same, "members": members, **{name: scores[name] for name in SCORES if name in scores}}
+
+
+def _together(documents: list[dict[str, Any]], built: "Built") -> dict[str, Any]:
+    """What `--method all` prints: the rows of all once, then each ensemble as it would stand alone."""
+    from harness.ensemble.verdict import verdict_together
+
+    first = documents[0]
+    rows = [*first["scores"], *(document["scores"][-1] for document in documents[1:])]
     return {
-        **{name: about[name] for name in same},
-        "members": members,
+        **{name: first[name] for name in ("study", "metric", "members", "diversity", "contributions", "test_reads")},
+        "method": ALL,
         "scores": rows,
-        **{name: about[name] for name in deltas},
+        "ensembles": documents,
+        "notes": verdict_together(first["metric"], built.results),
+        "refused": built.refused,
     }
-
-
-def _show_scores(document: Mapping[str, Any]) -> None:
-    """The table and the two comparisons, from plain JSON data."""
-    from harness.cli.tables import is_higher_better, numbers_of, scores_table
-    from harness.cli.words import OPTIMISTIC, difference
-    from harness.records import Difference
-
-    metric, method = document["metric"], document["method"]
-    higher = is_higher_better(metric)
-    members = ", ".join(str(number) for number in document["members"])
-    show(f"study {document['study']}: {method} of trial{'s' if len(document['members']) > 1 else ''} {members}\n")
-    show(scores_table(document["scores"], metric, results().width))
-    if any(row.get("optimistic", False) for row in document["scores"]):
-        show(f"\n{OPTIMISTIC}")
-    show(f"\n{method} minus the others, {metric} on the test split, paired by group:")
-    others = {"best single": "delta_vs_single", "simple mean": "delta_vs_mean"}
-    for other, name in others.items():
-        if not (method == "mean" and name == "delta_vs_mean"):
-            show(f"  {other}  {difference(Difference(**numbers_of(document[name])), higher)}")
 
 
 def _bundles(home: "Home", study: str | None) -> list[tuple["Path", dict[str, Any]]]:
@@ -160,8 +179,9 @@ def list_(
 
 
 def _saved(path: Path, about: dict[str, Any]) -> dict[str, Any]:
-    members = [member["trial"] for member in about["members"]]
-    return _document({**about, "bundle": path}, about["scores"], members)
+    several = len(about.get("studies", [])) > 1
+    members = [member["name"] if several else member["trial"] for member in about["members"]]
+    return _document(about, {**about, "bundle": path}, members)
 
 
 @app.command("show")
@@ -171,6 +191,7 @@ def show_(
 ) -> None:
     """What an ensemble is made of and how well it did."""
     claim_stdout()
+    from harness.cli.ensemble_tables import show_scores
     from harness.errors import RequestError, nearest
     from harness.home import open_home
 
@@ -186,4 +207,4 @@ def show_(
     if json:
         print_json(document)
     else:
-        _show_scores(document)
+        show_scores(document)

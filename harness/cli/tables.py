@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.cli.output import escape_control
 from harness.cli.words import compact_params, interval, number, plural, switched_off, value
-from harness.records import Interval, TrialRecord
+from harness.records import TrialRecord
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -56,7 +56,7 @@ def table(
 
 def _is_numeric(cell: str) -> bool:
     """Numbers and intervals: what must stay on one line."""
-    return cell[:1].isdigit() and len(cell) <= 24
+    return cell.lstrip("+-.")[:1].isdigit() and len(cell) <= 24
 
 
 def _numbers_width(cells: Sequence[str]) -> int:
@@ -162,15 +162,6 @@ def _outcome(trial: TrialRecord, metric: str) -> str:
 def studies_table(rows: Sequence[tuple[str, str, str, str, str]]) -> Table:
     """name, state, trials, best, description"""
     return table(["study", "state", "trials", "best", "what"], rows, right=["trials"])
-
-
-def scores_table(rows: Sequence[Mapping[str, Any]], metric: str, width: int) -> Table:
-    """An ensemble beside its members and their simple mean: name, kind, out-of-fold, test. Rows as in `--json`."""
-    body = []
-    for row in rows:
-        oof, test = (Interval(**numbers_of(row[part][metric])) for part in ("oof", "test"))
-        body.append([row["name"], row["kind"], interval(oof, row.get("optimistic", False)), interval(test)])
-    return table(["model", "kind", f"{metric} out-of-fold", f"{metric} test [95%]"], body, width=width)
 
 
 def numbers_of(node: Mapping[str, float | None]) -> dict[str, float]:

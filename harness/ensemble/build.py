@@ -1,7 +1,7 @@
 """Build ensembles of a study: gather, fit out-of-fold, score on the test split, save as bundles, log.
 
 Trains no network, but for bagging-retrained. Everything is fitted and chosen on development rows; the test split is
-read to be scored. A bundle appears whole or not at all, after its run is in MLflow.
+read to be scored. A bundle appears whole or not at all; its run in MLflow comes before it, unless MLflow is away.
 """
 
 import shutil
@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ensemble.cost import Cost, network_costs
+from harness.ensemble.contents import contents_section
+from harness.ensemble.decisions import Rule
 from harness.ensemble.gather import Gathered, gather
 from harness.ensemble.made import Made
 from harness.ensemble.methods import Method, require_method
@@ -21,14 +23,15 @@ from harness.ensemble.oof import Embed, Model, check_probabilities, silent
 from harness.ensemble.pool import nested_oof, only
 from harness.ensemble.retrain import RESAMPLES, retrain
 from harness.ensemble.save import NetworkSet, Part, own_networks, write_bundle
-from harness.ensemble.scores import EnsembleResult, Predictions, ScoreRow, tracked_metrics
+from harness.ensemble.scores import EnsembleResult, Predictions, ScoreRow, as_json, tracked_metrics
 from harness.ensemble.soup import make_soup
 from harness.ensemble.table import score_ensembles
+from harness.ensemble.trust import trust_sections
 from harness.errors import DiskFull, HarnessError, Interrupted, Leak
 from harness.home import Home, lock, new_folder
-from harness.ledger import StudyRecord, audit_tags, count_test_read
+from harness.ledger import StudyRecord, audit_tags, count_test_reads
 from harness.records import Progress
-from harness.track.mlflow_runs import commit, log_run
+from harness.track.mlflow_runs import StoreAway, commit, log_run
 from harness.train.devices import parse_devices
 
 __all__ = ["Built", "Candidate", "EnsembleResult", "ScoreRow", "build", "build_table"]
@@ -66,6 +69,8 @@ class Built:
     results: list[EnsembleResult]
     refused: dict[str, str]
     """by method"""
+    untracked: str = ""
+    """why MLflow has no run of them: it was away"""
 
 
 def build(
@@ -76,10 +81,11 @@ def build(
     seed: int,
     device: str = "auto",
     progress: Progress | None = None,
+    decide: Rule | None = None,
     resamples: int = RESAMPLES,
 ) -> list[EnsembleResult]:
     """As build_table; raises what it says of the first method that cannot be built."""
-    built = build_table(home, studies, methods, top, seed, device, progress, True, resamples)
+    built = build_table(home, studies, methods, top, seed, device, progress, decide, resamples, all_or_none=True)
     return built.results
 
 
@@ -91,8 +97,9 @@ def build_table(
     seed: int,
     device: str = "auto",
     progress: Progress | None = None,
-    all_or_none: bool = False,
+    decide: Rule | None = None,
     resamples: int = RESAMPLES,
+    all_or_none: bool = False,
 ) -> Built:
     """Fit `methods` over the fold checkpoints of the `top` best complete trials, by out-of-fold search metric.
 
@@ -101,7 +108,8 @@ def build_table(
     RequestError when there is nothing to build from or the data are not those of the study, Leak when a member's files
     do not fit the rows they are scored on, HarnessError when they are damaged.
 
-    resamples: how many networks bagging-retrained trains.
+    decide: the rule by which the bundles decide (None: see decisions.fit_decisions). resamples: how many networks
+    bagging-retrained trains.
     """
     chosen = {name: require_method(name) for name in methods}
     report = progress or silent
@@ -123,18 +131,18 @@ def build_table(
                 if all_or_none or len(chosen) == 1:
                     raise
                 refused[name] = str(error)
-        results = score_candidates(home, found, candidates, seed, report, use_device)
+        results = score_candidates(home, found, candidates, use_device, seed, report)
+        shared, untracked = _shared_parts(found), ""
         for candidate, result in zip(candidates, results, strict=True):
             for left_over in result.bundle.parent.glob(f".{result.bundle.name}.*"):
                 shutil.rmtree(left_over, ignore_errors=True)  # of a build that was killed: this study's lock is ours
             with new_folder(result.bundle) as folder:
                 predictions = _predictions(candidate)
-                parts = _parts(found, candidate, seed, report)
-                write_bundle(
-                    folder, found, result, candidate.model, predictions, candidate.networks, parts, seed, home.salt()
-                )
-                _log(home, found, result, folder, seed)
-    return Built(results, refused)
+                parts = shared | _parts(found, candidate, seed, report, decide)
+                networks = candidate.networks
+                write_bundle(folder, found, result, candidate.model, predictions, networks, parts, seed, home.salt())
+                untracked = untracked or _log_or_say(home, found, result, folder, seed)
+    return Built(results, refused, untracked)
 
 
 def fit_method(
@@ -200,7 +208,7 @@ def _predictions(candidate: Candidate) -> Predictions:
 
 
 def score_candidates(
-    home: Home, found: Gathered, candidates: Sequence[Candidate], seed: int, report: Progress, device: str = "cpu"
+    home: Home, found: Gathered, candidates: Sequence[Candidate], device: str, seed: int, report: Progress
 ) -> list[EnsembleResult]:
     """One table of all of them."""
     networks = [[network.weights for one in each.networks for network in one.networks] for each in candidates]
@@ -211,6 +219,7 @@ def score_candidates(
         home.bundles(found.studies[0].name),
         {one.method: _cost(one, cost) for one, cost in zip(candidates, costs, strict=True)},
         {candidate.method: candidate.without for candidate in candidates},
+        count_test_reads(home, found.studies[0].name, [(one.method, found.labels) for one in candidates]),
         seed,
         report,
     )
@@ -220,14 +229,34 @@ def _cost(candidate: Candidate, cost: Cost) -> dict[str, float]:
     return {
         "fit_seconds": candidate.seconds,
         "networks": float(sum(len(one.networks) for one in candidate.networks)),
+        "seconds_per_image": cost.seconds,
         "megabytes": cost.megabytes,
-        "milliseconds_per_image": 1000 * cost.seconds,
     }
 
 
-def _parts(found: Gathered, candidate: Candidate, seed: int, report: Progress) -> dict[str, Part]:
+def _shared_parts(found: Gathered) -> dict[str, Part]:
+    """The optional sections that every bundle of one gathering has alike."""
+    data = found.data
+    rows = data.folds.development_rows(), data.folds.test_rows()
+    return {"contents": Part(*contents_section(data.pixels, *rows, data.dataset.data_hash))}
+
+
+def _parts(found: Gathered, candidate: Candidate, seed: int, report: Progress, decide: Rule | None) -> dict[str, Part]:
     """The optional sections of the bundle, by name."""
-    return {}
+    dataset, fold = found.data.dataset, found.table.fold
+    sections = trust_sections(
+        candidate.oof, candidate.test, found.development, found.test, fold, dataset.classes, seed, decide
+    )
+    return {name: Part(as_json(section)) for name, section in sections.items()}
+
+
+def _log_or_say(home: Home, found: Gathered, result: EnsembleResult, folder: Path, seed: int) -> str:
+    """Why there is no run in MLflow, where it is away: hours of fitting do not hang on a server."""
+    try:
+        _log(home, found, result, folder, seed)
+    except StoreAway as error:
+        return str(error)
+    return ""
 
 
 def _log(home: Home, found: Gathered, result: EnsembleResult, folder: Path, seed: int) -> None:
@@ -243,7 +272,7 @@ def _log(home: Home, found: Gathered, result: EnsembleResult, folder: Path, seed
         "harness.commit": commit(),
         **audit_tags(study),
         **({"harness.optimistic": "true"} if result.rows[-1].optimistic else {}),
-        "harness.test_reads": str(count_test_read(home, study.name, result.method, numbers)),
+        "harness.test_reads": str(result.test_reads),
     }
     params = {
         "ensemble.method": result.method,

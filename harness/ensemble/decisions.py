@@ -52,7 +52,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Rows:
+class Answers:
     """Rows with calibrated probabilities, to choose thresholds on or to judge them by."""
 
     y: Ints
@@ -131,8 +131,8 @@ def rates(y: Ints, said: NDArray[np.bool_], groups: NDArray[np.str_]) -> dict[st
 
 
 def fit_decisions(
-    development: Rows,
-    test: Rows,
+    development: Answers,
+    test: Answers,
     classes: tuple[str, ...],
     multilabel: bool,
     per_group: How,
@@ -149,7 +149,7 @@ def fit_decisions(
     rules = [parse_rule(text) for text in SHOWN]
     if default.kind != ARGMAX and default not in rules:
         rules.insert(0, default)
-    levels: list[tuple[Unit, Rows, Rows]] = [("image", development, test)]
+    levels: list[tuple[Unit, Answers, Answers]] = [("image", development, test)]
     if per_group != "none" and len(np.unique(development.groups)) < len(development.groups):
         levels.append(("group", pooled(development, per_group), pooled(test, per_group)))
     points = []
@@ -160,24 +160,24 @@ def fit_decisions(
     return {"default": str(default), "per_group": per_group, "points": points}
 
 
-def pooled(rows: Rows, how: How) -> Rows:
+def pooled(rows: Answers, how: How) -> Answers:
     """One row for each group: its label, its pooled probability, its fold."""
     y, p, names = by_group(rows.y, rows.p, rows.groups, how)
     if rows.fold is None:
-        return Rows(y, p, names)
+        return Answers(y, p, names)
     found, first = np.unique(rows.groups, return_index=True)
-    return Rows(y, p, names, rows.fold[first][np.searchsorted(found, names)])
+    return Answers(y, p, names, rows.fold[first][np.searchsorted(found, names)])
 
 
-def _question(rows: Rows, c: int, multilabel: bool) -> Rows:
+def _question(rows: Answers, c: int, multilabel: bool) -> Answers:
     """(n,) y and p of class c against the rest, where the answer is known."""
     answer = rows.y[:, c] if multilabel else (rows.y == c).astype(np.int64)
     known = answer != UNKNOWN
     fold = None if rows.fold is None else rows.fold[known]
-    return Rows(answer[known], rows.p[known, c], rows.groups[known], fold)
+    return Answers(answer[known], rows.p[known, c], rows.groups[known], fold)
 
 
-def _point(rule: Rule, development: Rows, test: Rows) -> dict[str, Any]:
+def _point(rule: Rule, development: Answers, test: Answers) -> dict[str, Any]:
     assert development.fold is not None
     said = np.zeros(len(development.y), dtype=bool)
     for k in np.unique(development.fold):

@@ -77,6 +77,8 @@ NETWORK_METHODS = {
 }
 """Methods that make networks of their own, whose mean predicts (build.py)."""
 KNOWN = (*METHODS, *NETWORK_METHODS)
+WITHOUT_TRAINING = tuple(name for name in KNOWN if name != "bagging-retrained")
+"""what `--method all` builds"""
 
 
 def reader(name: str) -> Method | None:

@@ -16,7 +16,7 @@ from harness.data.headers import Hash, salted
 from harness.ensemble.about import FORMAT, sha256
 from harness.ensemble.gather import Gathered
 from harness.ensemble.oof import Model
-from harness.ensemble.scores import EnsembleResult, Predictions, as_json, comparison_json
+from harness.ensemble.scores import EnsembleResult, Predictions, as_json, result_json
 from harness.home import link_or_copy, write_bytes, write_json
 from harness.track.mlflow_runs import commit
 from harness.train.checkpoint import FoldMeta
@@ -108,12 +108,7 @@ def write_bundle(
         "members": entries,
         "model": {name: sha256(folder / name) for name in model_files},
         "files": {name: sha256(folder / name) for name in others},
-        "scores": result.rows,
-        **comparison_json(result.comparison),
-        "notes": result.notes,
-        "diversity": result.diversity,
-        "contributions": result.contributions,
-        "cost": result.cost,
+        **result_json(result),
         "spec_hash": first.spec_hash,
         "data_hash": first.data_hash,
         "folds_hash": first.folds_hash,

@@ -12,7 +12,7 @@ the table, so all are scored under the same resamples.
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,8 @@ class EnsembleResult:
     contributions: list[dict[str, Any]] = field(default_factory=list)
     """one per member"""
     cost: dict[str, float] = field(default_factory=dict)
+    test_reads: int = 0
+    """how many different ensembles the study's test split has been scored for, these included"""
 
     @property
     def delta_vs_single(self) -> Difference:
@@ -210,7 +212,7 @@ def compare(
 
 def as_json(value: Any) -> Any:
     """Plain JSON of score rows and differences; null where a number is not finite."""
-    if isinstance(value, ScoreRow | Interval | Difference):
+    if is_dataclass(value) and not isinstance(value, type):
         return as_json(asdict(value))
     if isinstance(value, dict):
         return {str(key): as_json(child) for key, child in value.items()}
@@ -219,13 +221,20 @@ def as_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def comparison_json(found: Comparison) -> dict[str, Any]:
-    """The comparison as `--json` and bundle.json have it: delta_vs_single and delta_vs_mean with their p_holm."""
+def result_json(found: EnsembleResult) -> dict[str, Any]:
+    """What `--json` and bundle.json say of an ensemble's scores; the differences come with their p_holm."""
+    compared = found.comparison
     return {
-        "delta_vs_single": {**asdict(found.vs_single), "p_holm": found.holm_single},
-        "delta_vs_mean": {**asdict(found.vs_mean), "p_holm": found.holm_mean},
-        "selection_minus_nested": asdict(found.flattery),
-        "nested_minus_mean": asdict(found.nested_vs_mean),
+        "scores": found.rows,
+        "delta_vs_single": {**asdict(compared.vs_single), "p_holm": compared.holm_single},
+        "delta_vs_mean": {**asdict(compared.vs_mean), "p_holm": compared.holm_mean},
+        "selection_minus_nested": asdict(compared.flattery),
+        "nested_minus_mean": asdict(compared.nested_vs_mean),
+        "notes": found.notes,
+        "diversity": found.diversity,
+        "contributions": found.contributions,
+        "cost": found.cost,
+        "test_reads": found.test_reads,
     }
 
 

@@ -33,13 +33,14 @@ def score_ensembles(
     folder: Path,
     costs: Mapping[str, Mapping[str, float]],
     without: Mapping[str, Sequence[Floats]],
+    test_reads: int,
     seed: int,
     report: Progress,
 ) -> list[EnsembleResult]:
     """One result per ensemble, the rows of the members and of the mean being the same in all.
 
     folder: where bundles go; costs: by method; without: by method, where they were made, its out-of-fold predictions
-    without each of the members.
+    without each of the members; test_reads: see EnsembleResult.
     """
     metric = found.metric
     singles, best = _singles(found)
@@ -72,6 +73,7 @@ def score_ensembles(
                     for name, to_mean, gives in zip(found.names, of_members, to_method, strict=True)
                 ],
                 cost=dict(costs.get(ensemble.name, {})),
+                test_reads=test_reads,
             )
         )
     return results

@@ -40,10 +40,17 @@ def paired_difference(
     value = float(of(y, p_a, None)[0] - of(y, p_b, None)[0])
     if not np.isfinite(value) or len(np.unique(groups)) < 2:
         return Difference(value, nothing, nothing, nothing)
-    replicates = np.concatenate([of(y, p_a, w) - of(y, p_b, w) for w in weight_blocks(groups, reps, seed)])
+    return of_replicates(
+        value, np.concatenate([of(y, p_a, w) - of(y, p_b, w) for w in weight_blocks(groups, reps, seed)])
+    )
+
+
+def of_replicates(value: float, replicates: Floats) -> Difference:
+    """A difference with its percentile interval and the p-value described above, from bootstrap replicates (R,) of
+    it; NaN where more than half of them, or the difference itself, are not defined."""
     lo, hi = percentiles(replicates)
-    if not np.isfinite(lo):
-        return Difference(value, nothing, nothing, nothing)
+    if not (np.isfinite(lo) and np.isfinite(value)):
+        return Difference(value, float("nan"), float("nan"), float("nan"))
     defined = replicates[np.isfinite(replicates)]
     below, above = int((defined <= 0).sum()), int((defined >= 0).sum())
     return Difference(value, lo, hi, min(1.0, 2.0 * (min(below, above) + 1) / (len(defined) + 1)))

@@ -81,17 +81,23 @@ def intervals(
     nothing = float("nan")
     if len(np.unique(groups)) < 2:
         return {name: Interval(value, nothing, nothing) for name, value in values.items()}
-    blocks: dict[str, list[Floats]] = {name: [] for name in METRICS}
-    for w in weight_blocks(groups, reps, seed):
-        for name, metric in METRICS.items():
-            blocks[name].append(metric.of(y, p, w))
+    drawn = replicates(y, p, groups, seed, reps)
     found = {}
     for name, value in values.items():
-        lo, hi = percentiles(np.concatenate(blocks[name])) if np.isfinite(value) else (nothing, nothing)
+        lo, hi = percentiles(drawn[name]) if np.isfinite(value) else (nothing, nothing)
         if name in PERFECT and lo == hi == 1.0:
             lo = ((1 - LEVEL) / 2) ** (1 / _tried(y, groups, rarest=PERFECT[name]))
         found[name] = Interval(value, lo, hi)
     return found
+
+
+def replicates(y: NDArray[np.int64], p: Floats, groups: NDArray[np.str_], seed: int, reps: int) -> dict[str, Floats]:
+    """(R,) values of every metric on groups drawn again; NaN where one is not defined on a draw."""
+    blocks: dict[str, list[Floats]] = {name: [] for name in METRICS}
+    for w in weight_blocks(groups, reps, seed):
+        for name, metric in METRICS.items():
+            blocks[name].append(metric.of(y, p, w))
+    return {name: np.concatenate(values) for name, values in blocks.items()}
 
 
 def _tried(y: NDArray[np.int64], groups: NDArray[np.str_], rarest: bool) -> int:

@@ -98,9 +98,9 @@ def cross_validate(
         on_fold(done)
         results.append(done)
     shutil.rmtree(place.running, ignore_errors=True)
-    result = summarize(results, data, spec.seed, spec.data.per_group)
-    result.files = trial_fingerprints(place.artifacts, data.folds.k)
-    return result
+    trial = summarize(results, data, spec.seed, spec.data.per_group)
+    trial.files = trial_fingerprints(place.artifacts, data.folds.k)
+    return trial
 
 
 def summarize(results: list[FoldResult], data: Prepared, seed: int, per_group: How) -> TrialResult:

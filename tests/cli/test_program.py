@@ -92,7 +92,7 @@ def test_ensemble_json(finished: Said) -> None:
         for part in ("oof", "test"):
             assert set(row[part]["auroc"]) == {"value", "lo", "hi"}
     for delta in ("delta_vs_single", "delta_vs_mean"):
-        assert set(document[delta]) == {"value", "lo", "hi", "p"}
+        assert set(document[delta]) == {"value", "lo", "hi", "p", "p_holm"}
     assert finite(document)
     assert "the newest completed one" in said["ensemble"].stderr
 

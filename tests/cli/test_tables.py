@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from harness.cli.output import escape_control, plain
-from harness.cli.tables import ranked, scores_table, table, trials_table
+from harness.cli.tables import ranked, table, trials_table
 from harness.records import Interval, TrialRecord
 
 SWITCHES = ("hflip", "rotate", "translate", "scale", "brightness", "noise")
@@ -89,20 +89,6 @@ def test_json_has_no_nan_anywhere() -> None:
     found = plain({"a": math.nan, "b": [math.inf, 1.5], "c": TRIALS[3], 3: (1, None)})
     assert found["a"] is None and found["b"] == [None, 1.5] and found["3"] == [1, None]
     assert found["c"]["oof"]["auroc"] == {"value": None, "lo": None, "hi": None}
-
-
-@pytest.mark.parametrize("width", [54, 60, 80])
-def test_every_number_of_the_scores_table_survives_a_narrow_window(width: int) -> None:
-    def scores(value: float | None) -> dict[str, dict[str, float | None]]:
-        return {"auroc": {"value": value, "lo": 0.123, "hi": 0.987}}
-
-    rows = [{"name": "trial-0001 (resnet10t)", "kind": "single", "oof": scores(0.5), "test": scores(0.6)}]
-    rows += [{"name": "stacking", "kind": "ensemble", "oof": scores(0.7), "test": scores(None)}]
-    text = drawn(scores_table(rows, "auroc", width), width)
-    assert max(len(line) for line in text.splitlines()) <= width
-    assert text.count("[0.123, 0.987]") == 3
-    for number in ("0.500", "0.600", "0.700", "single", "ensemble", "trial-0001"):
-        assert number in text
 
 
 @pytest.mark.parametrize("width", [60, 80])

@@ -156,7 +156,7 @@ def test_nothing_is_chosen_by_the_test_split(gathered, small_study, method):
 
     def made(found: Gathered):
         candidate = fit_method(method, METHODS[method], found, 0, silent)
-        (result,) = score_candidates(small_study.home, found, [candidate], 0, silent)
+        (result,) = score_candidates(small_study.home, found, [candidate], "cpu", 0, silent)
         return candidate, result
 
     (one, scored), (other, turned_scored) = made(gathered), made(turned)

@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import confusion_matrix, roc_curve
 
 from harness.cli.output import plain
-from harness.ensemble.decisions import Rows, decide, fit_decisions, kept, parse_rule, pooled, rates, threshold
+from harness.ensemble.decisions import Answers, decide, fit_decisions, kept, parse_rule, pooled, rates, threshold
 from harness.errors import RequestError
 from harness.metrics import UNKNOWN
 from harness.records import Interval
@@ -20,10 +20,10 @@ def draw(rng, n: int, per_group: int = 1):
     q = rng.beta(0.7, 1.6, n)
     y = (rng.random(n) < q).astype(np.int64)
     groups = np.array([f"g{i // per_group}" for i in range(n)])
-    return Rows(y, np.column_stack([1 - q, q]), groups, (np.arange(n) // per_group) % 5)
+    return Answers(y, np.column_stack([1 - q, q]), groups, (np.arange(n) // per_group) % 5)
 
 
-def said(rows: Rows, cut: float):
+def said(rows: Answers, cut: float):
     return rows.p[:, 1] >= cut
 
 
@@ -117,7 +117,7 @@ def test_a_promise_that_is_broken_is_said():
     assert kept(parse_rule("youden"), {}) == ""
     rng = np.random.default_rng(5)
     rows, elsewhere = draw(rng, 1000), draw(rng, 1000)
-    moved = Rows(elsewhere.y, np.column_stack([1 - elsewhere.p[:, 1] / 3, elsewhere.p[:, 1] / 3]), elsewhere.groups)
+    moved = Answers(elsewhere.y, np.column_stack([1 - elsewhere.p[:, 1] / 3, elsewhere.p[:, 1] / 3]), elsewhere.groups)
     points = fit_decisions(rows, moved, ("no", "yes"), False, "none")["points"]
     assert [point["promise"] for point in points] == ["", "missed", "met", ""]
 
@@ -145,7 +145,7 @@ def test_groups_have_thresholds_of_their_own(how):
 def test_a_group_keeps_its_fold_and_its_rows_in_any_order():
     rows = draw(np.random.default_rng(7), 60, per_group=3)
     order = np.random.default_rng(8).permutation(60)
-    moved = Rows(rows.y[order], rows.p[order], rows.groups[order], rows.fold[order])
+    moved = Answers(rows.y[order], rows.p[order], rows.groups[order], rows.fold[order])
     here, there = pooled(rows, "mean"), pooled(moved, "mean")
     assert dict(zip(here.groups, here.fold, strict=True)) == dict(zip(there.groups, there.fold, strict=True))
     assert here.fold.tolist() == [i % 5 for i in range(20)]
@@ -177,7 +177,7 @@ def test_three_classes_take_the_most_probable_or_flag_each():
     rng = np.random.default_rng(11)
     p = rng.dirichlet([1, 1, 1], 600)
     y = (p.cumsum(axis=1) < rng.random((600, 1))).sum(axis=1)
-    rows = Rows(y, p, np.arange(600).astype(str), np.arange(600) % 5)
+    rows = Answers(y, p, np.arange(600).astype(str), np.arange(600) % 5)
     about = fit_decisions(rows, rows, ("a", "b", "c"), False, "none")
     assert about["default"] == "argmax"
     assert np.array_equal(decide(about, ("a", "b", "c"), False, p).argmax(axis=1), p.argmax(axis=1))
@@ -192,7 +192,7 @@ def test_labels_are_decided_one_by_one_on_known_answers():
     p = rng.uniform(size=(500, 2))
     y = (rng.random((500, 2)) < p).astype(np.int64)
     y[::5, 0] = UNKNOWN
-    rows = Rows(y, p, np.arange(500).astype(str), np.arange(500) % 5)
+    rows = Answers(y, p, np.arange(500).astype(str), np.arange(500) % 5)
     about = fit_decisions(rows, rows, ("a", "b"), True, "none", parse_rule("sensitivity=.9"))
     flags = decide(about, ("a", "b"), True, p)
     for c in range(2):

@@ -16,11 +16,11 @@ from harness.ensemble.scores import (
     as_json,
     best_single,
     compare,
-    comparison_json,
+    result_json,
     score_table,
     tracked_metrics,
 )
-from harness.ensemble.verdict import verdict
+from harness.ensemble.verdict import verdict, verdict_together
 from harness.metrics import METRICS
 from harness.records import Difference, Interval
 from harness.stats.compare import holm, paired_difference
@@ -106,8 +106,22 @@ class TestVerdict:
     def test_over_fitting_is_said_with_its_size(self) -> None:
         for metric in ("auroc", "log_loss"):
             (sentence,) = said(predictions("stacking", "ensemble", 1.3, 1.2, selection=3.0), metric)
-            assert f"stacking over-fits: {metric}" in sentence and "on the rows that chose it" in sentence
+            assert f"stacking flatters itself: {metric}" in sentence and "on the rows that chose it" in sentence
             assert "worse" not in sentence
+
+    def test_with_a_nested_score_below_the_mean_it_is_over_fitting(self) -> None:
+        (sentence,) = said(predictions("stacking", "ensemble", 0.6, 1.2, selection=3.0))
+        assert "stacking over-fits: auroc" in sentence and "worse than the simple mean nested" in sentence
+
+    def test_of_several_methods_each_thing_is_said_once(self) -> None:
+        results = [
+            EnsembleResult("s", name, Path("b"), [0], [], one, "auroc")
+            for name, one in zip(["mean", "weighted", "stacking"], compared(), strict=True)
+        ]
+        flatters, nested, test = verdict_together("auroc", results)
+        assert flatters.startswith("Selection flatters") and "stacking" in flatters and "mean +" not in flatters
+        assert "], maybe by chance; stacking -" in nested and nested.endswith("Over-fitted: weighted, stacking.")
+        assert "On the test split" in test and "stacking" in test
 
     def test_being_below_the_mean_is_said_for_the_rows_it_is_so_on(self) -> None:
         (nested,) = said(predictions("greedy", "ensemble", 0.5, 1.3, noise=2))
@@ -150,11 +164,13 @@ def test_what_mlflow_is_told() -> None:
     assert all(math.isfinite(value) for value in found.values())
 
 
-def test_the_comparison_as_json() -> None:
-    document = as_json(comparison_json(compared()[0]))
+def test_the_result_as_json() -> None:
+    result = EnsembleResult("s", "mean", Path("bundle"), [0], [], compared()[0], "auroc", notes=["said"])
+    document = as_json(result_json(result))
     assert set(document["delta_vs_mean"]) == {"value", "lo", "hi", "p", "p_holm"}
     assert document["delta_vs_mean"]["p_holm"] is None
     assert document["selection_minus_nested"]["value"] == 0
+    assert document["notes"] == ["said"]
 
 
 def test_json_knows_no_nan() -> None:

@@ -13,7 +13,12 @@ from harness.ensemble.pool import Pool, choose_without, embed_of, nested_oof, on
 from harness.metrics import METRICS
 
 AUROC = METRICS["auroc"].of
-SEEDS, POOL, TOP = 6, 8, 3
+POOL, TOP = 8, 3
+
+
+def seeds(method: str) -> int:
+    """Heads and trees on embeddings take their time."""
+    return 3 if METHODS[method].needs_embeddings else 8
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ def pool_of(simulated: Simulated, chosen: tuple[int, ...]) -> Pool:
 def scored(method: str, signal: float) -> tuple[float, float, float]:
     """Mean over seeds of the AUROC of selection, nested and test, of the method over the best 3 of 8 trials."""
     found = []
-    for seed in range(SEEDS):
+    for seed in range(seeds(method)):
         simulated = Simulated(seed, signal, groups=80, members=POOL, test=150)
         table = simulated.table
         values = [AUROC(table.y, table.logits[:, m].astype(float), None)[0] for m in range(POOL)]
@@ -61,11 +66,14 @@ def scored(method: str, signal: float) -> tuple[float, float, float]:
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_nested_and_test_scores_are_at_chance(method: str) -> None:
-    """160 rows: an AUROC's standard deviation is .046, of the mean of 6 seeds .019; patients with several rows, and
-    folds that are fitted on what the others lack, add to it."""
+    """160 rows: an AUROC's standard deviation is .046, and four of them for the mean over seeds are allowed. Nested
+    and out-of-bag scores of noise lie below chance rather than above it: a row that is left out makes its own class
+    rarer among the others (Parker, Guenter, Bedo 2007, "Stratification bias in low signal microarray studies"), most in
+    small folds."""
     _, nested, test = scored(method, 0.0)
-    assert abs(nested - 0.5) < 0.08
-    assert abs(test - 0.5) < 0.08
+    allowed = 4 * 0.046 / np.sqrt(seeds(method))
+    assert 0.37 < nested < 0.5 + allowed
+    assert abs(test - 0.5) < allowed
 
 
 @pytest.mark.parametrize("method", ["mean", "weighted", "greedy", "stacking"])

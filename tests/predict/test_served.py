@@ -119,7 +119,7 @@ class Server:
 @pytest.fixture(scope="module")
 def server(bundle, small_study, tmp_path_factory):
     """MLflow's own program, as docs/bundles.md says to start it, in a folder that has nothing to do with the home."""
-    registered = register(small_study.home, load_bundle(bundle))
+    registered = register(small_study.home, bundle)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,0 +1,140 @@
+"""What has changed between a bundle's home and another place: scores, calibration, prevalence, distribution of scores.
+
+Both sides are independent samples, the bundle's own held-out test split and the new data. Nothing is fitted here.
+Knows arrays only.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.ensemble.decisions import Answers, Unit, kept, parse_rule, pooled, rates
+from harness.ensemble.trust import reliabilities
+from harness.metrics import METRICS
+from harness.records import Difference, Interval
+from harness.stats.grouped import How, all_intervals
+from harness.stats.logit_line import Line, calibration_line
+from harness.stats.proportions import share
+from harness.stats.reliability import Reliability, questions
+from harness.stats.unpaired import Sample, Shift, kolmogorov_smirnov, share_difference, unpaired_differences
+
+
+@dataclass(frozen=True)
+class Score:
+    metric: str
+    here: Interval
+    home: Interval
+    difference: Difference | None
+    """here minus home; None for scores per group"""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One question's calibration, here and at home."""
+
+    of: str
+    here: Reliability
+    home: Reliability
+    raw: Reliability
+    """here, without the bundle's calibration"""
+    line_here: Line
+    line_home: Line
+
+
+@dataclass(frozen=True)
+class Prevalence:
+    of: str
+    here: Interval
+    home: Interval
+    difference: Interval
+
+
+@dataclass(frozen=True)
+class ScoreShift:
+    of: str
+    all: Shift
+    positive: Shift
+    """among the rows that have it: a shift that no prevalence explains"""
+    negative: Shift
+
+
+def scores(here: Sample, home: Sample, per_group: How, seed: int) -> list[Score]:
+    """Every metric per image, then per group where groups have several images on both sides."""
+    mine = all_intervals(here.y, here.p, here.groups, seed, per_group)
+    theirs = all_intervals(home.y, home.p, home.groups, seed, per_group)
+    apart = unpaired_differences(here, home, seed)
+    names = [*METRICS, *(name for name in mine if name not in METRICS and name in theirs)]
+    return [Score(name, mine[name], theirs[name], apart.get(name)) for name in names]
+
+
+def calibration_drift(
+    here: Sample, home: Sample, raw: NDArray[np.float64], classes: tuple[str, ...], multilabel: bool, seed: int
+) -> list[Drift]:
+    """For each question; `raw` (N, C) are the probabilities here before the bundle's calibration."""
+    tables = [
+        {one.of: one for one in reliabilities(side.y, p, side.groups, classes, multilabel, seed)}
+        for side, p in ((here, here.p), (home, home.p), (here, raw))
+    ]
+    lines = [
+        {name: calibration_line(y, p, side.groups[rows]) for name, rows, y, p in _questions(side, classes, multilabel)}
+        for side in (here, home)
+    ]
+    common = [name for name in tables[0] if name in tables[1]]
+    mine, theirs, unbent = tables
+    return [Drift(name, mine[name], theirs[name], unbent[name], lines[0][name], lines[1][name]) for name in common]
+
+
+def prevalence_shift(here: Sample, home: Sample, classes: tuple[str, ...], multilabel: bool) -> list[Prevalence]:
+    found = []
+    theirs = {name: (rows, y) for name, rows, y, _ in _of_classes(home, classes, multilabel)}
+    for name, rows, y, _ in _of_classes(here, classes, multilabel):
+        home_rows, home_y = theirs[name]
+        mine, other = share(y == 1, here.groups[rows]), share(home_y == 1, home.groups[home_rows])
+        found.append(Prevalence(name, mine, other, share_difference(mine, other)))
+    return found
+
+
+def score_shift(here: Sample, home: Sample, classes: tuple[str, ...], multilabel: bool, seed: int) -> list[ScoreShift]:
+    found = []
+    theirs = {name: one for name, *one in _of_classes(home, classes, multilabel)}
+    for name, rows, y, p in _of_classes(here, classes, multilabel):
+        home_rows, home_y, home_p = theirs[name]
+        shifts = []
+        for mine, other in ((y >= 0, home_y >= 0), (y == 1, home_y == 1), (y == 0, home_y == 0)):
+            shifts.append(
+                kolmogorov_smirnov(p[mine], here.groups[rows][mine], home_p[other], home.groups[home_rows][other], seed)
+            )
+        found.append(ScoreShift(name, *shifts))
+    return found
+
+
+def operating_points(
+    about: dict[str, Any] | None, here: Sample, classes: tuple[str, ...], multilabel: bool
+) -> list[dict[str, Any]]:
+    """The bundle's own points (unit, class, rule, threshold, test: as at home), each with its rates `here` and whether
+    what its rule promises is kept; [] where the bundle has none."""
+    found = []
+    for point in (about or {}).get("points", []):
+        unit: Unit = point["unit"]
+        rows = Answers(here.y, here.p, here.groups)
+        if unit == "group":
+            rows = pooled(rows, (about or {})["per_group"])
+        c, cut = classes.index(point["class"]), point["threshold"]
+        y = rows.y[:, c] if multilabel else (rows.y == c).astype(np.int64)
+        known = y >= 0
+        said = np.zeros(int(known.sum()), bool) if cut is None else rows.p[known, c] >= cut
+        rated = rates(y[known], said, rows.groups[known])
+        same = {key: point[key] for key in ("unit", "class", "rule", "threshold")}
+        found.append({**same, "home": point["test"], "here": rated, "promise": kept(parse_rule(point["rule"]), rated)})
+    return found
+
+
+def _questions(side: Sample, classes: tuple[str, ...], multilabel: bool) -> list[tuple[str, Any, Any, Any]]:
+    return [one for one in questions(side.y, side.p, classes, multilabel) if len(one[1])]
+
+
+def _of_classes(side: Sample, classes: tuple[str, ...], multilabel: bool) -> list[tuple[str, Any, Any, Any]]:
+    """Questions about a class: without the one about the most probable class."""
+    return [one for one in questions(side.y, side.p, classes, multilabel) if one[0] in classes]

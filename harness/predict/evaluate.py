@@ -1,0 +1,181 @@
+"""A bundle on another data set, another hospital or scanner: what it is worth there, and what has changed since home.
+
+Home is the held-out test split of the bundle's own study, whose predictions the bundle carries; the two are compared
+as independent samples. Probabilities are calibrated as the bundle does it. Nothing is fitted to the new data, and
+what is given back names neither files nor groups.
+"""
+
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from harness.columns import from_column
+from harness.ensemble.bundle import Bundle, load_bundle, predict_bundle
+from harness.ensemble.calibration import apply
+from harness.ensemble.contents import PARTS, seen
+from harness.errors import RequestError
+from harness.home import Home
+from harness.ledger import read_study
+from harness.predict.drift import (
+    Drift,
+    Prevalence,
+    Score,
+    ScoreShift,
+    calibration_drift,
+    operating_points,
+    prevalence_shift,
+    score_shift,
+    scores,
+)
+from harness.predict.external import External, data_block, read_external
+from harness.predict.predict import find_bundle
+from harness.predict.subgroups import Subgroup, chosen_columns, kinds, subgroups, worst
+from harness.records import Progress
+from harness.stats.grouped import How
+from harness.stats.unpaired import Sample
+from harness.track.mlflow_runs import commit, interval_metrics, log_run
+from harness.train.devices import parse_devices
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    bundle: str
+    study: str
+    spec_hash: str
+    data: str
+    metric: str
+    """the study's own"""
+    classes: tuple[str, ...]
+    n: int
+    groups: int
+    counts: list[int]
+    """images of each class"""
+    home_n: int
+    home_groups: int
+    left_out: dict[str, int]
+    """rows that could not be used, by reason"""
+    guessed: list[str]
+    """of the data block, where a folder was given"""
+    mapped: list[str]
+    seen: dict[str, int] | None
+    """images that the bundle's own development and test parts hold, pixel by pixel; None where the bundle does not
+    know its own"""
+    scores: list[Score]
+    calibration: list[Drift]
+    prevalence: list[Prevalence]
+    score_shift: list[ScoreShift]
+    points: list[dict[str, Any]]
+    default_rule: str | None
+    subgroups: list[Subgroup]
+    worst: Subgroup | None
+
+
+def evaluate(
+    bundle_path: Path | str,
+    place: str,
+    home: Home,
+    sets: list[str] | None = None,
+    labels: Path | None = None,
+    maps: list[str] | None = None,
+    by: list[str] | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """See Evaluation. `place`: a folder, an .npz file or a study's YAML file; `maps`: theirs=ours; `by`: columns to
+    divide by, or those that are found. Raises RequestError where the request is wrong."""
+    report = progress or (lambda what, done, total: None)
+    use_device = parse_devices(device)[0]
+    bundle = load_bundle(find_bundle(bundle_path, home))
+    data, guessed = data_block(place, sets or [], labels, home)
+    external = read_external(data, bundle.classes, bundle.multilabel, bundle.decodes, maps or [], home, report)
+    columns = chosen_columns(external.attributes, by or [], external.private)
+    raw = predict_bundle(bundle, external.images, use_device, report)
+    here = Sample(external.y, apply(bundle.about.get("calibration"), raw), external.groups)
+    there = home_sample(bundle)
+    decisions = bundle.about.get("decisions")
+    per_group: How = decisions["per_group"] if decisions else "mean"
+    task = (bundle.classes, bundle.multilabel)
+    parts = {name: kinds(name, external.attributes[name]) for name in columns}
+    found = subgroups(here, {name: one for name, one in parts.items() if one is not None}, bundle.metric, seed)
+    return Evaluation(
+        bundle=f"{bundle.path.parent.name}/{bundle.path.name}",
+        study=bundle.study,
+        spec_hash=str(bundle.about["spec_hash"]),
+        data=place,
+        metric=bundle.metric,
+        classes=bundle.classes,
+        n=len(here.y),
+        groups=len(np.unique(here.groups)),
+        counts=[int((external.y == c).sum()) for c in range(len(bundle.classes))]
+        if external.y.ndim == 1
+        else (external.y == 1).sum(axis=0).tolist(),
+        home_n=len(there.y),
+        home_groups=len(np.unique(there.groups)),
+        left_out=external.left_out,
+        guessed=guessed,
+        mapped=external.mapped,
+        seen=_seen(bundle, external),
+        scores=scores(here, there, per_group, seed),
+        calibration=calibration_drift(here, there, raw, *task, seed),
+        prevalence=prevalence_shift(here, there, *task),
+        score_shift=score_shift(here, there, *task, seed),
+        points=operating_points(decisions, here, *task),
+        default_rule=decisions["default"] if decisions else None,
+        subgroups=found,
+        worst=worst(found, bundle.metric),
+    )
+
+
+def home_sample(bundle: Bundle) -> Sample:
+    """The bundle's own held-out test split, calibrated. Raises RequestError where its predictions are none."""
+    table = pq.read_table(io.BytesIO(bundle.read("predictions.parquet")))
+    table = table.filter(pd.Series(table["split"].to_pylist()).eq("test").to_list())
+    y, p = from_column(table["y"]), from_column(table["probabilities"])
+    if y is None or p is None or not len(y) or p.shape[1] != len(bundle.classes):
+        raise RequestError(f"{bundle.path}/predictions.parquet holds no test predictions. Build the ensemble again.")
+    groups: NDArray[np.str_] = np.asarray(table["group"].to_pylist(), dtype=np.str_)
+    return Sample(y.astype(np.int64), apply(bundle.about.get("calibration"), p.astype(np.float64)), groups)
+
+
+def _seen(bundle: Bundle, external: External) -> dict[str, int] | None:
+    about = bundle.about.get("contents")
+    if about is None:
+        return None
+    stored = {f"{part}.bin": bundle.read(f"contents/{part}.bin") for part in PARTS}
+    return {part: int(mask.sum()) for part, mask in seen(about, stored, external.images[0]).items()}
+
+
+def log_evaluation(home: Home, found: Evaluation) -> bool:
+    """One MLflow run of kind `evaluation` in the experiment of the bundle's study, where this home has that study.
+    Whether it was logged."""
+    study = read_study(home, found.study)
+    if study is None or study.spec_hash != found.spec_hash:
+        return False
+    metrics: dict[str, float] = {}
+    for score in found.scores:
+        metrics |= interval_metrics("external", {score.metric: score.here})
+        if score.difference is not None:
+            metrics[f"drift/{score.metric}"] = score.difference.value
+            metrics[f"drift/{score.metric}_p"] = score.difference.p
+    tags = {
+        "harness.kind": "evaluation",
+        "harness.state": "complete",
+        "harness.bundle": found.bundle,
+        "harness.spec_hash": study.spec_hash,
+        "harness.data_hash": study.data_hash,
+        "harness.folds_hash": study.folds_hash,
+        "harness.commit": commit(),
+    }
+    place = Path(found.data)
+    name = f"evaluate-{found.bundle.rpartition('/')[2]}-{place.stem}"
+    params = {"evaluation.data": place.name, "evaluation.images": found.n, "evaluation.groups": found.groups}
+    log_run(home, study.name, name, tags, params, {key: one for key, one in metrics.items() if math.isfinite(one)})
+    return True

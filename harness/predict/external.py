@@ -1,0 +1,179 @@
+"""A labelled data set that a bundle has never seen, made ready for it: rows, the bundle's classes, pixels, attributes.
+
+Reads files as a study's `data` block says, with the same scan; makes no folds. What cannot be used is left out, and
+counted by reason. Raw group ids end in the scan.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from harness.data.answers import split_answers
+from harness.data.guess import guess
+from harness.data.npz import is_archive
+from harness.data.pixels import open_store
+from harness.data.scan import EMPTY_LABEL, NO_FILE, NO_LABEL, root_of, scan_data
+from harness.data.sources import read_source
+from harness.errors import RequestError
+from harness.home import Home
+from harness.predict.label_mapping import columns_mapping, in_words, label_mapping
+from harness.ragged import Pixels
+from harness.records import Progress
+from harness.study.dataset import Data, Decode
+from harness.study.load import check_study, load_study, parse_override
+
+UNREADABLE = "unreadable image"
+MAPPED_OUT = "label left out by --map"
+
+
+@dataclass(frozen=True)
+class External:
+    """N usable rows."""
+
+    y: NDArray[np.int64]
+    """(N,) index into the bundle's classes; (N, C) of several labels"""
+    groups: NDArray[np.str_]
+    images: tuple[Pixels, ...]
+    """the same N images, once for each decoding of the bundle"""
+    attributes: pd.DataFrame
+    """(N, ...) text: every column of the table of labels and of DICOM headers, '' where nothing is known. Never print
+    or store its cells as they are: some say who a person is"""
+    private: tuple[str, ...]
+    """columns that tell images or people apart, not kinds of them"""
+    left_out: dict[str, int]
+    """rows by reason"""
+    mapped: list[str]
+    """labels that are called otherwise here, in words"""
+
+
+def data_block(place: str, sets: list[str], labels: Path | None, home: Home) -> tuple[Data, list[str]]:
+    """(the `data` block, what was guessed of it) of a study file, or of a folder or .npz file.
+
+    Of a folder, what `sets` (data.key=value) and `labels` leave open is guessed as by `harness init`. Raises
+    RequestError for what is neither, and for wrong keys.
+    """
+    overrides = _overrides(sets, labels)
+    if place.endswith((".yaml", ".yml")):
+        return load_study(place, [*sets, *([f"data.labels={labels}"] if labels else [])]).spec.data, []
+    root = Path(place).expanduser()
+    if not root.is_dir() and not is_archive(root.absolute()):
+        raise RequestError(
+            f"--data {place}: there is no such folder, .npz file or study file. Give the folder that holds the images "
+            "and their labels, or a study's YAML file whose data block says where they are."
+        )
+    guessed: dict[str, Any] = {}
+    why: list[str] = []
+    try:
+        found = guess(root.absolute(), home)
+        needless = {"decode", "split", "classes", *(["missing"] if "label" in overrides else [])}
+        guessed = {key: value for key, value in found.keys.items() if key not in {*overrides, *needless}}
+        why = [f"{key}: {value}" for key, value in guessed.items()]
+    except RequestError:
+        if "label" not in overrides:  # otherwise it may be that nothing is left to guess
+            raise
+    tree = {
+        "name": "evaluation",
+        "data": {"root": str(root.absolute()), **guessed, **overrides},
+        "search": {"trials": 1},
+    }
+    return check_study(tree, f"--data {place}").spec.data, why
+
+
+def _overrides(sets: list[str], labels: Path | None) -> dict[str, Any]:
+    found: dict[str, Any] = {"labels": str(labels.expanduser().absolute())} if labels is not None else {}
+    for text in sets:
+        key, value = parse_override(text)
+        part, _, name = key.partition(".")
+        if part != "data" or not name:
+            raise RequestError(f"--set {text}: an evaluation has a data block only, such as --set data.label=COLUMN")
+        found[name] = value
+    return found
+
+
+def read_external(
+    data: Data,
+    classes: tuple[str, ...],
+    multilabel: bool,
+    decodes: tuple[Decode, ...],
+    maps: list[str],
+    home: Home,
+    progress: Progress,
+) -> External:
+    """Raises RequestError where the request is wrong (see data.scan), labels fit no class, or no row is left."""
+    if multilabel == isinstance(data.label, str):
+        wanted = "[A, B], a column of 1 and 0 for each label" if multilabel else "COLUMN, one column with the class"
+        raise RequestError(f"the bundle's task has another form: type --set data.label={wanted}.")
+    data = data.model_copy(update={"classes": None})
+    scan = scan_data(data, home, progress)
+    rows = scan.manifest
+    left_out = Counter({f"data.where: {name}": count for name, count in scan.filtered.items() if count})
+    bad = rows["problem"] != ""
+    left_out.update(_kind(reason) for reason in rows.loc[bad, "problem"])
+    rows = rows[~bad].reset_index(drop=True)
+    rows, y, mapped = _labelled(rows, scan.classes, classes, multilabel, maps, left_out)
+    images, unreadable = _pixels(scan.root, rows, decodes, home, progress)
+    if unreadable:
+        left_out[UNREADABLE] += len(unreadable)
+        keep = ~rows["id"].isin(list(unreadable)).to_numpy()
+        rows, y = rows[keep].reset_index(drop=True), y[keep]
+        images, _ = _pixels(scan.root, rows, decodes, home, progress)
+    attributes, private = _attributes(data, rows, home, progress)
+    groups = rows["group"].to_numpy(dtype=np.str_)
+    return External(y, groups, images, attributes, private, dict(left_out), mapped)
+
+
+def _kind(reason: str) -> str:
+    return reason if reason in (NO_FILE, NO_LABEL, EMPTY_LABEL) else UNREADABLE
+
+
+def _labelled(
+    rows: pd.DataFrame,
+    theirs: tuple[str, ...],
+    ours: tuple[str, ...],
+    multilabel: bool,
+    maps: list[str],
+    left_out: Counter[str],
+) -> tuple[pd.DataFrame, NDArray[np.int64], list[str]]:
+    """The rows that are left, their labels as the bundle's classes, the map in words."""
+    if multilabel:
+        columns = columns_mapping(theirs, ours, maps)
+        answers = split_answers(list(rows["label"]))
+        y = answers[:, [theirs.index(columns[name]) for name in ours]]
+        return rows, y, in_words({their: our for our, their in columns.items()})
+    mapping = label_mapping(theirs, ours, maps)
+    named = [mapping[label] for label in rows["label"]]
+    keep = np.array([name is not None for name in named])
+    if not keep.all():
+        left_out[MAPPED_OUT] += int((~keep).sum())
+    number = {name: index for index, name in enumerate(ours)}
+    y = np.array([number[name] for name in named if name is not None], dtype=np.int64)
+    return rows[keep].reset_index(drop=True), y, in_words(mapping)
+
+
+def _pixels(
+    root: Path, rows: pd.DataFrame, decodes: tuple[Decode, ...], home: Home, progress: Progress
+) -> tuple[tuple[Pixels, ...], set[str]]:
+    """The images in each decoding, and the ids of those that one of them fails on: then the images are not aligned."""
+    stores = [open_store(root, rows, decode, home, progress, keep_going=True) for decode in decodes]
+    problems = {name for store in stores for name in store.problems}
+    if len(problems) == len(rows):
+        raise RequestError(f"none of the {len(rows)} labelled images under {root} can be decoded.")
+    return tuple(store.pixels for store in stores), problems
+
+
+def _attributes(data: Data, rows: pd.DataFrame, home: Home, progress: Progress) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Columns of the source, in the order of the rows, and those of DICOM headers; and which of them are private."""
+    root = root_of(data, home, progress)
+    source = read_source(data, root, home)
+    table = source.columns.fillna("").astype(str)
+    table.index = pd.Index(source.ids)
+    table = table[~table.index.duplicated()].loc[list(rows["id"])].reset_index(drop=True)
+    headers = rows[[name for name in rows if str(name).startswith("dicom.")]].astype(str)
+    labels = (data.label,) if isinstance(data.label, str) else data.label
+    private = [data.group, *labels, *([data.join] if data.join else [])]
+    return pd.concat([table, headers], axis=1), tuple(private)

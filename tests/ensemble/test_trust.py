@@ -1,0 +1,85 @@
+"""The calibration and decisions that a real bundle carries: they fit its own predictions, and its labels have no say
+where they must not."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness.ensemble.build import build
+from harness.ensemble.bundle import load_bundle
+from harness.ensemble.calibration import apply
+from harness.ensemble.decisions import Answers, decide, parse_rule, pooled, rates
+from harness.ensemble.scores import Rows, as_json
+from harness.ensemble.trust import trust_sections
+from harness.home import Home
+from harness.metrics import METRICS, softmax
+
+
+def predictions(path, split: str):
+    table = pd.read_parquet(path / "predictions.parquet")
+    table = table[table["split"] == split]
+    return table["y"].to_numpy(), np.stack(list(table["probabilities"])), table["group"].to_numpy(dtype=np.str_)
+
+
+@pytest.mark.parametrize("method", ["mean", "stacking"])
+def test_a_bundle_carries_both_and_they_fit_its_predictions(built, method):
+    bundle = load_bundle(built[method].bundle)
+    about = bundle.about["calibration"]
+    y, raw, groups = predictions(bundle.path, "test")
+    p = apply(about, raw)
+    measured = about["reliability"]["test"]["calibrated"][0]
+    assert measured["of"] == "bleed" and measured["n"] == len(y)
+    assert measured["brier"]["value"] == pytest.approx(METRICS["brier"].of(y, p, None)[0])
+    raw_brier = about["reliability"]["test"]["raw"][0]["brier"]["value"]
+    assert raw_brier == pytest.approx(METRICS["brier"].of(y, raw, None)[0])
+    decisions = bundle.about["decisions"]
+    assert decisions["default"] == "youden" and decisions["per_group"] == "mean"
+    by_patient = pooled(Answers(y, p, groups), "mean")
+    for unit, rows in (("image", Answers(y, p, groups)), ("group", by_patient)):
+        said = decide(decisions, bundle.classes, False, rows.p, unit)[:, 1]
+        point = next(one for one in decisions["points"] if (one["unit"], one["rule"]) == (unit, "youden"))
+        expected = as_json(rates(rows.y, said, rows.groups))
+        assert point["test"] == expected
+
+
+def test_the_rule_asked_for_is_the_one_that_decides(small_study, tmp_path):
+    home = Home(shutil.copytree(small_study.home.root, tmp_path / "home"))
+    (result,) = build(home, [small_study.record], ["mean"], 1, 0, "cpu", decide=parse_rule("sensitivity=.9"))
+    about = json.loads((result.bundle / "bundle.json").read_text())["decisions"]
+    assert about["default"] == "sensitivity=0.9"
+    assert about["points"][0]["promise"] in ("met", "within noise", "missed")
+
+
+def test_sections_of_a_task_of_several_labels():
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.02, 0.98, (300, 2))
+    y = (rng.random((300, 2)) < p).astype(np.int64)
+    y[::6, 1] = -1
+    groups, fold = np.array([f"g{i // 2}" for i in range(300)]), (np.arange(300) // 2) % 3
+    rows = Rows(y, groups, "max")
+    sections = as_json(trust_sections(p, p, rows, rows, fold, ("one", "two"), 0))
+    text = json.loads(json.dumps(sections, allow_nan=False))
+    assert [part["of"] for part in text["calibration"]["reliability"]["test"]["raw"]] == ["one", "two"]
+    assert {(point["unit"], point["class"]) for point in text["decisions"]["points"]} == {
+        ("image", "one"),
+        ("image", "two"),
+        ("group", "one"),
+        ("group", "two"),
+    }
+
+
+def test_probabilities_without_any_information_are_not_made_to_look_good():
+    """Labels shuffled: calibrated development probabilities are no better than the prevalence, points no better than
+    a coin."""
+    rng = np.random.default_rng(1)
+    p = softmax(rng.normal(size=(400, 2)) * 4)
+    y = rng.integers(0, 2, 400)
+    rows = Rows(y, np.arange(400).astype(str), "none")
+    sections = as_json(trust_sections(p, p, rows, rows, np.arange(400) % 5, ("no", "yes"), 0))
+    brier = sections["calibration"]["reliability"]["development"]["calibrated"][0]["brier"]
+    assert brier["lo"] > 0.24
+    youden = sections["decisions"]["points"][0]["development"]
+    assert youden["sensitivity"]["value"] + youden["specificity"]["value"] == pytest.approx(1.0, abs=0.12)
