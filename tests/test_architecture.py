@@ -54,6 +54,8 @@ DOORS = {  # a library, or a part of one that has a door of its own
     "yaml": ("study/load.py",),
     "pydicom": ("data/dicom.py",),
     "imagecodecs": ("data/dicom_codecs.py",),
+    "captum": ("predict/explain.py",),
+    "matplotlib": ("predict/overlays.py",),
     "timm": ("models/timm_models.py",),
     "timm.optim": ("train/optim.py",),
     "torchvision": ("models/torchvision_models.py",),

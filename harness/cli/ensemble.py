@@ -54,6 +54,9 @@ def build(
     register: Annotated[
         bool, typer.Option("--register/--no-register", help="As a new version of a model in MLflow: no second copy.")
     ] = True,
+    reference: Annotated[
+        bool, typer.Option("--reference/--no-reference", help="Keep what usual images look like, to tell foreign ones.")
+    ] = True,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -84,7 +87,7 @@ def build(
 
         use_seed = records[0].tree["seed"] if seed is None else seed
         methods = list(WITHOUT_TRAINING) if method == ALL else [method]
-        built = build_table(home, records, methods, top, use_seed, device, progress, rule, resamples)
+        built = build_table(home, records, methods, top, use_seed, device, progress, rule, resamples, reference)
     if built.untracked:
         note(f"MLflow shows none of this: {built.untracked}")
     registered = (

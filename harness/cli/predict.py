@@ -1,72 +1,110 @@
-"""harness predict: probabilities for new images."""
+"""harness predict: answers for new images."""
 
-import csv
-import io
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from harness.cli.output import claim_stdout, note, print_json
 from harness.cli.study import Json, Quiet
 
+FILE = "FILE"
+
 
 def predict(
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="STUDY/NAME (harness ensemble list), or a folder.")],
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Images (PNG, JPEG, DICOM) or folders.")],
-    csv_file: Annotated[
-        Path | None, typer.Option("--csv", metavar="FILE", help="Write the table there instead of on stdout.")
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH...", help="Images (PNG, JPEG, DICOM), folders, a CSV with a column `file`, or - for stdin."
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar=FILE, help="Write there: FILE.csv, .json or .parquet.")
     ] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", metavar=FILE, help="Write CSV there.")] = None,
     json: Json = False,
+    explain: Annotated[
+        Path | None, typer.Option("--explain", metavar="DIR", help="Write a heat map of each image there (Grad-CAM).")
+    ] = None,
+    explain_all: Annotated[
+        bool, typer.Option("--explain-all", help="Heat maps of all members, not of the best one alone: slower.")
+    ] = False,
+    per: Annotated[str, typer.Option("--per", metavar="UNIT", help="One row per: image, or DICOM series.")] = "image",
+    tta: Annotated[
+        int, typer.Option("--tta", metavar="N", min=1, help="Average N views: the flips and turns trained with.")
+    ] = 1,
+    decide: Annotated[
+        str | None,
+        typer.Option("--decide", metavar="RULE", help="Such as youden or sensitivity=.95; else the bundle's."),
+    ] = None,
+    abstain: Annotated[
+        float | None,
+        typer.Option("--abstain", metavar="SHARE", min=0.0, max=1.0, help="Of home images to leave to a person: .05."),
+    ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Probabilities before calibration.")] = False,
     device: Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu or cuda.")] = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """A probability per class for each image, as CSV (file, one column per class) or JSON.
+    """A probability per class for each image, the decision, and how far to trust it.
 
-    A file that cannot be read has no numbers: it is listed with its reason, and the exit code is 1; 2 where none can.
+    Columns: file, one per class, decision, disagreement (0..1), out_of_distribution (0..1), abstain. A file that
+    cannot be read has no numbers: it is listed with its reason, and the exit code is 1; 2 where none can.
     """
     stream = claim_stdout()
     from harness.cli.progress import step_progress
     from harness.errors import HarnessError, RequestError
-    from harness.home import write_text
+    from harness.home import write_bytes
 
-    if csv_file is not None and json:
-        raise RequestError("--csv FILE and --json together: choose one.")
-    if csv_file is not None and csv_file.is_dir():
-        raise RequestError(f"--csv {csv_file}: this is a folder; name a file, such as {csv_file / 'predictions.csv'}.")
+    target = _target(out, csv_file, json)
+    if per not in ("image", "series"):
+        raise RequestError(f"--per {per}: type --per image or --per series.")
+    if explain is not None and explain.exists() and not explain.is_dir():
+        raise RequestError(f"--explain {explain}: this is a file; name a folder, such as {explain}-heat.")
+    if explain_all and explain is None:
+        raise RequestError("--explain-all says whose heat maps; where to: --explain DIR")
     with step_progress(quiet) as progress:
+        from harness.predict.predict import Asked
         from harness.predict.predict import predict as predict_files
 
-        found = predict_files(bundle, paths, device, progress)
+        asked = Asked(raw, decide, abstain, tta, per == "series", explain, explain_all)
+        found = predict_files(bundle, paths, device, progress, asked=asked)
+    from harness.predict.outputs import as_csv, as_document, as_file
+
     if json:
-        print_json(_document(found))
+        print_json(as_document(found))
     elif found.problems and not found.files:
         pass  # a table without rows would look like a result
-    elif csv_file is not None:
-        write_text(csv_file, _csv(found))
-        note(f"{len(found.files)} predictions in {csv_file}")
+    elif target is not None:
+        write_bytes(target, as_file(found, ".csv" if csv_file is not None else target.suffix.lower()))
+        note(f"{len(found.files)} predictions in {target}")
     else:
-        stream.write(_csv(found))
+        stream.write(as_csv(found))
+    if not quiet:
+        for line in found.notes:
+            note(line)
     for file, reason in found.problems:
         note(f"not read: {file}: {reason}")
     if found.problems:
         kind = HarnessError if found.files else RequestError
-        raise kind(f"{len(found.problems)} of {len(found.files) + len(found.problems)} files could not be read.")
+        raise kind(f"{len(found.problems)} of {found.read + len(found.problems)} files could not be read.")
 
 
-def _document(found: Any) -> list[dict[str, Any]]:
-    """file and probabilities by class name; null probabilities and a reason where a file could not be read."""
-    rows: list[dict[str, Any]] = [
-        {"file": str(file), "probabilities": dict(zip(found.classes, row.tolist(), strict=True))}
-        for file, row in zip(found.files, found.probabilities, strict=True)
+def _target(out: Path | None, csv_file: Path | None, json: bool) -> Path | None:
+    """The file to write, None for stdout. Raises RequestError for two places, or one that says no format."""
+    from harness.errors import RequestError
+
+    given = [
+        option
+        for option, on in (("--out FILE", out), ("--csv FILE", csv_file), ("--json", json))
+        if on not in (None, False)
     ]
-    return rows + [{"file": str(file), "probabilities": None, "problem": reason} for file, reason in found.problems]
+    if len(given) > 1:
+        raise RequestError(f"{' and '.join(given)} together: choose one.")
+    if csv_file is not None and csv_file.is_dir():
+        raise RequestError(f"--csv {csv_file}: this is a folder; name a file, such as {csv_file / 'predictions.csv'}.")
+    if out is not None:
+        from harness.predict.outputs import require_suffix
 
-
-def _csv(found: Any) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", *found.classes])
-    for file, row in zip(found.files, found.probabilities, strict=True):
-        writer.writerow([file, *(repr(float(p)) for p in row)])
-    return text.getvalue()
+        require_suffix(out, "--out")
+    return out or csv_file

@@ -99,13 +99,8 @@ def dicom_header(file: BinaryIO) -> tuple[int, int, str, dict[str, str]]:
     The identifying ones are as written: whoever calls this hashes them. Raises Unreadable, and OSError where the
     storage fails.
     """
-    pydicom, names = _for_headers()
+    names, dataset = _for_headers()[1], open_header(file)
     try:
-        deflated = _names_deflated(file)
-        file.seek(0)
-        if deflated:  # nothing of such a file can be read without inflating it whole
-            file = io.BytesIO(_inflated(file.read()))
-        dataset = pydicom.dcmread(file, force=True, stop_before_pixels=True, defer_size=LONG_VALUE)
         attributes = dict.fromkeys(names.values(), "")
         attributes |= {names[tag]: _as_text(dataset.get_item(tag)) for tag in names.keys() & dataset.keys()}
         facts = int(attributes["Columns"] or 0), int(attributes["Rows"] or 0)
@@ -116,12 +111,28 @@ def dicom_header(file: BinaryIO) -> tuple[int, int, str, dict[str, str]]:
     except (Unreadable, MemoryError):
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
         raise Unreadable(f"damaged DICOM header ({type(error).__name__})") from None
     if not attributes["PhotometricInterpretation"]:
         raise Unreadable("a DICOM file without an image")
     return *facts, attributes["PhotometricInterpretation"], attributes
+
+
+def open_header(file: BinaryIO) -> Any:
+    """The data set of an open file without its pixels, of which no more is read than that. Raises Unreadable, and
+    OSError where the storage fails."""
+    pydicom = _for_headers()[0]
+    try:
+        deflated = _names_deflated(file)
+        file.seek(0)
+        if deflated:  # nothing of such a file can be read without inflating it whole
+            file = io.BytesIO(_inflated(file.read()))
+        return pydicom.dcmread(file, force=True, stop_before_pixels=True, defer_size=LONG_VALUE)
+    except (Unreadable, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise Unreadable(f"damaged DICOM header ({type(error).__name__})") from None
 
 
 @cache

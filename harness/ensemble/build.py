@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ensemble.cost import Cost, network_costs
 from harness.ensemble.contents import contents_section
+from harness.ensemble.cost import Cost, network_costs
 from harness.ensemble.decisions import Rule
+from harness.ensemble.doubt_part import augment_part, reference_part
 from harness.ensemble.gather import Gathered, gather
 from harness.ensemble.made import Made
 from harness.ensemble.methods import Method, require_method
@@ -83,9 +84,12 @@ def build(
     progress: Progress | None = None,
     decide: Rule | None = None,
     resamples: int = RESAMPLES,
+    reference: bool = True,
 ) -> list[EnsembleResult]:
     """As build_table; raises what it says of the first method that cannot be built."""
-    built = build_table(home, studies, methods, top, seed, device, progress, decide, resamples, all_or_none=True)
+    built = build_table(
+        home, studies, methods, top, seed, device, progress, decide, resamples, reference, all_or_none=True
+    )
     return built.results
 
 
@@ -99,6 +103,7 @@ def build_table(
     progress: Progress | None = None,
     decide: Rule | None = None,
     resamples: int = RESAMPLES,
+    reference: bool = True,
     all_or_none: bool = False,
 ) -> Built:
     """Fit `methods` over the fold checkpoints of the `top` best complete trials, by out-of-fold search metric.
@@ -109,7 +114,8 @@ def build_table(
     do not fit the rows they are scored on, HarnessError when they are damaged.
 
     decide: the rule by which the bundles decide (None: see decisions.fit_decisions). resamples: how many networks
-    bagging-retrained trains.
+    bagging-retrained trains. reference: keep what usual images look like to the networks, so that foreign ones are
+    told.
     """
     chosen = {name: require_method(name) for name in methods}
     report = progress or silent
@@ -138,7 +144,7 @@ def build_table(
                 shutil.rmtree(left_over, ignore_errors=True)  # of a build that was killed: this study's lock is ours
             with new_folder(result.bundle) as folder:
                 predictions = _predictions(candidate)
-                parts = shared | _parts(found, candidate, seed, report, decide)
+                parts = shared | _parts(found, candidate, seed, decide, reference, use_device, report)
                 networks = candidate.networks
                 write_bundle(folder, found, result, candidate.model, predictions, networks, parts, seed, home.salt())
                 untracked = untracked or _log_or_say(home, found, result, folder, seed)
@@ -241,13 +247,24 @@ def _shared_parts(found: Gathered) -> dict[str, Part]:
     return {"contents": Part(*contents_section(data.pixels, *rows, data.dataset.data_hash))}
 
 
-def _parts(found: Gathered, candidate: Candidate, seed: int, report: Progress, decide: Rule | None) -> dict[str, Part]:
+def _parts(
+    found: Gathered,
+    candidate: Candidate,
+    seed: int,
+    decide: Rule | None,
+    reference: bool,
+    device: str,
+    report: Progress,
+) -> dict[str, Part]:
     """The optional sections of the bundle, by name."""
     dataset, fold = found.data.dataset, found.table.fold
     sections = trust_sections(
         candidate.oof, candidate.test, found.development, found.test, fold, dataset.classes, seed, decide
     )
-    return {name: Part(as_json(section)) for name, section in sections.items()}
+    return {name: Part(as_json(section)) for name, section in sections.items()} | {
+        "reference": reference_part(found, candidate.networks, candidate.oof, reference, seed, device, report),
+        "augment": augment_part(found),
+    }
 
 
 def _log_or_say(home: Home, found: Gathered, result: EnsembleResult, folder: Path, seed: int) -> str:

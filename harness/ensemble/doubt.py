@@ -36,7 +36,7 @@ def disagreement(p: Sequence[Floats], multilabel: bool) -> Floats:
     """(n,) 0: all say the same, 1: as far apart as can be; from M arrays (n, C). NaN where there is one array only.
 
     The generalised Jensen-Shannon divergence (Lin 1991): the entropy of the mean less the mean entropy, the part of
-    the doubt that comes from not knowing which network is right (Depeweg et al. 2018; the disagreement of Lakshminarayanan
+    the doubt that comes from not knowing which network is right (Depeweg et al. 2018; the disagreement of
     et al. 2017), over its largest value log min(M, C). Of a multi-label task the mean over the labels.
     """
     if len(p) < 2:

@@ -38,6 +38,10 @@ GRID = 1001
 """quantiles of the development rows' distances that are kept at most"""
 
 
+class NoReference(HarnessError):
+    """There are too few rows, or none, to say from what is usual."""
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """One encoder on development rows that it did not learn from."""
@@ -94,7 +98,7 @@ def fit_reference(
 ) -> tuple[Reference, Floats]:
     """(the reference, (N,) each development row's own percentile).
 
-    classes (N,): each row's class, zeros in a multi-label task; groups (N,). Raises HarnessError where an encoder has
+    classes (N,): each row's class, zeros in a multi-label task; groups (N,). Raises NoReference where an encoder has
     fewer than LEAST_ROWS held-out rows, or fewer than two groups of them.
     """
     spaces: dict[Encoder, Space] = {}
@@ -103,7 +107,7 @@ def fit_reference(
         x, y = one.embeddings.astype(np.float64), classes[one.rows]
         parts = _parts(groups[one.rows], derive_seed(seed, "reference", one.encoder[1]))
         if len(x) < LEAST_ROWS or len(np.unique(parts)) < 2:
-            raise HarnessError(
+            raise NoReference(
                 f"fold {one.encoder[1]} has {len(x)} rows in {len(np.unique(parts))} groups: too few to say what a "
                 f"usual image is. It takes {LEAST_ROWS} rows of two groups; build with --no-reference, or set fewer "
                 "data.folds."
@@ -116,7 +120,7 @@ def fit_reference(
         total[one.rows] += (logs - mean) / spread
         count[one.rows] += 1
     if not count.all():
-        raise HarnessError(f"{int((count == 0).sum())} development rows were held out by no encoder of the reference.")
+        raise NoReference(f"{int((count == 0).sum())} development rows were held out by no encoder of the reference.")
     distance = total / count
     usual = np.sort(distance)
     if len(usual) > GRID:
@@ -144,7 +148,7 @@ def _describe(x: Floats, classes: NDArray[np.int64]) -> tuple[Floats, Floats, Fl
     variances = singular**2 / len(x)
     average = float(variances.sum()) / size
     if average <= 0:
-        raise HarnessError("an encoder gives every held-out image the same embedding: it learnt nothing.")
+        raise NoReference("an encoder gives every held-out image the same embedding: it learnt nothing.")
     shrunk = float(ledoit_wolf_shrinkage(centred, assume_centered=True))
     kept = min(DIRECTIONS, int((variances > 1e-12 * variances[0]).sum()))
     left = (1 - shrunk) * float(variances[kept:].sum()) + shrunk * average * (size - kept)

@@ -3,7 +3,9 @@
 A convolutional network's is its last feature map. A transformer that reads its class token has it earlier: behind the
 last attention no other token matters any more, so the tokens that this attention is given are asked (for timm's and
 torchvision's ViTs the first norm of the last block). Nothing is known of a library here: modules are watched while one
-image goes through, and the last one whose every place has a gradient is taken.
+image goes through, and of the maps whose every place has a gradient the last one is taken that has SIDE places along
+each side. Small images leave the very last map 2 x 2 places, too few to point at anything: on the built-in data set at
+64 pixels a ResNet's last map pointed at the bleed in 2 % of the images, the last one of 8 x 8 places in 77 %.
 
 B: images, C: channels, h, w: sides of the map, N: tokens.
 """
@@ -22,6 +24,8 @@ from harness.models.network import Network
 
 INNER = ("attn", "attention", "mlp", "conv_dw", "drop", "ls1", "ls2")
 """parts of names of modules inside a block, which hold a piece of a map and not the map"""
+SIDE = 7
+"""places along a side that a map should have; 224 pixels leave most networks 7"""
 TOUCHED = 0.9
 """share of the places that must have a gradient; rectifiers may leave some without"""
 
@@ -35,13 +39,18 @@ class Layout:
     width: int
     prefix: int = 0
 
+    @property
+    def side(self) -> int:
+        return min(self.height, self.width)
+
     def to_map(self, x: Tensor) -> Tensor:
         """(B, C, h, w)"""
         if self.kind == "bchw":
             return x
         if self.kind == "bhwc":
             return x.permute(0, 3, 1, 2)
-        return x[:, self.prefix :].transpose(1, 2).unflatten(2, (self.height, self.width))
+        tokens = x[:, self.prefix :].transpose(1, 2)
+        return tokens.reshape(*tokens.shape[:2], self.height, self.width)
 
     def put_back(self, maps: Tensor, x: Tensor) -> Tensor:
         """`x` with `maps` (B, C, h, w) in the places of its own; a copy, for what comes next may work in place."""
@@ -60,7 +69,8 @@ class FeatureMap:
 
 
 def find_feature_map(network: Network, x_BCHW: Tensor) -> FeatureMap:
-    """The last map that the answer to `x_BCHW` depends on, place by place. Raises RequestError where there is none."""
+    """The last map of SIDE places a side that the answer to `x_BCHW` depends on, place by place; where all are smaller,
+    the last of the largest. Raises RequestError where there is none."""
     seen: list[tuple[str, Tensor, Layout]] = []
 
     def watch(name: str) -> Any:
@@ -69,7 +79,8 @@ def find_feature_map(network: Network, x_BCHW: Tensor) -> FeatureMap:
             if layout is None or not output.requires_grad:
                 return None
             seen.append((name, output, layout))
-            return output.clone()  # what comes next may work in place
+            copy: Tensor = output.clone()
+            return copy  # what comes next may work in place
 
         return hook
 
@@ -85,11 +96,16 @@ def find_feature_map(network: Network, x_BCHW: Tensor) -> FeatureMap:
     finally:
         for handle in handles:
             handle.remove()
+    best: FeatureMap | None = None
     for (name, _, layout), gradient in zip(reversed(seen), reversed(gradients), strict=True):
-        if gradient is not None:
-            touched = layout.to_map(gradient).abs().amax(dim=1) > 0
-            if touched.float().mean() >= TOUCHED:
-                return FeatureMap(name, layout)
+        if gradient is None or (layout.to_map(gradient).abs().amax(dim=1) > 0).float().mean() < TOUCHED:
+            continue
+        if best is None or layout.side > best.layout.side:
+            best = FeatureMap(name, layout)
+        if best.layout.side >= SIDE or best.layout.kind == "bnc":  # tokens stay as many as they were at the start
+            break
+    if best is not None:
+        return best
     raise RequestError(
         f"--explain: {type(network.backbone).__name__} has no feature map and no tokens of places that could be asked "
         "for a heat map. Predict without --explain, or build a bundle of other members."

@@ -1,37 +1,74 @@
-"""Probabilities for new image files with a bundle: decode as the bundle says, run its networks, combine.
+"""Answers for new image files with a bundle: decode as it says, run its networks, combine, calibrate, decide, doubt.
 
 Reads files and one bundle; knows no study and no MLflow. What cannot be read is listed with its reason and does not
 stop the rest.
 """
 
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data.decode import IMAGE_SUFFIXES, Unreadable, decode
-from harness.data.npz import archive_of
-from harness.ensemble.bundle import Bundle, load_bundle, predict_bundle
+from harness.data.dicom_series import Slice
+from harness.ensemble.bundle import Bundle, load_bundle
 from harness.errors import RequestError, nearest
 from harness.home import Home, is_done, open_home
-from harness.ragged import gather
+from harness.predict.answers import Answers, answer, of_series, pooled_how
+from harness.predict.augmented import View, views
+from harness.predict.decoded import DecodedPart, decoded
+from harness.predict.doubts import Doubts, read_doubts
+from harness.predict.inputs import find_images, with_series
+from harness.predict.outputs_of_part import PartOutputs, joined, outputs_of_part
+from harness.predict.overlays import explain_part
 from harness.records import Progress
 from harness.train.devices import parse_devices
 
-BATCH_BYTES = 256 * 2**20
-"""decoded images held at a time"""
+
+@dataclass(frozen=True)
+class Asked:
+    """What may be asked besides the images."""
+
+    raw: bool = False
+    """probabilities as the method gives them, although the bundle could calibrate them"""
+    decide: str | None = None
+    """another operating point than the bundle's own: youden, sensitivity=0.95, ..."""
+    abstain: float | None = None
+    """share of home images to leave unanswered; None: the usual share"""
+    tta: int = 1
+    """views of each image that are averaged"""
+    per_series: bool = False
+    """one answer per DICOM series instead of one per image"""
+    explain: Path | None = None
+    """a folder for heat maps"""
+    explain_all: bool = False
+    """heat maps of all members' networks, not of the best member's alone"""
 
 
 @dataclass(frozen=True)
 class Prediction:
     classes: tuple[str, ...]
     files: list[Path]
-    """n files that were read, in the order given; folders in the order of their files' paths"""
-    probabilities: NDArray[np.float64]
-    """(n, C)"""
+    """n files that were read, in the order given; folders in the order of their files' paths; of a series the first"""
+    answers: Answers
     problems: list[tuple[Path, str]]
     """files that could not be read, each with its reason"""
+    overlays: list[Path | None] = field(default_factory=list)
+    """(n,) heat maps, where they were asked for"""
+    notes: list[str] = field(default_factory=list)
+    """how the answers came about, for people"""
+
+    @property
+    def read(self) -> int:
+        """Images behind the answers: more than answers where these are per series."""
+        return int(self.answers.images.sum())
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """(n, C)"""
+        return self.answers.probabilities
 
 
 def predict(
@@ -40,43 +77,89 @@ def predict(
     device: str = "auto",
     progress: Progress | None = None,
     home: Home | None = None,
+    asked: Asked | None = None,
 ) -> Prediction:
-    """Probabilities of image files and of all images and DICOM files in folders, searched recursively.
+    """Answers for image files, for all images and DICOM files in folders, searched recursively, and for lists of them.
 
     `bundle_path` is a bundle's folder, or STUDY/NAME under the home's bundles. Raises RequestError for a bundle or a
-    path that does not exist, and for folders without any image.
+    path that does not exist, for folders without any image, and for what the bundle cannot do.
     """
+    asked = asked or Asked()
     bundle = load_bundle(find_bundle(bundle_path, home))
     use_device = parse_devices(device)[0]
+    doubts = read_doubts(bundle)
+    seen = views(bundle.about.get("augment") or {}, asked.tta)
     found = find_images(paths)
-    step = max(1, BATCH_BYTES // sum(decode.side**2 * decode.channels for decode in bundle.decodes))
-    files: list[Path] = []
+    slices = with_series(found) if asked.per_series else [Slice(path, None) for path in found]
+    files = [one.path for one in slices]
+    parts: list[PartOutputs] = []
+    places: list[int] = []
+    overlays: list[Path | None] = []
     problems: list[tuple[Path, str]] = []
-    parts = [np.empty((0, len(bundle.classes)))]
-    for start in range(0, len(found), step):
-        images: list[list[NDArray[np.uint8]]] = []
-        for number, path in enumerate(found[start : start + step], start=start + 1):
-            try:
-                images.append([decode(path, how) for how in bundle.decodes])
-                files.append(path)
-            except Unreadable as error:
-                problems.append((path, error.reason))
-            if progress:
-                progress("reading images", number, len(found))
-        parts.append(_probabilities(bundle, images, use_device, progress))
-    return Prediction(bundle.classes, files, np.concatenate(parts), problems)
+    waited = busy = 0.0
+    for part in decoded(files, bundle.decodes, progress):
+        problems += [(files[place], reason) for place, reason in part.problems]
+        waited += part.waited
+        if not part.places:
+            continue
+        begun = time.perf_counter()
+        counted = _counted(progress, part, len(files), len(seen))
+        out = outputs_of_part(bundle, part.pixels, seen, doubts.reference, use_device, counted)
+        if asked.explain is not None:
+            shown = [files[place] for place in part.places]
+            p = answer(bundle, out, doubts, asked.raw, asked.decide, asked.abstain).probabilities
+            target = asked.explain, len(places), asked.explain_all
+            overlays += explain_part(bundle, shown, part.pixels, p, use_device, *target, progress)
+        busy += time.perf_counter() - begun
+        parts.append(out)
+        places += part.places
+    outputs = joined(parts, len(bundle.classes))
+    answers = answer(bundle, outputs, doubts, asked.raw, asked.decide, asked.abstain)
+    read = [files[place] for place in places]
+    if asked.per_series:
+        answers, first = of_series(bundle, answers, [slices[place].series for place in places], asked.decide)
+        read, overlays = [read[row] for row in first], []  # heat maps are of images
+    notes = _notes(bundle, asked, seen, doubts, (waited, busy, len(places)))
+    return Prediction(bundle.classes, read, answers, problems, overlays, notes)
 
 
-def _probabilities(
-    bundle: Bundle, images: list[list[NDArray[np.uint8]]], device: str, progress: Progress | None
-) -> NDArray[np.float64]:
-    if not images:
-        return np.empty((0, len(bundle.classes)))
-    pixels = [
-        gather(list(one), how.channels) if how.size == "native" else np.stack(one)
-        for how, one in zip(bundle.decodes, zip(*images, strict=True), strict=True)
-    ]
-    return predict_bundle(bundle, pixels, device, progress)
+def _counted(progress: Progress | None, part: DecodedPart, files: int, ways: int) -> Callable[[int], Progress | None]:
+    """For the number of a view: a Progress that counts images through all networks and views as one piece of work."""
+
+    def of_view(number: int) -> Progress | None:
+        if progress is None:
+            return None
+        before = part.places[0] + len(part.places) * number / ways
+
+        def count(what: str, done: int, total: int) -> None:
+            progress("images through the networks", int(before + len(part.places) * done / total / ways), files)
+
+        return count
+
+    return of_view
+
+
+def _notes(
+    bundle: Bundle, asked: Asked, seen: list[View], doubts: Doubts, timing: tuple[float, float, int]
+) -> list[str]:
+    waited, busy, images = timing
+    notes = []
+    if len(seen) > 1:
+        notes.append(f"mean over {len(seen)} views of each image: {'; '.join(str(view) for view in seen)}")
+    if asked.raw and bundle.about.get("calibration"):
+        notes.append("probabilities as the method gives them, not calibrated (--raw)")
+    if doubts.missing:
+        notes.append(f"no out-of-distribution score: {doubts.missing}")
+    if asked.per_series:
+        notes.append(f"a series' probability is the {pooled_how(bundle)} over its images")
+    if images:
+        rate = images / max(waited + busy, 1e-9)
+        notes.append(
+            f"{images} images, {rate:,.1f} a second; {waited:.1f} s waiting for files, {busy:.1f} s in networks"
+        )
+        if waited > busy and waited > 2.0:
+            notes.append("reading the files took longer than the networks: a faster disk or more CPU cores would help")
+    return notes
 
 
 def find_bundle(name: Path | str, home: Home | None = None) -> Path:
@@ -94,36 +177,3 @@ def find_bundle(name: Path | str, home: Home | None = None) -> Path:
         f"{nearest(path.as_posix(), known)} Known: {', '.join(known) or 'none'}. "
         "Build one: harness ensemble build --method stacking"
     )
-
-
-def find_images(paths: list[Path]) -> list[Path]:
-    """The files meant by `paths`, each once. Raises RequestError for a path that is not there or a folder without
-    images."""
-    found: dict[Path, None] = {}
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.is_file() and _is_image(file))
-            if not inside:
-                raise RequestError(
-                    f"{path}: no image in this folder or below it (looked for DICOM files and "
-                    f"{' '.join(sorted(IMAGE_SUFFIXES))}). Other files are tried when they are named one by one."
-                )
-            found.update(dict.fromkeys(inside))
-        elif path.is_file() or archive_of(path) is not None:
-            found[path] = None
-        else:
-            raise RequestError(f"{path}: no such file or folder. Give image files, or a folder that holds some.")
-    if not found:
-        raise RequestError("no image was given: harness predict BUNDLE PATH...")
-    return list(found)
-
-
-def _is_image(path: Path) -> bool:
-    """By its name, or a DICOM file by its preamble: scanners write those without a suffix."""
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return True
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False

@@ -53,7 +53,7 @@ def test_cut_to_few_directions_the_total_variance_stays(monkeypatch):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(50, 40)) * np.linspace(0.1, 3, 40), np.zeros(50, np.int64)
     monkeypatch.setattr(module, "DIRECTIONS", 5)
-    centres, directions, variances, rest = module._describe(x, y)
+    _centres, directions, variances, rest = module._describe(x, y)
     covariance = LedoitWolf(assume_centered=True).fit(x - x.mean(axis=0)).covariance_
     assert directions.shape == (5, 40)
     np.testing.assert_allclose(variances.sum() + rest * 35, np.trace(covariance), rtol=1e-9)

@@ -1,0 +1,103 @@
+"""What a bundle keeps for answers with a doubt: the section `reference` (usual images, confidence) and `augment`.
+
+All of it is of development rows, each seen by networks that held it out.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.ensemble.doubt import describe_doubt
+from harness.ensemble.embed import run_encoder
+from harness.ensemble.gather import Gathered
+from harness.ensemble.members import Member
+from harness.ensemble.reference import HeldOut, NoReference, fit_reference, reference_file
+from harness.ensemble.save import NetworkSet, Part
+from harness.metrics import METRICS
+from harness.records import Progress
+from harness.study.load import read_spec
+from harness.study.training import Augment
+
+MEMBERS = 3
+"""best members whose spaces are described: more cost time and megabytes and find hardly more"""
+FILE = "usual.npz"
+
+
+def reference_part(
+    found: Gathered,
+    networks: list[NetworkSet],
+    oof: NDArray[np.float64],
+    spaces: bool,
+    seed: int,
+    device: str,
+    report: Progress,
+) -> Part:
+    """The section `reference` and, with `spaces`, its file: each encoder's usual embeddings.
+
+    networks: what the bundle keeps; oof (N, C): its nested probabilities. Where there can be no reference, `missing`
+    says why, and the bundle is built without.
+    """
+    y = found.table.y
+    if not spaces:
+        return Part({"file": None, "missing": "built with --no-reference", "doubt": describe_doubt(oof, y, None)})
+    try:
+        held_out = _held_out(found, networks, device, report)
+        classes = np.zeros(len(y), np.int64) if found.table.multilabel else y
+        reference, percentile = fit_reference(held_out, classes, found.table.groups, seed)
+    except NoReference as error:
+        return Part({"file": None, "missing": str(error), "doubt": describe_doubt(oof, y, None)})
+    about = {
+        "file": f"reference/{FILE}",
+        "missing": "",
+        "encoders": [list(one.encoder) for one in held_out],
+        "doubt": describe_doubt(oof, y, percentile),
+    }
+    return Part(about, {FILE: reference_file(reference)})
+
+
+def _held_out(found: Gathered, networks: list[NetworkSet], device: str, report: Progress) -> list[HeldOut]:
+    """The best members' networks, each on the development rows of the fold that it held out."""
+    places = _best(found.members, found.metric)[:MEMBERS]
+    own = {member.weights(k): (m, k) for m, member in enumerate(found.members) for k in range(found.table.k)}
+    if not all(network.weights in own for one in networks for network in one.networks):
+        places = list(range(len(networks)))[:MEMBERS]  # networks that the method made: of one kind, no best among them
+    rows, numbers = found.data.folds.development_rows(), np.arange(len(found.table.y))
+    total = sum(len(networks[m].networks) for m in places)
+    held_out: list[HeldOut] = []
+    for m in places:
+        for k, network in enumerate(networks[m].networks):
+            here = numbers[found.table.fold == network.meta.fold]
+            if not len(here):
+                raise NoReference(
+                    f"{networks[m].name} was made of all folds: no development row was held out from it, so nothing "
+                    "can be said of what a usual image looks like to it"
+                )
+            if network.weights in own:
+                x = found.outputs.held_out_embeddings(*own[network.weights])[here]
+            else:
+                (out,), _ = run_encoder(network.weights, found.data.pixels, [rows[here]], device)
+                x = out.embeddings
+            held_out.append(HeldOut((m, k), here, x))
+            report("usual images", len(held_out), total)
+    return held_out
+
+
+def _best(members: tuple[Member, ...], metric: str) -> list[int]:
+    """Places of the members, the best first by out-of-fold metric."""
+    sign = -1 if METRICS[metric].higher_is_better else 1
+    return sorted(range(len(members)), key=lambda m: sign * members[m].trial.oof[metric].value)
+
+
+def augment_part(found: Gathered) -> Part:
+    """The section `augment`: the flips and rotations that every member trained with, for averaging over them."""
+    return Part(shared_views([read_spec(member.folder / "spec.yaml").augment for member in found.members]))
+
+
+def shared_views(augments: list[Augment]) -> dict[str, Any]:
+    """Flips that all made, and the smallest of their largest rotations, degrees."""
+    return {
+        "hflip": all(one.hflip > 0 for one in augments),
+        "vflip": all(one.vflip > 0 for one in augments),
+        "rotate": min(one.rotate for one in augments),
+    }

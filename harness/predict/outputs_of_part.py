@@ -1,0 +1,81 @@
+"""What a bundle says of some decoded images: probabilities over views, members' disagreement, distance to usual images.
+
+n: images, M: members, K: folds, C: classes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.ensemble.bundle import Bundle, BundleOutputs, outputs_of_bundle
+from harness.ensemble.doubt import disagreement
+from harness.ensemble.reference import Reference
+from harness.errors import RequestError
+from harness.metrics import probabilities
+from harness.predict.augmented import View, seen
+from harness.ragged import Pixels
+from harness.records import Progress
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PartOutputs:
+    probabilities: Floats
+    """(n, C) not calibrated, mean over the views"""
+    disagreement: Floats
+    """(n,) of the image as it is; NaN where there is one network only"""
+    percentile: Floats
+    """(n,) share of development rows that are more usual, of the image as it is; NaN without a reference"""
+
+
+def outputs_of_part(
+    bundle: Bundle,
+    pixels: Sequence[Pixels],
+    views: Sequence[View],
+    reference: Reference | None,
+    device: str,
+    counted: Callable[[int], Progress | None],
+) -> PartOutputs:
+    """`pixels`: the images once for each decoding; `views`: the first is the image as it is."""
+    first = outputs_of_bundle(bundle, pixels, device, counted(0), embeddings=reference is not None)
+    total = first.probabilities.copy()
+    for number, view in enumerate(views[1:], start=1):
+        turned = [seen(one, view) for one in pixels]
+        total += outputs_of_bundle(bundle, turned, device, counted(number)).probabilities
+    return PartOutputs(total / len(views), _disagreement(bundle, first), _percentile(bundle, first, reference))
+
+
+def _disagreement(bundle: Bundle, out: BundleOutputs) -> Floats:
+    """Between the members' networks of one fold, mean over the folds, as development rows saw them; of a bundle with
+    one member between its networks."""
+    p = [[probabilities(logits, bundle.multilabel) for logits in member] for member in out.logits]
+    if len(p) == 1:
+        return disagreement(p[0], bundle.multilabel)
+    folds = [disagreement([member[k % len(member)] for member in p], bundle.multilabel) for k in range(len(p[0]))]
+    return np.asarray(np.mean(folds, axis=0))
+
+
+def _percentile(bundle: Bundle, out: BundleOutputs, reference: Reference | None) -> Floats:
+    if reference is None:
+        return np.full(len(out.probabilities), np.nan)
+    try:
+        return reference.percentile(reference.distance(lambda m, k: out.embeddings[m, k]))
+    except (ValueError, KeyError) as error:
+        raise RequestError(
+            f"{bundle.path}: its reference does not fit its networks ({error}). Build the ensemble again."
+        ) from error
+
+
+def joined(parts: Sequence[PartOutputs], classes: int) -> PartOutputs:
+    """The images of all parts, in their order."""
+    if not parts:
+        return PartOutputs(np.empty((0, classes)), np.empty(0), np.empty(0))
+    return PartOutputs(
+        *(
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("probabilities", "disagreement", "percentile")
+        )
+    )
