@@ -51,6 +51,9 @@ def build(
         typer.Option("--decide", metavar="RULE", help="youden, argmax, sensitivity=.95, specificity=.95, cost=.1."),
     ] = None,
     device: Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu or cuda.")] = "auto",
+    register: Annotated[
+        bool, typer.Option("--register/--no-register", help="As a new version of a model in MLflow: no second copy.")
+    ] = True,
     reference: Annotated[
         bool, typer.Option("--reference/--no-reference", help="Keep what usual images look like, to tell foreign ones.")
     ] = True,
@@ -63,6 +66,7 @@ def build(
     method stands in one table. No backbone is trained, but for bagging-retrained, which `all` leaves out.
     """
     claim_stdout()
+    from harness.cli.bundle import register_built
     from harness.cli.ensemble_tables import show_scores
     from harness.cli.progress import step_progress
     from harness.cli.tables import short_path
@@ -85,6 +89,11 @@ def build(
         use_seed = records[0].tree["seed"] if seed is None else seed
         methods = list(WITHOUT_TRAINING) if method == ALL else [method]
         built = build_table(home, records, methods, top, use_seed, device, progress, rule, resamples, reference)
+    if built.untracked:
+        note(f"MLflow shows none of this: {built.untracked}")
+    registered = (
+        register_built(home, [result.bundle for result in built.results]) if register and not built.untracked else {}
+    )
     documents = [_document(result_json(result), vars(result), result.members) for result in built.results]
     document = _together(documents, built) if method == ALL else documents[0]
     if json:
@@ -96,6 +105,9 @@ def build(
     show("\nSaved as")
     for result in built.results:
         show(f"  {short_path(result.bundle)}")
+        named = registered.get(result.bundle)
+        if named is not None:
+            show(f"    in MLflow as {named.name}, version {named.version}")
     show("Next:")
     show(f"  harness predict {built.results[0].study}/{built.results[0].bundle.name} IMAGE_OR_FOLDER...")
     show("  harness ui      to see it beside the trials")
