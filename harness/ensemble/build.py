@@ -1,7 +1,7 @@
 """Build ensembles of a study: gather, fit out-of-fold, score on the test split, save as bundles, log.
 
 Trains no network, but for bagging-retrained. Everything is fitted and chosen on development rows; the test split is
-read to be scored. A bundle appears whole or not at all, after its run is in MLflow.
+read to be scored. A bundle appears whole or not at all; its run in MLflow comes before it, unless MLflow is away.
 """
 
 import shutil
@@ -24,7 +24,7 @@ from harness.ensemble.oof import Embed, Model, check_probabilities, silent
 from harness.ensemble.pool import nested_oof, only
 from harness.ensemble.retrain import RESAMPLES, retrain
 from harness.ensemble.save import NetworkSet, Part, own_networks, write_bundle
-from harness.ensemble.scores import EnsembleResult, Predictions, ScoreRow, as_json, tracked_metrics
+from harness.ensemble.scores import EnsembleResult, Predictions, ScoreRow, as_json, table_columns, tracked_metrics
 from harness.ensemble.soup import make_soup
 from harness.ensemble.table import score_ensembles
 from harness.ensemble.trust import trust_sections
@@ -32,7 +32,7 @@ from harness.errors import DiskFull, HarnessError, Interrupted, Leak
 from harness.home import Home, lock, new_folder
 from harness.ledger import StudyRecord, audit_tags, count_test_reads
 from harness.records import Progress
-from harness.track.mlflow_runs import commit, log_run
+from harness.track.mlflow_runs import StoreAway, commit, log_run
 from harness.train.devices import parse_devices
 
 __all__ = ["Built", "Candidate", "EnsembleResult", "ScoreRow", "build", "build_table"]
@@ -70,6 +70,8 @@ class Built:
     results: list[EnsembleResult]
     refused: dict[str, str]
     """by method"""
+    untracked: str = ""
+    """why MLflow has no run of them: it was away"""
 
 
 def build(
@@ -136,18 +138,18 @@ def build_table(
                     raise
                 refused[name] = str(error)
         results = score_candidates(home, found, candidates, use_device, seed, report)
-        shared = _shared_parts(found)
+        shared, untracked = _shared_parts(found), ""
+        rows = [*results[0].rows[:-1], *(result.rows[-1] for result in results)] if results else []
         for candidate, result in zip(candidates, results, strict=True):
             for left_over in result.bundle.parent.glob(f".{result.bundle.name}.*"):
                 shutil.rmtree(left_over, ignore_errors=True)  # of a build that was killed: this study's lock is ours
             with new_folder(result.bundle) as folder:
                 predictions = _predictions(candidate)
                 parts = shared | _parts(found, candidate, seed, decide, reference, use_device, report)
-                write_bundle(
-                    folder, found, result, candidate.model, predictions, candidate.networks, parts, seed, home.salt()
-                )
-                _log(home, found, result, folder, seed)
-    return Built(results, refused)
+                networks = candidate.networks
+                write_bundle(folder, found, result, candidate.model, predictions, networks, parts, seed, home.salt())
+                untracked = untracked or _log_or_say(home, found, result, rows, folder, seed)
+    return Built(results, refused, untracked)
 
 
 def fit_method(
@@ -266,7 +268,19 @@ def _parts(
     }
 
 
-def _log(home: Home, found: Gathered, result: EnsembleResult, folder: Path, seed: int) -> None:
+def _log_or_say(
+    home: Home, found: Gathered, result: EnsembleResult, rows: list[ScoreRow], folder: Path, seed: int
+) -> str:
+    """Why there is no run in MLflow, where it is away: hours of fitting do not hang on a server."""
+    try:
+        _log(home, found, result, rows, folder, seed)
+    except StoreAway as error:
+        return str(error)
+    return ""
+
+
+def _log(home: Home, found: Gathered, result: EnsembleResult, rows: list[ScoreRow], folder: Path, seed: int) -> None:
+    """rows: of all that was built together, which stand beside the run as one table."""
     study = found.studies[0]
     numbers = ",".join(str(number) for number in result.members)
     tags = {
@@ -295,4 +309,6 @@ def _log(home: Home, found: Gathered, result: EnsembleResult, folder: Path, seed
         params,
         tracked_metrics(result),
         {"bundle": folder / "bundle.json", "predictions": folder / "predictions.parquet"},
+        note="\n\n".join(result.notes),
+        tables={"scores.json": table_columns(rows, result.metric)},
     )
