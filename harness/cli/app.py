@@ -12,7 +12,21 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from harness.cli import ablate, compare, data, doctor, ensemble, evaluate, init, models, predict, search, server, study
+from harness.cli import (
+    ablate,
+    bundle,
+    compare,
+    data,
+    doctor,
+    ensemble,
+    evaluate,
+    init,
+    models,
+    predict,
+    search,
+    server,
+    study,
+)
 from harness.cli.interrupt import catch_signals
 from harness.cli.output import escape_control, flush_results
 from harness.errors import HarnessError, Interrupted
@@ -43,6 +57,8 @@ study.app.command("importance", short_help="Which searched keys made the differe
 study.app.command("plots", short_help="A search's plots, as one page.")(search.plots)
 study.app.command("compare", short_help="Is one study or trial better than another?")(compare.compare)
 app.add_typer(ensemble.app, name="ensemble")
+ensemble.app.command("register", short_help="A bundle as a model in MLflow.")(bundle.register)
+ensemble.app.command("diagram", short_help="How a bundle answers, as a flowchart.")(bundle.diagram)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.command("init", short_help="A first study file for a folder of images.")(init.init)

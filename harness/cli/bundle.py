@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -34,9 +34,11 @@ def register(
     from harness.predict.register import register as register_bundle
 
     home = open_home()
-    found = register_bundle(home, load_bundle(find_bundle(bundle, home)), name)
+    path = find_bundle(bundle, home)
+    load_bundle(path)  # a stranger's is checked before it is served
+    found = register_bundle(home, path, name)
     if json:
-        print_json(document(found))
+        print_json({"name": found.name, "version": found.version})
         return
     show(f"Registered as {found.name}, version {found.version}.")
     if found.copied:
@@ -44,26 +46,19 @@ def register(
     show_serving(home, found)
 
 
-def register_built(home: "Home", bundles: Iterable[Path]) -> list["Registered | None"]:
+def register_built(home: "Home", bundles: Iterable[Path]) -> dict[Path, "Registered"]:
     """Register what was just built. Where MLflow is away the bundles stand all the same, and a note says so."""
-    from harness.ensemble.bundle import load_bundle
     from harness.predict.register import register as register_bundle
     from harness.track.mlflow_runs import StoreAway
 
-    found: list[Registered | None] = []
+    found: dict[Path, Registered] = {}
     for path in bundles:
         try:
-            found.append(register_bundle(home, load_bundle(path)))
+            found[path] = register_bundle(home, path)
         except StoreAway as error:
-            found.append(None)
             note(f"{path.name} is not registered: {error}")
             note(f"When MLflow answers again, type: harness ensemble register {path.parent.name}/{path.name}")
     return found
-
-
-def document(found: "Registered | None") -> dict[str, Any] | None:
-    """What --json says of a registered bundle."""
-    return None if found is None else {"name": found.name, "version": found.version}
 
 
 def show_serving(home: "Home", found: "Registered") -> None:

@@ -51,6 +51,9 @@ def build(
         typer.Option("--decide", metavar="RULE", help="youden, argmax, sensitivity=.95, specificity=.95, cost=.1."),
     ] = None,
     device: Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu or cuda.")] = "auto",
+    register: Annotated[
+        bool, typer.Option("--register/--no-register", help="As a new version of a model in MLflow: no second copy.")
+    ] = True,
     reference: Annotated[
         bool, typer.Option("--reference/--no-reference", help="Keep what usual images look like, to tell foreign ones.")
     ] = True,
@@ -63,11 +66,13 @@ def build(
     method stands in one table. No backbone is trained, but for bagging-retrained, which `all` leaves out.
     """
     claim_stdout()
+    from harness.cli.bundle import register_built
     from harness.cli.ensemble_tables import show_scores
     from harness.cli.progress import step_progress
     from harness.cli.tables import short_path
+    from harness.cli.trust import show_trust
     from harness.ensemble.decisions import parse_rule
-    from harness.home import open_home
+    from harness.home import open_home, read_json
     from harness.ledger import require_study
 
     rule = None if decide is None else parse_rule(decide)
@@ -84,15 +89,25 @@ def build(
         use_seed = records[0].tree["seed"] if seed is None else seed
         methods = list(WITHOUT_TRAINING) if method == ALL else [method]
         built = build_table(home, records, methods, top, use_seed, device, progress, rule, resamples, reference)
+    if built.untracked:
+        note(f"MLflow shows none of this: {built.untracked}")
+    registered = (
+        register_built(home, [result.bundle for result in built.results]) if register and not built.untracked else {}
+    )
     documents = [_document(result_json(result), vars(result), result.members) for result in built.results]
     document = _together(documents, built) if method == ALL else documents[0]
     if json:
         print_json(document)
         return
     show_scores(plain(document))
+    if len(built.results) == 1:
+        show_trust(read_json(built.results[0].bundle / "bundle.json"))
     show("\nSaved as")
     for result in built.results:
         show(f"  {short_path(result.bundle)}")
+        named = registered.get(result.bundle)
+        if named is not None:
+            show(f"    in MLflow as {named.name}, version {named.version}")
     show("Next:")
     show(f"  harness predict {built.results[0].study}/{built.results[0].bundle.name} IMAGE_OR_FOLDER...")
     show("  harness ui      to see it beside the trials")
@@ -183,6 +198,7 @@ def show_(
     """What an ensemble is made of and how well it did."""
     claim_stdout()
     from harness.cli.ensemble_tables import show_scores
+    from harness.cli.trust import show_trust
     from harness.errors import RequestError, nearest
     from harness.home import open_home
 
@@ -195,7 +211,9 @@ def show_(
             f"no ensemble {bundle!r} in {home.root}.{nearest(bundle, known)} Known: {', '.join(known) or 'none'}."
         )
     document = _saved(*found)
+    trust: dict[str, Any] = {name: found[1][name] for name in ("calibration", "decisions") if name in found[1]}
     if json:
-        print_json(document)
+        print_json(document | trust)
     else:
         show_scores(document)
+        show_trust(trust)

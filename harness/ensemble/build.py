@@ -1,7 +1,7 @@
 """Build ensembles of a study: gather, fit out-of-fold, score on the test split, save as bundles, log.
 
 Trains no network, but for bagging-retrained. Everything is fitted and chosen on development rows; the test split is
-read to be scored. A bundle appears whole or not at all, after its run is in MLflow.
+read to be scored. A bundle appears whole or not at all; its run in MLflow comes before it, unless MLflow is away.
 """
 
 import shutil
@@ -32,7 +32,7 @@ from harness.errors import DiskFull, HarnessError, Interrupted, Leak
 from harness.home import Home, lock, new_folder
 from harness.ledger import StudyRecord, audit_tags, count_test_reads
 from harness.records import Progress
-from harness.track.mlflow_runs import commit, log_run
+from harness.track.mlflow_runs import StoreAway, commit, log_run
 from harness.train.devices import parse_devices
 
 __all__ = ["Built", "Candidate", "EnsembleResult", "ScoreRow", "build", "build_table"]
@@ -70,6 +70,8 @@ class Built:
     results: list[EnsembleResult]
     refused: dict[str, str]
     """by method"""
+    untracked: str = ""
+    """why MLflow has no run of them: it was away"""
 
 
 def build(
@@ -136,7 +138,7 @@ def build_table(
                     raise
                 refused[name] = str(error)
         results = score_candidates(home, found, candidates, use_device, seed, report)
-        shared = _shared_parts(found)
+        shared, untracked = _shared_parts(found), ""
         rows = [*results[0].rows[:-1], *(result.rows[-1] for result in results)] if results else []
         for candidate, result in zip(candidates, results, strict=True):
             for left_over in result.bundle.parent.glob(f".{result.bundle.name}.*"):
@@ -144,11 +146,10 @@ def build_table(
             with new_folder(result.bundle) as folder:
                 predictions = _predictions(candidate)
                 parts = shared | _parts(found, candidate, seed, decide, reference, use_device, report)
-                write_bundle(
-                    folder, found, result, candidate.model, predictions, candidate.networks, parts, seed, home.salt()
-                )
-                _log(home, found, result, rows, folder, seed)
-    return Built(results, refused)
+                networks = candidate.networks
+                write_bundle(folder, found, result, candidate.model, predictions, networks, parts, seed, home.salt())
+                untracked = untracked or _log_or_say(home, found, result, rows, folder, seed)
+    return Built(results, refused, untracked)
 
 
 def fit_method(
@@ -265,6 +266,17 @@ def _parts(
         "reference": reference_part(found, candidate.networks, candidate.oof, reference, seed, device, report),
         "augment": augment_part(found),
     }
+
+
+def _log_or_say(
+    home: Home, found: Gathered, result: EnsembleResult, rows: list[ScoreRow], folder: Path, seed: int
+) -> str:
+    """Why there is no run in MLflow, where it is away: hours of fitting do not hang on a server."""
+    try:
+        _log(home, found, result, rows, folder, seed)
+    except StoreAway as error:
+        return str(error)
+    return ""
 
 
 def _log(home: Home, found: Gathered, result: EnsembleResult, rows: list[ScoreRow], folder: Path, seed: int) -> None:

@@ -54,6 +54,8 @@ class Bundle:
     model: Model
     about: dict[str, Any]
     """bundle.json, whole"""
+    load: Load = load_fold
+    """gives the network of a checkpoint; a server keeps them"""
 
     def read(self, name: str) -> bytes:
         """A file that bundle.json lists under `files`, checked again. Raises RequestError where it is not listed."""
@@ -171,10 +173,8 @@ def outputs_of_bundle(
     device: str = "cpu",
     progress: Progress | None = None,
     embeddings: bool = False,
-    load: Load = load_fold,
 ) -> BundleOutputs:
-    """What a bundle and its networks say of n images, in one pass; with `embeddings` those too. `load` gives the
-    network of a checkpoint: a server keeps them.
+    """What a bundle and its networks say of n images, in one pass; with `embeddings` those too.
 
     `images` are the same n images once for each of bundle.decodes: (n, S, S, channels), or of their own sizes. Raises
     RequestError when the pixels have another shape than the bundle was built for, or a checkpoint is another one's.
@@ -194,7 +194,9 @@ def outputs_of_bundle(
     for m in range(members):
         decode = bundle.decodes[bundle.decode_of[m]]
         for k in range(folds):
-            (out,), meta = run_encoder(bundle.weights[m][k], images[bundle.decode_of[m]], [slice(None)], device, load)
+            (out,), meta = run_encoder(
+                bundle.weights[m][k], images[bundle.decode_of[m]], [slice(None)], device, bundle.load
+            )
             same_task = (meta.classes, meta.multilabel) == (bundle.classes, bundle.multilabel)
             if not same_task or Decode.model_validate(meta.decode) != decode:
                 raise RequestError(f"{bundle.weights[m][k]} was trained for other classes or pixels than its bundle.")

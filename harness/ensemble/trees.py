@@ -1,7 +1,7 @@
 """Boosted trees from a stranger, held to what trees are before XGBoost reads them.
 
 XGBoost takes its own files on trust: one changed byte ends the process, or never ends, because indices, lengths and
-links between nodes are used as they stand (measured: most of them within a hundred random changes, docs/bundles.md). So
+links between nodes are used as they stand (measured in docs/bundles.md). So
 a file is read here first, by the UBJSON grammar (ubjson.org, as far as XGBoost writes it) within its own length, and
 every number in it that XGBoost uses as a place or a length is checked.
 """

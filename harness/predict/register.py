@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from harness.ensemble.bundle import Bundle
+from harness.ensemble.about import About, read_about
 from harness.errors import RequestError
 from harness.home import Home
 from harness.track.models import Registered, register_bundle
@@ -13,17 +13,17 @@ NEEDED = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "xgboost")
 """packages whose versions a model names: this program itself is not in the public index"""
 
 
-def model_name(bundle: Bundle) -> str:
+def model_name(about: About) -> str:
     """harness-STUDY-METHOD"""
-    return f"harness-{bundle.study}-{bundle.method}"
+    return f"harness-{about.study}-{about.method}"
 
 
-def register(home: Home, bundle: Bundle, name: str | None = None) -> Registered:
+def register(home: Home, bundle: Path, name: str | None = None) -> Registered:
     """The next version of `name`, or of harness-STUDY-METHOD. Raises StoreAway where MLflow does not answer,
-    RequestError for what is no name."""
+    RequestError for what is no name or no bundle. Checks no hash: whoever serves it does."""
     if name is not None and not re.fullmatch(r"[\w.-]+", name):
         raise RequestError(f"--name {name!r} is no name for a model: use letters, digits, and . _ - only.")
-    versions = bundle.about["versions"]
-    requirements = [f"{package}=={versions[package].partition('+')[0]}" for package in NEEDED]
-    tags = {f"harness.{key}": str(bundle.about[key]) for key in ("study", "method", "commit", "data_hash")}
-    return register_bundle(home, bundle.study, name or model_name(bundle), bundle.path, CODE, requirements, tags)
+    plain, about = read_about(bundle)
+    requirements = [f"{package}=={about.versions[package].partition('+')[0]}" for package in NEEDED]
+    tags = {f"harness.{key}": str(plain[key]) for key in ("study", "method", "commit", "data_hash")}
+    return register_bundle(home, about.study, name or model_name(about), bundle, CODE, requirements, tags)

@@ -6,14 +6,22 @@ it would be read as an answer.
 
 import base64
 import re
+from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from harness.data.decode import Unreadable, decode_bytes
-from harness.ensemble.bundle import Bundle, outputs_of_bundle
+from harness.ensemble.bundle import Bundle
 from harness.errors import RequestError
+from harness.predict.answers import answer
+from harness.predict.augmented import views
+from harness.predict.doubts import read_doubts
+from harness.predict.outputs import rows_of
+from harness.predict.outputs_of_part import joined, outputs_of_part
+from harness.predict.predict import Prediction
 from harness.ragged import Pixels, gather
 from harness.train.checkpoint import load_fold
 
@@ -30,29 +38,38 @@ class Answerer:
     """A bundle that stays loaded."""
 
     def __init__(self, bundle: Bundle, device: str) -> None:
-        self._bundle, self._device = bundle, device
         size = sum(path.stat().st_size for member in bundle.weights for path in member)
-        self._load = lru_cache(maxsize=None)(load_fold) if size <= KEPT_BYTES else load_fold
+        self._bundle = replace(bundle, load=lru_cache(maxsize=None)(load_fold)) if size <= KEPT_BYTES else bundle
+        self._doubts, self._device = read_doubts(bundle), device
 
-    def answer(self, images: list[Any], raw: bool = False) -> list[dict[str, Any]]:
-        """{'probabilities': {class: p}} of each image file, given as bytes or as base64. `raw`: not calibrated.
+    def answer(self, images: list[Any], raw: bool = False, decide: str = "", tta: int = 1) -> list[dict[str, Any]]:
+        """What `harness predict --json` says of each image file, but for its name; files as bytes or as base64.
 
-        Raises RequestError that names the row where one is no image.
+        `raw`, `decide` ('': as the bundle decides) and `tta` as its options. Raises RequestError that names the row
+        where one is no image.
         """
         bundle = self._bundle
-        step = max(1, BATCH_BYTES // sum(decode.side**2 * decode.channels for decode in bundle.decodes))
-        answers = []
+        seen = views(bundle.about.get("augment") or {}, tta)
+        step = max(1, BATCH_BYTES // sum(how.side**2 * how.channels for how in bundle.decodes))
+        parts = []
         for start in range(0, len(images), step):
-            decoded = [self._decoded(row, images[row]) for row in range(start, min(start + step, len(images)))]
-            pixels: list[Pixels] = []
-            for number, how in enumerate(bundle.decodes):
-                own = [each[number] for each in decoded]
-                pixels.append(gather(own, how.channels) if how.size == "native" else np.stack(own))
-            p = outputs_of_bundle(bundle, pixels, self._device, load=self._load).probabilities
-            answers += [{"probabilities": dict(zip(bundle.classes, row.tolist(), strict=True))} for row in p]
-        return answers
+            rows = range(start, min(start + step, len(images)))
+            pixels = self._decoded([(row, images[row]) for row in rows])
+            parts.append(outputs_of_part(bundle, pixels, seen, self._doubts.reference, self._device, lambda _: None))
+        answers = answer(bundle, joined(parts, len(bundle.classes)), self._doubts, raw, decide or None, None)
+        said = rows_of(Prediction(bundle.classes, [Path()] * len(images), answers, []))
+        return [{key: value for key, value in row.items() if key != "file"} for row in said]
 
-    def _decoded(self, row: int, image: Any) -> list[Any]:
+    def _decoded(self, images: list[tuple[int, Any]]) -> list[Pixels]:
+        """The images once for each of the bundle's decodings."""
+        decoded = [self._decoded_one(row, image) for row, image in images]
+        pixels: list[Pixels] = []
+        for number, how in enumerate(self._bundle.decodes):
+            own = [each[number] for each in decoded]
+            pixels.append(gather(own, how.channels) if how.size == "native" else np.stack(own))
+        return pixels
+
+    def _decoded_one(self, row: int, image: Any) -> list[Any]:
         """One array for each of the bundle's decodings."""
         try:
             data = as_bytes(image)

@@ -143,8 +143,22 @@ def _signature() -> "ModelSignature":
 
     return ModelSignature(
         inputs=Schema([ColSpec(DataType.binary, IMAGE)]),
-        outputs=Schema([ColSpec(Map(DataType.double), "probabilities")]),
-        params=ParamSchema([ParamSpec("raw", DataType.boolean, False)]),
+        outputs=Schema(
+            [
+                ColSpec(Map(DataType.double), "probabilities"),
+                ColSpec(DataType.string, "decision"),
+                ColSpec(DataType.double, "disagreement", required=False),
+                ColSpec(DataType.double, "out_of_distribution", required=False),
+                ColSpec(DataType.boolean, "abstain", required=False),
+            ]
+        ),
+        params=ParamSchema(
+            [
+                ParamSpec("raw", DataType.boolean, False),
+                ParamSpec("decide", DataType.string, ""),
+                ParamSpec("tta", DataType.long, 1),
+            ]
+        ),
     )
 
 

@@ -155,7 +155,7 @@ def test_predictions_as_csv(finished: Said, tmp_path: Path) -> None:
     image = place.data / "images/p00_0.png"
     printed = place.harness("predict", "tiny/mean-top5", image)
     assert printed.returncode == 0
-    assert printed.stdout.splitlines()[0] == "file,well,sick"
+    assert printed.stdout.splitlines()[0] == "file,well,sick,decision,disagreement,out_of_distribution,abstain"
     assert len(printed.stdout.splitlines()) == 2
     place.harness("predict", "tiny/mean-top5", image, "--csv", tmp_path / "p.csv")
     assert (tmp_path / "p.csv").read_text() == printed.stdout

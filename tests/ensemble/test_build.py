@@ -14,7 +14,7 @@ import pytest
 from harness import metrics
 from harness.data.headers import salted
 from harness.data.prepare import prepare
-from harness.ensemble.build import build
+from harness.ensemble.build import build, build_table
 from harness.ensemble.bundle import load_bundle, predict_bundle
 from harness.ensemble.methods import METHODS
 from harness.errors import HarnessError, RequestError
@@ -191,11 +191,14 @@ def test_a_damaged_cache_is_computed_again(copied, small_study, built):
     np.testing.assert_allclose(stored(again)["test"][1], stored(built["mean"])["test"][1], atol=1e-12)
 
 
-def test_a_store_that_cannot_be_written_leaves_no_bundle(copied, small_study, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nosuchstore://here")
-    with pytest.raises(HarnessError, match="MLflow"):
-        build(copied, [small_study.record], ["mean"], 5, 0, "cpu")[0]
-    assert nothing_left(copied)
+@pytest.mark.parametrize("store", ["nosuchstore://here", "http://127.0.0.1:9"])
+def test_a_store_that_is_away_costs_no_bundle_and_is_told(copied, small_study, monkeypatch, store):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    built = build_table(copied, [small_study.record], ["mean", "greedy"], 5, 0, "cpu")
+    assert "MLflow store" in built.untracked and "does not answer" in built.untracked
+    assert [load_bundle(result.bundle).method for result in built.results] == ["mean", "greedy"]
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert build_table(copied, [small_study.record], ["mean"], 5, 0, "cpu").untracked == ""
 
 
 def test_what_a_killed_build_left_is_cleared_away(copied, small_study):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from harness.ensemble.build import build
-from harness.ensemble.bundle import load_bundle
 from harness.errors import RequestError
 from harness.home import Home
 from harness.predict.predict import predict
@@ -28,7 +27,7 @@ def home(small_study, tmp_path_factory) -> Home:
 
 @pytest.fixture(scope="module")
 def registered(home):
-    bundle = load_bundle(home.bundles("small") / "stacking-top2")
+    bundle = home.bundles("small") / "stacking-top2"
     return register(home, bundle), register(home, bundle)
 
 
@@ -103,9 +102,9 @@ def test_a_moved_home_still_knows_its_models(home, registered, tmp_path) -> None
 def test_without_mlflow_it_says_so(home, monkeypatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(StoreAway, match="does not answer"):
-        register(home, load_bundle(home.bundles("small") / "mean-top2"))
+        register(home, home.bundles("small") / "mean-top2")
 
 
 def test_a_name_that_mlflow_refuses(home) -> None:
     with pytest.raises(RequestError, match="is no name for a model"):
-        register(home, load_bundle(home.bundles("small") / "mean-top2"), "a/b")
+        register(home, home.bundles("small") / "mean-top2", "a/b")

@@ -23,7 +23,8 @@ from harness.data.unreadable import Unreadable
 from harness.ensemble.build import build
 from harness.ensemble.bundle import load_bundle
 from harness.errors import RequestError
-from harness.predict.predict import predict
+from harness.predict.outputs import as_document
+from harness.predict.predict import Asked, predict
 from harness.predict.register import register
 from harness.predict.served import LARGEST_FILE, Answerer, as_bytes
 
@@ -119,7 +120,7 @@ class Server:
 @pytest.fixture(scope="module")
 def server(bundle, small_study, tmp_path_factory):
     """MLflow's own program, as docs/bundles.md says to start it, in a folder that has nothing to do with the home."""
-    registered = register(small_study.home, load_bundle(bundle))
+    registered = register(small_study.home, bundle)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -155,6 +156,18 @@ def test_mlflow_serves_it_over_http_and_survives_hostile_requests(server, bundle
     said = [[row["probabilities"][name] for name in expected.classes] for row in found["predictions"]]
     assert {image.suffix for image in images} == {".png", ".dcm"}
     assert (np.array(said) == expected.probabilities).all()
+    document = [{key: value for key, value in row.items() if key != "file"} for row in as_document(expected)]
+    assert found["predictions"] == document and document[0]["decision"] in expected.classes
+    asked = {"raw": True, "tta": 2, "decide": "sensitivity=0.95"}
+    records = [{"image": base64.b64encode(image.read_bytes()).decode()} for image in images]
+    status, found_raw = server.ask({"dataframe_records": records, "params": asked})
+    raw = as_document(predict(bundle, images, "cpu", asked=Asked(**asked)))
+    assert status == 200 and [row["probabilities"] for row in found_raw["predictions"]] == [
+        row["probabilities"] for row in raw
+    ]
+    assert found_raw["predictions"][0]["decision"] == raw[0]["decision"]
+    status, text = server.ask({"dataframe_records": records, "params": {"decide": "coin"}})
+    assert status == 400 and "coin" in text
 
     good = images[0].read_bytes()
     for name, data in HOSTILE.items():
