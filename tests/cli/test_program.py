@@ -137,7 +137,7 @@ def test_predictions_are_those_of_the_build(finished: Said) -> None:
     import pyarrow.parquet as pq
 
     place, said = finished
-    done = place.harness("predict", "tiny/mean-top5", place.data / "images", "--json")
+    done = place.harness("predict", "tiny/mean-top5", place.data / "images", "--json", "--raw")
     assert done.returncode == 0, done.stderr
     rows = {Path(row["file"]).name: row["probabilities"] for row in json.loads(done.stdout)}
     assert len(rows) == 32
