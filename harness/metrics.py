@@ -110,7 +110,10 @@ def _one_class_auroc(positive: NDArray[np.bool_], s: Floats, w: Floats) -> Float
     low = np.searchsorted(negatives, s[rows], side="left")
     high = np.searchsorted(negatives, s[rows], side="right")
     w_positive = w[:, rows]
-    half_pairs = np.einsum("rn,rn->r", w_positive, below[:, low] + below[:, high])
+    if (low == high).all():  # no ties: one look-up says both
+        half_pairs = 2.0 * np.einsum("rn,rn->r", w_positive, below[:, low])
+    else:
+        half_pairs = np.einsum("rn,rn->r", w_positive, below[:, low] + below[:, high])
     return _ratio(half_pairs, 2.0 * w_positive.sum(axis=1) * below[:, -1])
 
 

@@ -18,7 +18,7 @@ from harness.search.run import run_study
 from harness.study.load import check_study
 
 SHUFFLES = 3
-METHODS = ("mean", "bagging", "boosting", "stacking")
+METHODS = ("mean", "bagging", "boosting", "stacking", "soup", "soup-greedy", "bagging-retrained")
 
 
 def quiet(*_):
@@ -71,7 +71,7 @@ def scores(tmp_path_factory):
             row[f"trial {number} cv"] = trial.cv["auroc"]
             row[f"trial {number} oof"] = trial.oof["auroc"].value
         for method in METHODS:
-            result = build(home, [record], [method], 5, 0, "cpu", quiet)[0]
+            result = build(home, [record], [method], 5, 0, "cpu", quiet, resamples=3)[0]
             last = next(score for score in reversed(result.rows) if score.kind == "ensemble")
             row[f"{method} oof"], row[f"{method} test"] = last.oof["auroc"].value, last.test["auroc"].value
         rows.append(row)

@@ -18,7 +18,7 @@ from harness.predict.predict import predict
 from harness.search.run import run_study
 from harness.study.load import check_study
 
-METHODS = ("mean", "bagging", "boosting", "stacking")
+METHODS = ("mean", "bagging", "boosting", "stacking", "soup", "soup-greedy", "bagging-retrained")
 
 
 def quiet(*_: object) -> None:
@@ -78,9 +78,10 @@ def test_the_study_learns_every_label(ran: tuple[Home, Path]) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_ensemble_is_built_and_predicts_again_what_it_said(ran: tuple[Home, Path], method: str) -> None:
     home, images = ran
-    built = build(home, [require_study(home, "several")], [method], 5, 0, "cpu")[0]
+    built = build(home, [require_study(home, "several")], [method], 5, 0, "cpu", resamples=3)[0]
     assert {row.kind for row in built.rows} == {"single", "mean", "ensemble"}
-    assert all(0.5 < row.test["auroc"].value <= 1 for row in built.rows)
+    learnt = [row for row in built.rows if row.name != "soup"]  # from random starts only the greedy one is sure to help
+    assert all(0.5 < row.test["auroc"].value <= 1 for row in learnt)
     bundle = load_bundle(built.bundle)
     assert bundle.multilabel and bundle.classes == ("fluid", "air")
     stored = pq.read_table(built.bundle / "predictions.parquet")

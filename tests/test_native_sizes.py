@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pyarrow.parquet as pq
 import pytest
 from hashed_rows import names_by_hash
@@ -12,11 +13,13 @@ from harness.columns import from_column
 from harness.data.decode import decode
 from harness.data.prepare import prepare
 from harness.ensemble.build import build
+from harness.ensemble.bundle import load_bundle, outputs_of_bundle
+from harness.ensemble.export import export_network
 from harness.errors import RequestError
 from harness.home import Home
 from harness.ledger import read_trials, require_study
 from harness.predict.predict import predict
-from harness.ragged import Ragged
+from harness.ragged import Ragged, gather
 from harness.search.run import run_study
 from harness.study.dataset import Data, Decode
 from harness.study.load import check_study
@@ -88,6 +91,13 @@ def test_a_study_and_its_ensembles(images: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(predict(built.bundle, files, "cpu").probabilities, said[test], atol=1e-5)
         one = predict(built.bundle, files[:1], "cpu").probabilities
         np.testing.assert_allclose(one, said[test[:1]], atol=1e-5)
+    export_network(built.bundle, tmp_path / "n.onnx", "trial-0000", 1)
+    session = onnxruntime.InferenceSession(str(tmp_path / "n.onnx"), providers=["CPUExecutionProvider"])
+    bundle = load_bundle(built.bundle)
+    for file in files[:3]:  # each of its own size, padded in the file itself
+        image = decode(file, bundle.decodes[0])
+        expected = outputs_of_bundle(bundle, [gather([image], 1)]).logits[0, 1]
+        np.testing.assert_allclose(session.run(["logits"], {"pixels": image[None]})[0], expected, atol=1e-4)
 
 
 def test_a_network_of_one_size_is_refused_before_any_training(images: Path, tmp_path: Path) -> None:

@@ -70,8 +70,9 @@ def build(
     from harness.cli.ensemble_tables import show_scores
     from harness.cli.progress import step_progress
     from harness.cli.tables import short_path
+    from harness.cli.trust import show_trust
     from harness.ensemble.decisions import parse_rule
-    from harness.home import open_home
+    from harness.home import open_home, read_json
     from harness.ledger import require_study
 
     rule = None if decide is None else parse_rule(decide)
@@ -99,6 +100,8 @@ def build(
         print_json(document)
         return
     show_scores(plain(document))
+    if len(built.results) == 1:
+        show_trust(read_json(built.results[0].bundle / "bundle.json"))
     show("\nSaved as")
     for result in built.results:
         show(f"  {short_path(result.bundle)}")
@@ -195,6 +198,7 @@ def show_(
     """What an ensemble is made of and how well it did."""
     claim_stdout()
     from harness.cli.ensemble_tables import show_scores
+    from harness.cli.trust import show_trust
     from harness.errors import RequestError, nearest
     from harness.home import open_home
 
@@ -207,7 +211,9 @@ def show_(
             f"no ensemble {bundle!r} in {home.root}.{nearest(bundle, known)} Known: {', '.join(known) or 'none'}."
         )
     document = _saved(*found)
+    trust: dict[str, Any] = {name: found[1][name] for name in ("calibration", "decisions") if name in found[1]}
     if json:
-        print_json(document)
+        print_json(document | trust)
     else:
         show_scores(document)
+        show_trust(trust)

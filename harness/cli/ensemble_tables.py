@@ -28,6 +28,8 @@ def show_scores(document: Mapping[str, Any]) -> None:
     show(f"study {document['study']}: {what} of {named}\n")
     show(methods_table(document["scores"], ensembles, metric, width))
     show(f"\n{HOW_TO_READ}")
+    if any(row["kind"] != "single" and not row.get("nested") for row in document["scores"]):
+        show(f"\n{PARTLY_NESTED}")
     if any(row.get("optimistic", False) for row in document["scores"]):
         show(f"\n{OPTIMISTIC}")
     if len(ensembles) > 1:
@@ -52,6 +54,10 @@ HOW_TO_READ = (
 )
 
 
+PARTLY = "~"
+PARTLY_NESTED = "~ fitted without each fold, its members chosen with it."
+
+
 def methods_table(rows: Sequence[Row], ensembles: Sequence[Row], metric: str, width: int) -> Table:
     """Best single member, simple mean, every method: selection, nested and test score, and what fitting it cost."""
     costs = {one["method"]: one.get("cost", {}) for one in ensembles}
@@ -68,9 +74,10 @@ def methods_table(rows: Sequence[Row], ensembles: Sequence[Row], metric: str, wi
 
 def _scores(row: Row, metric: str) -> list[str]:
     star = "*" if row.get("optimistic", False) else ""
-    found = [row.get(part) for part in ("selection", "nested")]
-    values = [number(_of(part, metric)) + star if part else "-" for part in found]
-    return [*values, interval(Interval(**numbers_of(row["test"][metric])))]
+    selection, nested = row.get("selection"), row.get("nested")
+    said = number(_of(nested, metric)) if nested else number(_of(row["oof"], metric)) + PARTLY
+    chosen = number(_of(selection, metric)) + star if selection else "-"
+    return [chosen, said + star, interval(Interval(**numbers_of(row["test"][metric])))]
 
 
 def _of(scores: Row, metric: str) -> float:

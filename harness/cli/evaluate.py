@@ -7,7 +7,6 @@ import typer
 
 from harness.cli.output import claim_stdout, note, print_json, show
 from harness.cli.study import Json, Quiet
-from harness.cli.words import BELIEVABLE_P
 
 if TYPE_CHECKING:
     from harness.predict.evaluate import Evaluation
@@ -88,7 +87,7 @@ def _show(found: "Evaluation") -> None:
 
 def _show_seen(found: "Evaluation") -> None:
     if found.seen is None:
-        show("  The bundle does not know its own images: whether some of these are among them cannot be said.")
+        show("The bundle does not know its own images: whether some of these are among them cannot be said.")
         return
     development, test = found.seen["development"], found.seen["test"]
     if development:
@@ -97,7 +96,7 @@ def _show_seen(found: "Evaluation") -> None:
             "made with. What is said of them is remembered, not recognised: every score below is too good."
         )
     if test:
-        show(f"  {test:,} of these images are of the bundle's own test split: the two are no independent samples.")
+        show(f"{test:,} of these images are of the bundle's own test split: the two are no independent samples.")
 
 
 def _show_scores(found: "Evaluation") -> None:
@@ -204,7 +203,7 @@ def _matters(point: dict[str, Any], found: "Evaluation") -> bool:
 
 def _show_subgroups(found: "Evaluation") -> None:
     from harness.cli.tables import table
-    from harness.cli.words import interval, p_value, plural
+    from harness.cli.words import BELIEVABLE_P, interval, p_value, plural
 
     if not found.subgroups:
         show("\nNo subgroups: no column here tells sex, age, scanner or site of five or more. Name one: --by COLUMN")

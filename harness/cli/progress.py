@@ -53,6 +53,8 @@ class Picture:
     params: dict[int, str] = field(default_factory=dict)
     best: TrialRecord | None = None
     work: Working | None = None
+    work_began: tuple[float, int] = (0.0, 0)
+    """when the work in hand was first heard of, and how much of it was done by then"""
 
     def progress_of(self, trial: int) -> float:
         """The share of a running trial that this run has done or need not do, 0 to 1."""
@@ -74,6 +76,8 @@ def absorb(picture: Picture, event: Event, now: float) -> str | None:
     """Take one event into the picture; the line that must be said about it, if any."""
     match event:
         case Working():
+            if picture.work is None or picture.work.what != event.what:
+                picture.work_began = (now, event.done)
             picture.work = event if event.done < event.total else None
         case Notice():
             return f"note   {event.line}"
@@ -166,7 +170,7 @@ def _trial_line(event: TrialEnded, picture: Picture, now: float) -> str:
 def status_lines(picture: Picture, now: float) -> list[str]:
     """The state of the study in plain lines: the whole, then one line per running trial."""
     if picture.work is not None:
-        return [f"{picture.work.what} {picture.work.done}/{picture.work.total}"]
+        return [f"{picture.work.what} {picture.work.done}/{picture.work.total}{_work_left(picture, now)}"]
     if not picture.total:
         return []
     best = ""
@@ -185,6 +189,15 @@ def status_lines(picture: Picture, now: float) -> list[str]:
                 f"  {picture.metric} {number(report.val.get(picture.metric))}"
             )
     return lines
+
+
+def _work_left(picture: Picture, now: float) -> str:
+    """At the pace of the work in hand, once that has taken long enough for anybody to ask."""
+    began, before = picture.work_began
+    if picture.work is None or picture.work.done <= before or now - began < QUIET_SECONDS:
+        return ""
+    pace = (now - began) / (picture.work.done - before)
+    return f"  {duration(pace * (picture.work.total - picture.work.done))} left"
 
 
 def _drawing(picture: Picture) -> RenderableType:

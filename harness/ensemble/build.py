@@ -24,7 +24,7 @@ from harness.ensemble.oof import Embed, Model, check_probabilities, silent
 from harness.ensemble.pool import nested_oof, only
 from harness.ensemble.retrain import RESAMPLES, retrain
 from harness.ensemble.save import NetworkSet, Part, own_networks, write_bundle
-from harness.ensemble.scores import EnsembleResult, Predictions, ScoreRow, as_json, tracked_metrics
+from harness.ensemble.scores import EnsembleResult, Predictions, ScoreRow, as_json, table_columns, tracked_metrics
 from harness.ensemble.soup import make_soup
 from harness.ensemble.table import score_ensembles
 from harness.ensemble.trust import trust_sections
@@ -139,6 +139,7 @@ def build_table(
                 refused[name] = str(error)
         results = score_candidates(home, found, candidates, use_device, seed, report)
         shared, untracked = _shared_parts(found), ""
+        rows = [*results[0].rows[:-1], *(result.rows[-1] for result in results)] if results else []
         for candidate, result in zip(candidates, results, strict=True):
             for left_over in result.bundle.parent.glob(f".{result.bundle.name}.*"):
                 shutil.rmtree(left_over, ignore_errors=True)  # of a build that was killed: this study's lock is ours
@@ -147,7 +148,7 @@ def build_table(
                 parts = shared | _parts(found, candidate, seed, decide, reference, use_device, report)
                 networks = candidate.networks
                 write_bundle(folder, found, result, candidate.model, predictions, networks, parts, seed, home.salt())
-                untracked = untracked or _log_or_say(home, found, result, folder, seed)
+                untracked = untracked or _log_or_say(home, found, result, rows, folder, seed)
     return Built(results, refused, untracked)
 
 
@@ -267,16 +268,19 @@ def _parts(
     }
 
 
-def _log_or_say(home: Home, found: Gathered, result: EnsembleResult, folder: Path, seed: int) -> str:
+def _log_or_say(
+    home: Home, found: Gathered, result: EnsembleResult, rows: list[ScoreRow], folder: Path, seed: int
+) -> str:
     """Why there is no run in MLflow, where it is away: hours of fitting do not hang on a server."""
     try:
-        _log(home, found, result, folder, seed)
+        _log(home, found, result, rows, folder, seed)
     except StoreAway as error:
         return str(error)
     return ""
 
 
-def _log(home: Home, found: Gathered, result: EnsembleResult, folder: Path, seed: int) -> None:
+def _log(home: Home, found: Gathered, result: EnsembleResult, rows: list[ScoreRow], folder: Path, seed: int) -> None:
+    """rows: of all that was built together, which stand beside the run as one table."""
     study = found.studies[0]
     numbers = ",".join(str(number) for number in result.members)
     tags = {
@@ -305,4 +309,6 @@ def _log(home: Home, found: Gathered, result: EnsembleResult, folder: Path, seed
         params,
         tracked_metrics(result),
         {"bundle": folder / "bundle.json", "predictions": folder / "predictions.parquet"},
+        note="\n\n".join(result.notes),
+        tables={"scores.json": table_columns(rows, result.metric)},
     )

@@ -3,15 +3,17 @@
 All of it is of development rows, each seen by networks that held it out.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ensemble.doubt import describe_doubt
+from harness.ensemble.doubt import confidence, describe_doubt
 from harness.ensemble.embed import run_encoder
 from harness.ensemble.gather import Gathered
 from harness.ensemble.members import Member
+from harness.ensemble.oof import mean_oof
 from harness.ensemble.reference import HeldOut, NoReference, fit_reference, reference_file
 from harness.ensemble.save import NetworkSet, Part
 from harness.metrics import METRICS
@@ -38,20 +40,22 @@ def reference_part(
     networks: what the bundle keeps; oof (N, C): its nested probabilities. Where there can be no reference, `missing`
     says why, and the bundle is built without.
     """
-    y = found.table.y
+    y, multilabel = found.table.y, found.table.multilabel
+    # of networks that the method made: each row's own held-out one
+    sure = confidence(mean_oof(found.table) if _are_members(found, networks) else oof, multilabel)
     if not spaces:
-        return Part({"file": None, "missing": "built with --no-reference", "doubt": describe_doubt(oof, y, None)})
+        return Part({"file": None, "missing": "built with --no-reference", "doubt": describe_doubt(sure, oof, y, None)})
     try:
         held_out = _held_out(found, networks, device, report)
-        classes = np.zeros(len(y), np.int64) if found.table.multilabel else y
+        classes = np.zeros(len(y), np.int64) if multilabel else y
         reference, percentile = fit_reference(held_out, classes, found.table.groups, seed)
     except NoReference as error:
-        return Part({"file": None, "missing": str(error), "doubt": describe_doubt(oof, y, None)})
+        return Part({"file": None, "missing": str(error), "doubt": describe_doubt(sure, oof, y, None)})
     about = {
         "file": f"reference/{FILE}",
         "missing": "",
         "encoders": [list(one.encoder) for one in held_out],
-        "doubt": describe_doubt(oof, y, percentile),
+        "doubt": describe_doubt(sure, oof, y, percentile),
     }
     return Part(about, {FILE: reference_file(reference)})
 
@@ -59,8 +63,8 @@ def reference_part(
 def _held_out(found: Gathered, networks: list[NetworkSet], device: str, report: Progress) -> list[HeldOut]:
     """The best members' networks, each on the development rows of the fold that it held out."""
     places = _best(found.members, found.metric)[:MEMBERS]
-    own = {member.weights(k): (m, k) for m, member in enumerate(found.members) for k in range(found.table.k)}
-    if not all(network.weights in own for one in networks for network in one.networks):
+    own = _own(found)
+    if not _are_members(found, networks):
         places = list(range(len(networks)))[:MEMBERS]  # networks that the method made: of one kind, no best among them
     rows, numbers = found.data.folds.development_rows(), np.arange(len(found.table.y))
     total = sum(len(networks[m].networks) for m in places)
@@ -81,6 +85,17 @@ def _held_out(found: Gathered, networks: list[NetworkSet], device: str, report: 
             held_out.append(HeldOut((m, k), here, x))
             report("usual images", len(held_out), total)
     return held_out
+
+
+def _own(found: Gathered) -> dict[Path, tuple[int, int]]:
+    """Member and fold of each of the members' checkpoints."""
+    return {member.weights(k): (m, k) for m, member in enumerate(found.members) for k in range(found.table.k)}
+
+
+def _are_members(found: Gathered, networks: list[NetworkSet]) -> bool:
+    """Whether the bundle keeps the members' own networks, and no new ones."""
+    own = _own(found)
+    return all(network.weights in own for one in networks for network in one.networks)
 
 
 def _best(members: tuple[Member, ...], metric: str) -> list[int]:

@@ -19,7 +19,7 @@ from harness.ensemble.scores import Rows
 from harness.errors import RequestError
 from harness.home import Home
 from harness.ledger import StudyRecord
-from harness.records import Progress
+from harness.records import Dataset, Progress
 from harness.study.load import check_study
 from harness.study.spec import Spec
 from harness.train.checkpoint import FoldMeta
@@ -80,8 +80,8 @@ def gather(home: Home, studies: list[StudyRecord], top: int, device: str, progre
     prepared = [prepare(spec.data, spec.seed, home, progress) for spec in specs]
     for study, data in zip(studies, prepared, strict=True):
         _check_same_data(study, data)
-    for study in studies[1:]:
-        _check_agree(studies[0], study)
+    for study, own in zip(studies[1:], prepared[1:], strict=True):
+        _check_agree(studies[0], study, prepared[0].dataset, own.dataset)
     data, metric = prepared[0], specs[0].search.metric
     members = [member for study in studies for member in choose_members(home, study, metric, top)]
     caches = {
@@ -130,7 +130,13 @@ def _check_same_data(study: StudyRecord, data: Prepared) -> None:
         raise RequestError(f"study {study.name!r} has no test split to score an ensemble on. Set data.test_fraction.")
 
 
-def _check_agree(first: StudyRecord, other: StudyRecord) -> None:
+def _check_agree(first: StudyRecord, other: StudyRecord, of_first: Dataset, of_other: Dataset) -> None:
+    if of_first.classes != of_other.classes or of_first.multilabel != of_other.multilabel:
+        raise RequestError(
+            f"studies {first.name!r} and {other.name!r} differ in classes: {', '.join(of_first.classes)} and "
+            f"{', '.join(of_other.classes)}, in this order. Give both the same data.classes, or build an ensemble of "
+            "each."
+        )
     for what, key in (("rows, labels or groups", "data_hash"), ("folds", "folds_hash")):
         if getattr(first, key) != getattr(other, key):
             raise RequestError(

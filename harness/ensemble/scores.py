@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from harness.metrics import METRICS
 from harness.records import Difference, Interval, Progress
-from harness.stats.compare import holm, paired_difference
+from harness.stats.compare import holm, paired_differences
 from harness.stats.grouped import How, all_intervals
 
 Floats = NDArray[np.float64]
@@ -60,6 +60,11 @@ class Predictions:
     """(N, C)"""
     nested: Floats | None = None
     """(N, C)"""
+
+    @property
+    def honest(self) -> Floats:
+        """(N, C) nested, or where the choice of members was not repeated, by these members without the row's fold."""
+        return self.oof if self.nested is None else self.nested
 
 
 @dataclass(frozen=True)
@@ -148,14 +153,16 @@ def score_table(
     rows = []
     for place, one in enumerate(candidates):
         given = known[place] if place < len(known) and set(METRICS) <= set(known[place]) else None
+        oof = on_development(one.oof) if given is None else given
+        same = one.selection is one.oof
         rows.append(
             ScoreRow(
                 name=one.name,
                 kind=one.kind,
-                oof=on_development(one.oof) if given is None else given,
+                oof=oof,
                 test=on_test(one.test),
                 optimistic=optimistic,
-                selection=None if one.selection is None else on_development(one.selection),
+                selection=None if one.selection is None else oof if same else on_development(one.selection),
                 nested=None if one.nested is None else on_development(one.nested),
             )
         )
@@ -184,16 +191,17 @@ def compare(
     """One comparison per ensemble, p-values corrected for their number. Holm's families: the methods against the best
     single member, and the methods but the mean itself against the mean."""
 
-    def on_test(a: Predictions, b: Predictions) -> Difference:
-        return paired_difference(metric, test.y, a.test, b.test, test.groups, seed)
-
-    def on_development(a: Floats | None, b: Floats | None) -> Difference:
-        if a is None or b is None:
-            return Difference(math.nan, math.nan, math.nan, math.nan)
-        return paired_difference(metric, development.y, a, b, development.groups, seed)
-
-    vs_single = [on_test(one, single) for one in ensembles]
-    vs_mean = [on_test(one, mean) for one in ensembles]
+    count = len(ensembles)
+    on_test = _differences(
+        metric, [(one.test, other.test) for other in (single, mean) for one in ensembles], test, seed
+    )
+    on_development = _differences(
+        metric,
+        [(one.selection, one.honest) for one in ensembles] + [(one.honest, mean.honest) for one in ensembles],
+        development,
+        seed,
+    )
+    vs_single, vs_mean = on_test[:count], on_test[count:]
     holm_single = holm(np.array([found.p for found in vs_single]))
     tested = [found.p if one.name != mean.name else math.nan for one, found in zip(ensembles, vs_mean, strict=True)]
     holm_mean = holm(np.array(tested))
@@ -203,11 +211,19 @@ def compare(
             vs_mean[place],
             float(holm_single[place]),
             float(holm_mean[place]),
-            on_development(one.selection, one.nested),
-            on_development(one.nested, mean.nested),
+            on_development[place],
+            on_development[count + place],
         )
-        for place, one in enumerate(ensembles)
+        for place in range(count)
     ]
+
+
+def _differences(metric: str, pairs: Sequence[tuple[Floats | None, Floats]], rows: Rows, seed: int) -> list[Difference]:
+    """a - b for each pair; NaN where a was not made."""
+    made = [(a, b) for a, b in pairs if a is not None]
+    found = iter(paired_differences(metric, rows.y, made, rows.groups, seed))
+    nothing = Difference(math.nan, math.nan, math.nan, math.nan)
+    return [nothing if a is None else next(found) for a, _ in pairs]
 
 
 def as_json(value: Any) -> Any:
@@ -261,3 +277,18 @@ def tracked_metrics(result: EnsembleResult) -> dict[str, float]:
         found[name], found[f"{name}_p"], found[f"{name}_p_holm"] = delta.value, delta.p, corrected
         found[f"{name}_lo"], found[f"{name}_hi"] = delta.lo, delta.hi
     return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def table_columns(rows: Sequence[ScoreRow], metric: str) -> dict[str, list[Any]]:
+    """The table as equally long columns, for MLflow's page of a run; null where there is no number."""
+
+    def values(part: str, end: str = "value") -> list[Any]:
+        found = [getattr(row, part) for row in rows]
+        return [as_json(getattr(scores[metric], end)) if scores else None for scores in found]
+
+    return {
+        "model": [row.name for row in rows],
+        "kind": [row.kind for row in rows],
+        **{f"{metric} {part}": values(part) for part in ("selection", "nested", "oof", "test")},
+        **{f"{metric} test {end}": values("test", end) for end in ("lo", "hi")},
+    }

@@ -17,10 +17,11 @@ def verdict(metric: str, row: ScoreRow, mean: ScoreRow, found: Comparison) -> li
     nested or on the test split."""
     parts = []
     nested_worse = row.name != mean.name and _worse(metric, found.nested_vs_mean)
-    if row.selection and row.nested and _beyond(metric, found.flattery):
+    nested = row.nested or row.oof
+    if row.selection and _beyond(metric, found.flattery):
         parts.append(
             f"{'over-fits' if nested_worse else 'flatters itself'}: {metric} {row.selection[metric].value:.3f} on the "
-            f"rows that chose it, {row.nested[metric].value:.3f} nested ({_signed(found.flattery)})"
+            f"rows that chose it, {nested[metric].value:.3f} nested ({_signed(found.flattery)})"
         )
     worse = [f"nested ({_signed(found.nested_vs_mean)})"] if nested_worse else []
     if row.name != mean.name and _worse(metric, found.vs_mean):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from harness.ensemble.bundle import Bundle
 from harness.ensemble.calibration import apply
 from harness.ensemble.decisions import Unit, decide
-from harness.ensemble.doubt import SHARE, abstains, confidence
+from harness.ensemble.doubt import SHARE, abstains
 from harness.errors import RequestError
 from harness.predict.doubts import Doubts
 from harness.predict.outputs_of_part import Floats, PartOutputs
@@ -46,8 +46,7 @@ def answer(
     abstain = None
     if doubts.doubt is not None:
         percentile = None if doubts.reference is None else out.percentile
-        sure = confidence(out.probabilities, bundle.multilabel)
-        abstain = abstains(sure, percentile, doubts.doubt, SHARE if share is None else share)
+        abstain = abstains(out.confidence, percentile, doubts.doubt, SHARE if share is None else share)
     elif share is not None:
         raise RequestError(
             f"--abstain {share:g}: {bundle.path} knows nothing of its development rows' confidence. "

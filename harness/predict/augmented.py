@@ -38,7 +38,7 @@ class View:
 def views(trained: dict[str, Any], n: int) -> list[View]:
     """The first n views: flips, then flips of the image turned by half and by the whole of the largest rotation.
 
-    trained: the section `augment` of a bundle. Raises RequestError where there are fewer, which says how many there are.
+    trained: the section `augment` of a bundle. Raises RequestError, which lists them, where there are fewer.
     """
     ways = (False, True)
     flips = list(product(ways[: 1 + bool(trained.get("vflip"))], ways[: 1 + bool(trained.get("hflip"))]))

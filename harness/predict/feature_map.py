@@ -92,7 +92,8 @@ def find_feature_map(network: Network, x_BCHW: Tensor) -> FeatureMap:
     try:
         with torch.enable_grad():
             answer = network(x_BCHW[:1].detach().requires_grad_()).square().sum()
-            gradients = torch.autograd.grad(answer, [tensor for _, tensor, _ in seen], allow_unused=True)
+            tensors = [tensor for _, tensor, _ in seen]
+            gradients = torch.autograd.grad(answer, tensors, allow_unused=True) if seen else ()
     finally:
         for handle in handles:
             handle.remove()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ensemble.bundle import Bundle, BundleOutputs, outputs_of_bundle
-from harness.ensemble.doubt import disagreement
+from harness.ensemble.doubt import confidence_by_fold, disagreement
 from harness.ensemble.reference import Reference
 from harness.errors import RequestError
 from harness.metrics import probabilities
@@ -25,6 +25,8 @@ Floats = NDArray[np.float64]
 class PartOutputs:
     probabilities: Floats
     """(n, C) not calibrated, mean over the views"""
+    confidence: Floats
+    """(n,) of the members' mean, fold by fold, of the image as it is"""
     disagreement: Floats
     """(n,) of the image as it is; NaN where there is one network only"""
     percentile: Floats
@@ -45,17 +47,27 @@ def outputs_of_part(
     for number, view in enumerate(views[1:], start=1):
         turned = [seen(one, view) for one in pixels]
         total += outputs_of_bundle(bundle, turned, device, counted(number)).probabilities
-    return PartOutputs(total / len(views), _disagreement(bundle, first), _percentile(bundle, first, reference))
+    p = _by_fold(bundle, first)
+    return PartOutputs(
+        probabilities=total / len(views),
+        confidence=confidence_by_fold(p, bundle.multilabel),
+        disagreement=_disagreement(p, bundle.multilabel),
+        percentile=_percentile(bundle, first, reference),
+    )
 
 
-def _disagreement(bundle: Bundle, out: BundleOutputs) -> Floats:
+def _by_fold(bundle: Bundle, out: BundleOutputs) -> list[list[Floats]]:
+    """For each of K folds, probabilities (n, C) by the M members' networks that held it out."""
+    p = [[probabilities(logits, bundle.multilabel) for logits in member] for member in out.logits]
+    return [[member[k] for member in p] for k in range(len(p[0]))]
+
+
+def _disagreement(p: list[list[Floats]], multilabel: bool) -> Floats:
     """Between the members' networks of one fold, mean over the folds, as development rows saw them; of a bundle with
     one member between its networks."""
-    p = [[probabilities(logits, bundle.multilabel) for logits in member] for member in out.logits]
-    if len(p) == 1:
-        return disagreement(p[0], bundle.multilabel)
-    folds = [disagreement([member[k % len(member)] for member in p], bundle.multilabel) for k in range(len(p[0]))]
-    return np.asarray(np.mean(folds, axis=0))
+    if len(p[0]) == 1:
+        return disagreement([fold[0] for fold in p], multilabel)
+    return np.asarray(np.mean([disagreement(fold, multilabel) for fold in p], axis=0))
 
 
 def _percentile(bundle: Bundle, out: BundleOutputs, reference: Reference | None) -> Floats:
@@ -72,10 +84,10 @@ def _percentile(bundle: Bundle, out: BundleOutputs, reference: Reference | None)
 def joined(parts: Sequence[PartOutputs], classes: int) -> PartOutputs:
     """The images of all parts, in their order."""
     if not parts:
-        return PartOutputs(np.empty((0, classes)), np.empty(0), np.empty(0))
+        return PartOutputs(np.empty((0, classes)), np.empty(0), np.empty(0), np.empty(0))
     return PartOutputs(
         *(
             np.concatenate([getattr(part, name) for part in parts])
-            for name in ("probabilities", "disagreement", "percentile")
+            for name in ("probabilities", "confidence", "disagreement", "percentile")
         )
     )

@@ -1,8 +1,9 @@
 """Heat maps as PNG: the image as it is, beside it the same image in grey under its heat, class and probability below.
 
 The only file that imports matplotlib, for a colour map that is perceptually uniform and safe for colour-blind readers.
-Heat is drawn the more opaque the higher it is, so that cold places stay as they were. A file is named after its number
-in the output and the image's own file name; nothing of a DICOM header is drawn.
+Heat is drawn the more opaque the higher it is, so that cold places stay as they were, and the fainter the less probable
+the class is: a map is scaled to its own hottest place, which an image without any finding has, too. A file is named
+after its number in the output and the image's own file name; nothing of a DICOM header is drawn.
 
 n: images, H, W: sides of the drawn image.
 """
@@ -30,7 +31,9 @@ COLOURS = "inferno"
 SIDE = 448
 """pixels of an image that networks see as a square, drawn"""
 OPAQUE = 0.75
-"""of the hottest place"""
+"""of the hottest place of an image whose class is certain"""
+FAINTEST = 0.3
+"""of that where the class is impossible"""
 STRIP, MARGIN, GAP = 44, 10, 6
 """pixels: height of the strip below, its margin, between the two images"""
 LONGEST_NAME = 60
@@ -72,7 +75,7 @@ def explain_part(
         except Unreadable:  # it could be read a moment ago
             written.append(None)
             continue
-        draw_overlay(image, heat, f"{name}  p = {p:.2f}").save(target)
+        draw_overlay(image, heat, f"{name}  p = {p:.2f}", p).save(target)
         written.append(target)
     return written
 
@@ -105,37 +108,43 @@ def for_display(how: Decode) -> Decode:
     return how if how.size == "native" else how.model_copy(update={"size": max(SIDE, how.size)})
 
 
-def draw_overlay(image: NDArray[np.uint8], heat: NDArray[np.float32], caption: str) -> PIL.Image.Image:
-    """image (H, W, 1 or 3); heat (h, w) in [0, 1], stretched over it; the two side by side with a caption."""
+def draw_overlay(image: NDArray[np.uint8], heat: NDArray[np.float32], caption: str, p: float) -> PIL.Image.Image:
+    """image (H, W, 1 or 3); heat (h, w) in [0, 1] for a class of probability p, stretched over it; side by side."""
+    opaque = OPAQUE * (FAINTEST + (1 - FAINTEST) * p)
     picture = PIL.Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
     width, height = picture.size
     spread = PIL.Image.fromarray(heat).resize((width, height), PIL.Image.Resampling.BICUBIC)
     hot = np.clip(np.asarray(spread), 0.0, 1.0)
     canvas = PIL.Image.new("RGB", (2 * width + GAP, height + STRIP))
     canvas.paste(picture.convert("RGB"), (0, 0))
-    canvas.paste(PIL.Image.fromarray(blended(np.asarray(picture.convert("L")), hot)), (width + GAP, 0))
+    canvas.paste(PIL.Image.fromarray(blended(np.asarray(picture.convert("L")), hot, opaque)), (width + GAP, 0))
     pen = PIL.ImageDraw.Draw(canvas)
     font = PIL.ImageFont.load_default(15)
     pen.text((MARGIN, height + STRIP // 2), caption, font=font, fill="white", anchor="lm")
     if hot.max() > 0:
-        _draw_scale(canvas, width + GAP, height, width, font)
+        _draw_scale(canvas, width + GAP, height, width, opaque, font)
     else:
         text = "no place speaks for it"
         pen.text((width + GAP + MARGIN, height + STRIP // 2), text, font=font, fill="white", anchor="lm")
     return canvas
 
 
-def blended(grey: NDArray[np.uint8], hot: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """(H, W, 3) grey levels (H, W) under heat (H, W) in [0, 1]."""
+def blended(grey: NDArray[np.uint8], hot: NDArray[np.float32], opaque: float) -> NDArray[np.uint8]:
+    """(H, W, 3) grey levels (H, W) under heat (H, W) in [0, 1], `opaque` where it is 1."""
     import matplotlib
 
     colours = matplotlib.colormaps[COLOURS](hot)[..., :3] * 255
-    share = (OPAQUE * hot)[..., None]
+    share = (opaque * hot)[..., None]
     return np.asarray(np.round((1 - share) * grey[..., None] + share * colours), dtype=np.uint8)
 
 
 def _draw_scale(
-    canvas: PIL.Image.Image, left: int, top: int, width: int, font: PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont
+    canvas: PIL.Image.Image,
+    left: int,
+    top: int,
+    width: int,
+    opaque: float,
+    font: PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont,
 ) -> None:
     """What the colours mean, over mid grey as over the image: from nothing to this image's hottest place."""
     pen = PIL.ImageDraw.Draw(canvas)
@@ -144,7 +153,7 @@ def _draw_scale(
     if inner < 20:
         return
     ramp = np.repeat(np.linspace(0, 1, inner, dtype=np.float32)[None], 12, axis=0)
-    bar = PIL.Image.fromarray(blended(np.full(ramp.shape, 96, np.uint8), ramp))
+    bar = PIL.Image.fromarray(blended(np.full(ramp.shape, 96, np.uint8), ramp, opaque))
     middle = top + STRIP // 2
     start = left + MARGIN + (95 if words else 0)
     canvas.paste(bar, (start, middle - 6))

@@ -20,6 +20,7 @@ from harness.models.weights import kind_of
 from harness.search.best import best_trial
 from harness.study.load import build_spec
 from harness.study.space import fill
+from harness.train.checkpoint import NO_FOLD, SEVERAL
 
 PREFIX = "study:"
 
@@ -179,10 +180,18 @@ def refuse_own_checkpoint(path: Path, home: Home, data: Prepared) -> None:
         return
     name = header["study"]
     known = read_study(home, name) is not None
-    if known or header["data_hash"] == data.dataset.data_hash:
+    if not known and header["data_hash"] != data.dataset.data_hash:
+        return
+    if header["fold"] == NO_FOLD:
         raise RequestError(
-            f"model.weights: {path} is fold {header['fold']} of trial {header['trial']} of study {name!r}"
-            + (", trained on rows of this very data set" if header["data_hash"] == data.dataset.data_hash else "")
-            + f". Write model.weights={PREFIX}{name}/{header['trial']}: then each fold starts from the one that has "
-            "not seen its rows, and what was seen is checked."
+            f"model.weights: {path} was made over all folds of study {name!r} (a soup or a resample), so it has seen "
+            "rows that a fold here holds out. Set model.weights to none, pretrained or "
+            f"{PREFIX}{name}, where each fold starts from the one that has not seen its rows."
         )
+    where = f"{PREFIX}{name}" if header["trial"] == SEVERAL else f"{PREFIX}{name}/{header['trial']}"
+    raise RequestError(
+        f"model.weights: {path} is fold {header['fold']} of trial {header['trial']} of study {name!r}"
+        + (", trained on rows of this very data set" if header["data_hash"] == data.dataset.data_hash else "")
+        + f". Write model.weights={where}: then each fold starts from the one that has not seen its rows, and what was "
+        "seen is checked."
+    )

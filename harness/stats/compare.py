@@ -4,6 +4,8 @@ Both are scored under the same bootstrap replicates, so what makes a patient eas
 arrays only: no folds, no files, no torch.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,16 +35,33 @@ def paired_difference(
     NaN where the metric is undefined, on more than half of the replicates, or when there is a single group.
     Raises RequestError for a metric that does not exist.
     """
+    return paired_differences(metric, y, [(p_a, p_b)], groups, seed, reps)[0]
+
+
+def paired_differences(
+    metric: str,
+    y: NDArray[np.int64],
+    pairs: Sequence[tuple[Floats, Floats]],
+    groups: NDArray[np.str_],
+    seed: int,
+    reps: int = 2000,
+) -> list[Difference]:
+    """paired_difference for each pair, all under the same replicates. An array that is in several pairs is scored
+    once."""
     if metric not in METRICS:
         raise RequestError(f"metric {metric!r} does not exist.{nearest(metric, METRICS)} Known: {', '.join(METRICS)}.")
     of = METRICS[metric].of
-    nothing = float("nan")
-    value = float(of(y, p_a, None)[0] - of(y, p_b, None)[0])
-    if not np.isfinite(value) or len(np.unique(groups)) < 2:
-        return Difference(value, nothing, nothing, nothing)
-    return of_replicates(
-        value, np.concatenate([of(y, p_a, w) - of(y, p_b, w) for w in weight_blocks(groups, reps, seed)])
-    )
+    distinct = {id(p): p for pair in pairs for p in pair}
+    values = {key: float(of(y, p, None)[0]) for key, p in distinct.items()}
+    if len(np.unique(groups)) < 2:
+        nothing = float("nan")
+        return [Difference(values[id(a)] - values[id(b)], nothing, nothing, nothing) for a, b in pairs]
+    blocks: dict[int, list[Floats]] = {key: [] for key in distinct}
+    for w in weight_blocks(groups, reps, seed):
+        for key, p in distinct.items():
+            blocks[key].append(of(y, p, w))
+    scored = {key: np.concatenate(found) for key, found in blocks.items()}
+    return [of_replicates(values[id(a)] - values[id(b)], scored[id(a)] - scored[id(b)]) for a, b in pairs]
 
 
 def of_replicates(value: float, replicates: Floats) -> Difference:

@@ -10,6 +10,7 @@ N: rows, G: groups, R: replicates, C: classes.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ Floats = NDArray[np.float64]
 LEVEL = 0.95
 PERFECT = {"accuracy": False, "balanced_accuracy": True, "auroc": True, "auprc": True}
 """metrics that are 1 where nothing went wrong; whether the rarer class says how much was tried"""
+KEPT_CELLS = 25_000_000
+"""drawings of up to this many counts (50 MB) are kept for the next predictions on rows of as many groups"""
 CELLS_AT_ONCE = 250_000
 """replicates are scored in blocks of about this many weights, which fit into the cache"""
 
@@ -44,18 +47,29 @@ def weight_blocks(groups: NDArray[np.str_], reps: int, seed: int) -> Iterator[Fl
         yield counts[start : start + step, of_row].astype(np.float64)
 
 
-def _draw(groups: NDArray[np.str_], reps: int, seed: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def _draw(groups: NDArray[np.str_], reps: int, seed: int) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
     """(R, G) how often each group was drawn, and (N,) the group number of each row, by first appearance."""
     _, first, of_row = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
     n = len(first)
     by_appearance = np.empty(n, dtype=np.int64)
     by_appearance[np.argsort(first)] = np.arange(n)
-    counts = np.zeros((reps, n), dtype=np.int32)
+    draw = _kept_counts if reps * n <= KEPT_CELLS else _counts
+    return draw(n, reps, seed), by_appearance[of_row]
+
+
+def _counts(n: int, reps: int, seed: int) -> NDArray[np.int16]:
+    """(R, n) how often each of n things was drawn. Not to be written to."""
+    counts = np.zeros((reps, n), dtype=np.int16)
     if n:
         rng = np.random.default_rng(derive_seed(seed, "bootstrap"))
         for replicate in counts:
-            replicate += np.bincount(rng.integers(0, n, n), minlength=n).astype(np.int32)
-    return counts, by_appearance[of_row]
+            replicate[:] = np.bincount(rng.integers(0, n, n), minlength=n)
+    counts.flags.writeable = False
+    return counts
+
+
+_kept_counts = lru_cache(maxsize=4)(_counts)
+"""a table scores many predictions on the same rows: drawing takes longer than scoring"""
 
 
 def percentiles(replicates: Floats) -> tuple[float, float]:

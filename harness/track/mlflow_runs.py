@@ -163,10 +163,14 @@ def log_run(
     metrics: dict[str, float],
     artifacts: dict[str, Path] | None = None,
     note: str = "",
+    tables: dict[str, dict[str, list[Any]]] | None = None,
 ) -> str:
-    """One finished run in a study's experiment, with small files by artifact folder name. Returns the run's id."""
+    """One finished run in a study's experiment, with small files by artifact folder name and tables (equally long
+    columns) by file name. Returns the run's id."""
     tracking = Tracking(home, study)
     run_id = tracking.log_run(name, tags, params, metrics, note)
+    for file_name, columns in (tables or {}).items():
+        tracking.log_table(run_id, columns, file_name)
     for folder, file in (artifacts or {}).items():
         tracking.log_artifact(run_id, file, folder)
     return run_id

@@ -31,10 +31,10 @@ def study_tags(metric: str, varied: Sequence[str], optimistic: bool = False) -> 
     ensembles = [
         *marks,
         *(_column("params", f"ensemble.{name}") for name in ("method", "members")),
-        _column("metrics", f"oof/{metric}"),
+        *(_column("metrics", f"{score}/{metric}") for score in ("selection", "nested", "oof")),
         *(_column("metrics", f"test/{metric}{end}") for end in interval),
-        *(_column("metrics", f"delta/test/{metric}{end}") for end in (*interval, "_p")),
-        *(_column("metrics", f"delta_vs_mean/test/{metric}{end}") for end in (*interval, "_p")),
+        *(_column("metrics", f"delta/test/{metric}{end}") for end in (*interval, "_p", "_p_holm")),
+        *(_column("metrics", f"delta_vs_mean/test/{metric}{end}") for end in (*interval, "_p", "_p_holm")),
     ]
     ablations = [
         *marks,

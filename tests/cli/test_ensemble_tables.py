@@ -85,9 +85,9 @@ def test_members_and_what_they_give(width: int) -> None:
         assert part in text
 
 
-def test_a_number_that_is_none_is_a_dash() -> None:
+def test_a_number_that_is_none_is_a_dash_and_a_partly_nested_one_is_marked() -> None:
     text = drawn(methods_table([row("mean", "mean", None)], [], "auroc", 80), 80)
-    assert text.splitlines()[1].split() == ["mean", "-", "-", "-", "-"]
+    assert text.splitlines()[1].split() == ["mean", "-", "0.500~", "-", "-"]
     assert signed(Interval(float("nan"), 0.0, 0.0)) == "-"
 
 

@@ -97,6 +97,31 @@ def test_ensemble_json(finished: Said) -> None:
     assert "the newest completed one" in said["ensemble"].stderr
 
 
+def test_all_methods_in_one_document(finished: Said, tmp_path: Path) -> None:
+    place, said = finished
+    home = shutil.copytree(place.home, tmp_path / "home")
+    done = place.harness("ensemble", "build", "--method", "all", "--json", HARNESS_HOME=str(home))
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["study"], document["method"], document["metric"]) == ("tiny", "all", "auroc")
+    assert document["members"] == [0, 1] and finite(document)
+    methods = [one["method"] for one in document["ensembles"]]
+    assert {"mean", "weighted", "greedy", "bagging", "boosting", "stacking"} <= set(methods)
+    assert [row["name"] for row in document["scores"] if row["kind"] == "ensemble"] == methods
+    assert [row["kind"] for row in document["scores"]].count("mean") == 1
+    for row in document["scores"]:  # no selection score without the honest ones beside it
+        assert (
+            row["test"] and row["oof"] and (row["selection"] is None or row["nested"] or row["name"].startswith("soup"))
+        )
+    alone = json.loads(said["ensemble"].stdout)
+    assert set(document["ensembles"][0]) == set(alone)
+    assert document["ensembles"][0]["scores"][-1]["test"] == alone["scores"][-1]["test"]
+    tests = [one["delta_vs_single"] for one in document["ensembles"]]
+    assert all(one["p_holm"] >= one["p"] for one in tests)
+    shown = place.harness("ensemble", "list", HARNESS_HOME=str(home)).stdout
+    assert all(f"tiny/{method}-top5" in shown for method in methods)
+
+
 def test_ensemble_list_and_show(finished: Said) -> None:
     place, said = finished
     built = json.loads(said["ensemble"].stdout)
@@ -130,7 +155,7 @@ def test_predictions_as_csv(finished: Said, tmp_path: Path) -> None:
     image = place.data / "images/p00_0.png"
     printed = place.harness("predict", "tiny/mean-top5", image)
     assert printed.returncode == 0
-    assert printed.stdout.splitlines()[0] == "file,well,sick"
+    assert printed.stdout.splitlines()[0] == "file,well,sick,decision,disagreement,out_of_distribution,abstain"
     assert len(printed.stdout.splitlines()) == 2
     place.harness("predict", "tiny/mean-top5", image, "--csv", tmp_path / "p.csv")
     assert (tmp_path / "p.csv").read_text() == printed.stdout

@@ -60,6 +60,17 @@ def test_work_before_the_study_is_counted_and_then_forgotten() -> None:
     assert status_lines(picture, 1.0) == []
 
 
+def test_long_work_says_how_much_time_is_left() -> None:
+    picture = Picture()
+    absorb(picture, Working("epochs", 10, 100), 1000.0)  # ten were done by an earlier run
+    absorb(picture, Working("epochs", 11, 100), 1005.0)
+    assert status_lines(picture, 1005.0) == ["epochs 11/100"]
+    absorb(picture, Working("epochs", 40, 100), 1060.0)
+    assert status_lines(picture, 1060.0) == ["epochs 40/100  2:00 min left"]
+    absorb(picture, Working("tests", 1, 5), 1061.0)
+    assert status_lines(picture, 1100.0) == ["tests 1/5"]
+
+
 def test_a_running_trial_shows_fold_epoch_losses_and_metric() -> None:
     picture, _ = told([*BEGIN, epoch(1, 1, 1)])
     assert status_lines(picture, 10.0)[1] == "trial 1  fold 2/2  epoch 2/4  loss 0.500  val 0.600  auroc 0.700"

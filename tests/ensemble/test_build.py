@@ -114,6 +114,12 @@ class TestEveryMethod:
         assert found.data.metrics["delta/test/auroc"] == pytest.approx(result.delta_vs_single.value)
         assert found.data.metrics["delta_vs_mean/test/auroc_p"] == pytest.approx(result.delta_vs_mean.p)
         assert {"single/test/auroc", "mean/test/auroc_hi", "delta/test/auroc_p"} <= set(found.data.metrics)
+        assert found.data.metrics["selection/auroc"] == pytest.approx(result.rows[3].selection["auroc"].value)
+        assert int(found.data.tags["harness.test_reads"]) >= 1
+        table = client.load_table(experiment.experiment_id, "scores.json", [found.info.run_id])
+        assert table["model"].tolist()[:3] == [row.name for row in result.rows[:3]]
+        assert table["auroc test"].tolist()[2] == pytest.approx(result.rows[2].test["auroc"].value)
+        assert method in table["model"].tolist()
 
     def test_bundle_json_is_plain_and_holds_no_patient(self, built, method, small_study):
         text = (built[method].bundle / "bundle.json").read_text()

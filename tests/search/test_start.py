@@ -21,6 +21,7 @@ from harness.search.start import find_start, refuse_own_checkpoint, resolve_star
 from harness.study.dataset import Data
 from harness.study.load import check_study
 from harness.study.training import Model
+from harness.train.checkpoint import NO_FOLD, SEVERAL, load_fold, save_weights
 
 CLASSES = ("normal", "bleed")
 NETWORK = Model(backbone="test_resnet", weights="study:small")
@@ -212,6 +213,17 @@ def test_a_fold_checkpoint_by_its_path_is_refused(home):
     elsewhere = Home(home.root.parent / "elsewhere")
     with pytest.raises(RequestError, match=r"trained on rows of this very data set"):
         refuse_own_checkpoint(path, elsewhere, phantom(home))
+
+
+def test_a_soup_of_all_folds_is_no_start_for_any_fold(home, tmp_path):
+    """It has seen what each of them holds out; the soup of one fold is refused like any fold model."""
+    network, meta = load_fold(start_file(find_start("study:small/1", home).folder, 2))
+    save_weights(tmp_path / "soup.safetensors", network, replace(meta, trial=SEVERAL, fold=NO_FOLD))
+    with pytest.raises(RequestError, match=r"made over all folds of study 'small'.*or study:small, where"):
+        refuse_own_checkpoint(tmp_path / "soup.safetensors", home, phantom(home))
+    save_weights(tmp_path / "soup.safetensors", network, replace(meta, trial=SEVERAL))
+    with pytest.raises(RequestError, match=r"Write model.weights=study:small:"):
+        refuse_own_checkpoint(tmp_path / "soup.safetensors", home, phantom(home))
 
 
 def test_a_study_that_was_really_run_starts_each_fold_from_its_own(home):
