@@ -14,7 +14,7 @@ from harness.ensemble.build import build
 from harness.ensemble.bundle import load_bundle
 from harness.home import Home
 from harness.ledger import read_trials, require_study
-from harness.predict.predict import predict
+from harness.predict.predict import Asked, predict
 from harness.search.run import run_study
 from harness.study.load import check_study
 
@@ -89,7 +89,7 @@ def test_every_ensemble_is_built_and_predicts_again_what_it_said(ran: tuple[Home
     files = [images / names_by_hash(home, images)[stored["id"][int(row)].as_py()] for row in test]
     said = from_column(stored["probabilities"])
     assert said is not None
-    again = predict(built.bundle, files, "cpu")
+    again = predict(built.bundle, files, "cpu", asked=Asked(raw=True))
     np.testing.assert_allclose(again.probabilities, said[test], atol=1e-5)
     assert np.abs(again.probabilities.sum(axis=1) - 1).max() > 0.05  # two questions, not one
 

@@ -18,7 +18,7 @@ from harness.ensemble.export import export_network
 from harness.errors import RequestError
 from harness.home import Home
 from harness.ledger import read_trials, require_study
-from harness.predict.predict import predict
+from harness.predict.predict import Asked, predict
 from harness.ragged import Ragged, gather
 from harness.search.run import run_study
 from harness.study.dataset import Data, Decode
@@ -88,8 +88,10 @@ def test_a_study_and_its_ensembles(images: Path, tmp_path: Path) -> None:
         said = from_column(stored["probabilities"])
         assert said is not None
         files = [images / names_by_hash(home, images)[stored["id"][int(row)].as_py()] for row in test]
-        np.testing.assert_allclose(predict(built.bundle, files, "cpu").probabilities, said[test], atol=1e-5)
-        one = predict(built.bundle, files[:1], "cpu").probabilities
+        np.testing.assert_allclose(
+            predict(built.bundle, files, "cpu", asked=Asked(raw=True)).probabilities, said[test], atol=1e-5
+        )
+        one = predict(built.bundle, files[:1], "cpu", asked=Asked(raw=True)).probabilities
         np.testing.assert_allclose(one, said[test[:1]], atol=1e-5)
     export_network(built.bundle, tmp_path / "n.onnx", "trial-0000", 1)
     session = onnxruntime.InferenceSession(str(tmp_path / "n.onnx"), providers=["CPUExecutionProvider"])

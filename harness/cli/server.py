@@ -131,6 +131,7 @@ def _show_pages(home: Home, address: str) -> None:
     show(f"  study {newest}: {page(address, number, 'trials')}")  # indented, so that no window breaks the address
     if any(home.bundles(newest).glob("*/DONE")):
         show(f"  its ensembles: {page(address, number, 'ensembles')}")
+        show(f"  registered models: {address}/#/models")
     if any(study.ablates == newest for study in every):
         show(f"  its ablations: {page(address, number, 'ablations')}")
 

@@ -53,9 +53,9 @@ def test_the_addresses_name_views_that_exist(served: tuple[str, list[str], Home]
     address, lines, _ = served
     found = experiment(address)
     tags = {tag["key"]: tag["value"] for tag in found["tags"]}
-    for line, start, key in zip(
-        lines[1:], ("  study tiny: ", "  its ensembles: "), ("trials", "ensembles"), strict=True
-    ):
+    *views, models = lines[1:]
+    assert models == f"  registered models: {address}/#/models"
+    for line, start, key in zip(views, ("  study tiny: ", "  its ensembles: "), ("trials", "ensembles"), strict=True):
         number = found["experiment_id"]
         assert line.startswith(f"{start}{address}/#/experiments/{number}/runs?viewStateShareKey={key}&")
         view = json.loads(tags[f"mlflow.sharedViewState.{key}"])

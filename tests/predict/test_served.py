@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from harness.data.unreadable import Unreadable
 from harness.ensemble.build import build
 from harness.ensemble.bundle import load_bundle
 from harness.errors import RequestError
+from harness.home import Home
 from harness.predict.outputs import as_document
 from harness.predict.predict import Asked, predict
 from harness.predict.register import register
@@ -78,7 +80,8 @@ def test_bytes_base64_and_data_addresses_are_one_image(bundle, images) -> None:
     data = images[0].read_bytes()
     text = base64.b64encode(data)
     forms = [data, text, text.decode(), b"data:image/png;base64," + text, base64.encodebytes(data)]
-    answers = Answerer(load_bundle(bundle), "cpu").answer(forms)
+    answerer = Answerer(load_bundle(bundle), "cpu")
+    answers = [answerer.answer([form]) for form in forms]
     assert all(answer == answers[0] for answer in answers)
     for wrong in (None, 1.5, "", "no base64!", ["a"]):
         with pytest.raises((Unreadable, RequestError)):
@@ -120,7 +123,9 @@ class Server:
 @pytest.fixture(scope="module")
 def server(bundle, small_study, tmp_path_factory):
     """MLflow's own program, as docs/bundles.md says to start it, in a folder that has nothing to do with the home."""
-    registered = register(small_study.home, bundle)
+    home = Home(tmp_path_factory.mktemp("registry") / "home")
+    shutil.copytree(small_study.home.root, home.root)
+    registered = register(home, home.root / bundle.relative_to(small_study.home.root))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -128,7 +133,7 @@ def server(bundle, small_study, tmp_path_factory):
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
     command += ["-m", f"models:/{registered.name}/{registered.version}", "-h", "127.0.0.1", "-p", str(port)]
     here = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # MLflow starts uvicorn by name
-    settings = {"MLFLOW_TRACKING_URI": small_study.home.mlflow_uri, "MLFLOW_DISABLE_TELEMETRY": "true", "PATH": here}
+    settings = {"MLFLOW_TRACKING_URI": home.mlflow_uri, "MLFLOW_DISABLE_TELEMETRY": "true", "PATH": here}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             command, cwd=folder, env={**os.environ, **settings}, stdout=log, stderr=log, start_new_session=True
@@ -158,7 +163,7 @@ def test_mlflow_serves_it_over_http_and_survives_hostile_requests(server, bundle
     assert (np.array(said) == expected.probabilities).all()
     document = [{key: value for key, value in row.items() if key != "file"} for row in as_document(expected)]
     assert found["predictions"] == document and document[0]["decision"] in expected.classes
-    asked = {"raw": True, "tta": 2, "decide": "sensitivity=0.95"}
+    asked = {"raw": True, "tta": 1, "decide": "sensitivity=0.95"}
     records = [{"image": base64.b64encode(image.read_bytes()).decode()} for image in images]
     status, found_raw = server.ask({"dataframe_records": records, "params": asked})
     raw = as_document(predict(bundle, images, "cpu", asked=Asked(**asked)))
@@ -166,8 +171,9 @@ def test_mlflow_serves_it_over_http_and_survives_hostile_requests(server, bundle
         row["probabilities"] for row in raw
     ]
     assert found_raw["predictions"][0]["decision"] == raw[0]["decision"]
-    status, text = server.ask({"dataframe_records": records, "params": {"decide": "coin"}})
-    assert status == 400 and "coin" in text
+    for params, word in (({"decide": "coin"}, "coin"), ({"tta": 999}, "--tta 999")):
+        status, text = server.ask({"dataframe_records": records, "params": params})
+        assert status == 400 and word in text
 
     good = images[0].read_bytes()
     for name, data in HOSTILE.items():
