@@ -5,7 +5,7 @@
     python benchmarks/results_table.py --json                the rows as JSON
 
 Reads HARNESS_HOME (or mlruns/), or each --home PATH. For each study: the best single member (chosen out-of-fold), the
-simple mean, and every ensemble that was built, each with its 95% interval, the paired difference to the best single
+simple mean, and the most used ensembles, each with its 95% interval, the paired difference to the best single
 member, and the commit of the program that computed it.
 """
 
@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from harness.records import Interval
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-METHODS = ("mean", "bagging", "boosting", "stacking")
+METHODS = ("mean", "greedy", "boosting", "stacking")
+"""those of README.md; all of them: ensemble_results.py"""
 COLUMNS = ("data set", "images", "folds", "model", "out-of-fold", "test", "test, minus best single", "commit")
 
 
@@ -63,13 +65,13 @@ def rows_of(home: Home, study: StudyRecord) -> list[dict[str, Any]]:
     return rows
 
 
-def newest_bundles(home: Home, study: str) -> dict[str, Path]:
-    """The newest finished bundle of each method, in METHODS' order."""
+def newest_bundles(home: Home, study: str, methods: Sequence[str] = METHODS) -> dict[str, Path]:
+    """The newest finished bundle of each of the methods, in their order."""
     found: dict[str, Path] = {}
     folders = [path for path in home.bundles(study).glob("*") if is_done(path)]
     for path in sorted(folders, key=lambda path: (path / "DONE").stat().st_mtime):
         found[read_json(path / "bundle.json")["method"]] = path
-    return {method: found[method] for method in METHODS if method in found}
+    return {method: found[method] for method in methods if method in found}
 
 
 def counts(bundle: Path) -> dict[str, int]:
