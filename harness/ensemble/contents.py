@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.ensemble.arrays import pack, unpack
 from harness.errors import RequestError
 from harness.ragged import Pixels
 
 SIZE = 8
 """bytes of a digest: two images in a billion share one by chance"""
 PARTS = ("development", "test")
+FILE = "digests.npz"
 
 
 def digests(pixels: Pixels, rows: Sequence[int] | NDArray[np.int64], salt: str) -> NDArray[np.uint64]:
@@ -37,18 +39,18 @@ def contents_section(
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """(what bundle.json says, files): digests of the development and the test rows, decoded as the bundle's first
     decoding says. salt: hexadecimal, of this data set."""
-    files = {
-        f"{part}.bin": np.sort(digests(pixels, rows, salt)).astype("<u8").tobytes()
-        for part, rows in zip(PARTS, (development, test), strict=True)
-    }
-    return {"salt": salt, "decode": 0, "development": len(development), "test": len(test)}, files
+    parts = zip(PARTS, (development, test), strict=True)
+    stored = pack({part: np.sort(digests(pixels, rows, salt)) for part, rows in parts})
+    about = {"salt": salt, "decode": 0, "development": len(development), "test": len(test)}
+    return about, {FILE: stored}
 
 
-def seen(about: dict[str, Any], stored: dict[str, bytes], pixels: Pixels) -> dict[str, NDArray[np.bool_]]:
+def seen(about: dict[str, Any], stored: bytes, pixels: Pixels) -> dict[str, NDArray[np.bool_]]:
     """By part, (n,) which images are among the bundle's own. `pixels`: n images in the bundle's first decoding;
-    `stored`: the files of `contents_section`. Raises RequestError where the section is none."""
+    `stored`: the file of `contents_section`. Raises RequestError where the section is none."""
     try:
         mine = digests(pixels, range(len(pixels)), about["salt"])
-        return {part: np.isin(mine, np.frombuffer(stored[f"{part}.bin"], dtype="<u8")) for part in PARTS}
+        known = unpack(stored, FILE)
+        return {part: np.isin(mine, known[part].astype(np.uint64)) for part in PARTS}
     except (KeyError, TypeError, ValueError) as error:
         raise RequestError(f"the bundle's contents cannot be read ({error}). Build the ensemble again.") from error

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from harness.columns import from_column
 from harness.ensemble.bundle import Bundle, load_bundle, predict_bundle
 from harness.ensemble.calibration import apply
-from harness.ensemble.contents import PARTS, seen
+from harness.ensemble.contents import FILE, seen
 from harness.errors import RequestError
 from harness.home import Home
 from harness.ledger import read_study
@@ -149,7 +149,7 @@ def _seen(bundle: Bundle, external: External) -> dict[str, int] | None:
     about = bundle.about.get("contents")
     if about is None:
         return None
-    stored = {f"{part}.bin": bundle.read(f"contents/{part}.bin") for part in PARTS}
+    stored = bundle.read(f"contents/{FILE}")
     return {part: int(mask.sum()) for part, mask in seen(about, stored, external.images[0]).items()}
 
 

@@ -137,7 +137,7 @@ def test_predictions_are_those_of_the_build(finished: Said) -> None:
     import pyarrow.parquet as pq
 
     place, said = finished
-    done = place.harness("predict", "tiny/mean-top5", place.data / "images", "--json")
+    done = place.harness("predict", "tiny/mean-top5", place.data / "images", "--json", "--raw")
     assert done.returncode == 0, done.stderr
     rows = {Path(row["file"]).name: row["probabilities"] for row in json.loads(done.stdout)}
     assert len(rows) == 32
@@ -148,6 +148,19 @@ def test_predictions_are_those_of_the_build(finished: Said) -> None:
     for row in test:
         now = rows[Path(names[row["id"]]).name]
         np.testing.assert_allclose([now["well"], now["sick"]], row["probabilities"], atol=1e-5)
+
+
+def test_a_network_leaves_as_an_onnx_file(finished: Said, tmp_path: Path) -> None:
+    place, _ = finished
+    out = tmp_path / "network.onnx"
+    asked = place.harness("models", "export", "tiny/mean-top5", "--out", out)
+    assert asked.returncode == 2 and "--member trial-0000 or trial-0001" in asked.stderr and not out.exists()
+    which = ("--member", "trial-0001", "--fold", "1")
+    done = place.harness("models", "export", "tiny/mean-top5", *which, "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["network"] == "trial-0001, fold 1" and said["bytes"] == out.stat().st_size > 10_000
+    assert 0 <= said["largest_difference"] <= 1e-4
 
 
 def test_predictions_as_csv(finished: Said, tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ AUROC = METRICS["auroc"].of
 @pytest.fixture
 def copied(small_study, tmp_path):
     home = Home(tmp_path / "home")
-    shutil.copytree(small_study.home.root, home.root, ignore=shutil.ignore_patterns("bundles", "embeddings"))
+    shutil.copytree(
+        small_study.home.root, home.root, ignore=shutil.ignore_patterns("bundles", "embeddings", "test_reads.json")
+    )
     return home
 
 

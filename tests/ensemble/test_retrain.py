@@ -101,7 +101,7 @@ def test_out_of_bag_is_the_mean_over_networks_that_never_saw_the_group(watched, 
     assert counts[development].min() >= 1 and counts[development].max() > 1
     stored = pd.read_parquet(result.bundle / "predictions.parquet")
     oof = stored[stored["split"] == "oof"]
-    assert oof["id"].tolist() == data.dataset.ids[development].tolist()
+    assert oof["y"].tolist() == data.dataset.y[development].tolist()
     np.testing.assert_allclose(np.stack(oof["probabilities"]), sums[development] / counts[development, None], atol=1e-6)
 
 

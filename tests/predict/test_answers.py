@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hashed_rows import names_by_hash
 from PIL import Image
 from test_inputs import ONE, OTHER, series
 
@@ -25,7 +26,8 @@ from harness.predict.predict import Asked, predict
 @pytest.fixture(scope="module")
 def home_files(mean_bundle, small_study) -> list[Path]:
     table = pd.read_parquet(mean_bundle / "predictions.parquet")
-    return [small_study.images / name for name in table[table["split"] == "test"]["id"]]
+    names = names_by_hash(small_study.home, small_study.images)
+    return [small_study.images / names[row] for row in table[table["split"] == "test"]["id"]]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from PIL import Image
 from harness.data.decode import decode
 from harness.ensemble.build import build
 from harness.errors import RequestError
-from harness.predict.predict import find_images, predict
+from harness.predict.inputs import find_images
+from harness.predict.predict import Asked, predict
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def test_the_same_numbers_as_build_gave(bundle, expected, small_study):
     root = small_study.images
     files = [root / name for name in expected]
     assert {path.suffix for path in files} >= {".png", ".dcm"}
-    found = predict(bundle, files, "cpu")
+    found = predict(bundle, files, "cpu", asked=Asked(raw=True))
     assert (found.classes, found.files, found.problems) == (("normal", "bleed"), files, [])
     np.testing.assert_allclose(found.probabilities, np.stack(list(expected.values())), atol=1e-5)
 
@@ -49,7 +50,7 @@ def test_a_folder_is_searched_and_bad_files_do_not_stop_it(bundle, expected, sma
     (tmp_path / "two.png").write_bytes((root / png).read_bytes()[:100])
     (tmp_path / "three.jpg").write_bytes(b"")
     (tmp_path / "labels.csv").write_text("file,label\n")
-    found = predict(bundle, [tmp_path], "cpu")
+    found = predict(bundle, [tmp_path], "cpu", asked=Asked(raw=True))
     assert found.files == [deep / "IM0001", tmp_path / "one.PNG"]
     np.testing.assert_allclose(found.probabilities, [expected[dicom], expected[png]], atol=1e-5)
     assert [path.name for path, _ in found.problems] == ["three.jpg", "two.png"]
