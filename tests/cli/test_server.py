@@ -32,7 +32,7 @@ def served(finished: Said, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     server = start_program(home.root, place.cwd, "ui", "--port", port, **pipes)
     try:
         assert server.stdout is not None
-        lines = [server.stdout.readline().rstrip("\n") for _ in range(3)]
+        lines = [server.stdout.readline().rstrip("\n") for _ in range(4)]
         yield f"http://127.0.0.1:{port}", lines, home
     finally:
         os.killpg(server.pid, signal.SIGINT)
