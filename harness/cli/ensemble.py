@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from harness.home import Home
 
 ALL = "all"
-SCORES = (
+SAID = (
     *("scores", "delta_vs_single", "delta_vs_mean", "selection_minus_nested", "nested_minus_mean"),
-    *("notes", "diversity", "contributions", "cost", "test_reads"),
+    *("notes", "diversity", "contributions", "cost", "test_reads", "calibration", "decisions"),
 )
-"""what a bundle says of its scores"""
+"""what a bundle says of its scores, and how far to trust it"""
 
 app = typer.Typer(help="Combine the saved checkpoints of a study.", no_args_is_help=True)
 
@@ -72,36 +72,37 @@ def build(
     from harness.cli.tables import short_path
     from harness.cli.trust import show_trust
     from harness.ensemble.decisions import parse_rule
+    from harness.ensemble.methods import WITHOUT_TRAINING, require_method
     from harness.home import open_home, read_json
     from harness.ledger import require_study
 
     rule = None if decide is None else parse_rule(decide)
+    methods = list(WITHOUT_TRAINING) if method == ALL else [method]
+    for name in methods:
+        require_method(name)
     home = open_home()
-    names: list[str | None] = [*dict.fromkeys(study)] if study else [None]
-    records = [require_study(home, name) for name in names]
+    studies: list[str | None] = [*dict.fromkeys(study)] if study else [None]
+    records = [require_study(home, name) for name in studies]
     if study is None:
         note(f"study {records[0].name} (the newest completed one)")
     with step_progress(quiet) as progress:
         from harness.ensemble.build import build_table
-        from harness.ensemble.methods import WITHOUT_TRAINING
-        from harness.ensemble.scores import result_json
 
         use_seed = records[0].tree["seed"] if seed is None else seed
-        methods = list(WITHOUT_TRAINING) if method == ALL else [method]
         built = build_table(home, records, methods, top, use_seed, device, progress, rule, resamples, reference)
     if built.untracked:
         note(f"MLflow shows none of this: {built.untracked}")
     registered = (
         register_built(home, [result.bundle for result in built.results]) if register and not built.untracked else {}
     )
-    documents = [_document(result_json(result), vars(result), result.members) for result in built.results]
+    documents = [_saved(result.bundle, read_json(result.bundle / "bundle.json")) for result in built.results]
     document = _together(documents, built) if method == ALL else documents[0]
     if json:
         print_json(document)
         return
     show_scores(plain(document))
     if len(built.results) == 1:
-        show_trust(read_json(built.results[0].bundle / "bundle.json"))
+        show_trust(documents[0])
     show("\nSaved as")
     for result in built.results:
         show(f"  {short_path(result.bundle)}")
@@ -113,10 +114,11 @@ def build(
     show("  harness ui      to see it beside the trials")
 
 
-def _document(scores: Mapping[str, Any], about: Mapping[str, Any], members: list[Any]) -> dict[str, Any]:
-    """What `ensemble build --json` and `ensemble show --json` print of one ensemble."""
-    same = {name: about[name] for name in ("study", "method", "metric", "bundle")}
-    return {**same, "members": members, **{name: scores[name] for name in SCORES if name in scores}}
+def _saved(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What `build --json` and `show --json` print of one ensemble, from its bundle.json."""
+    same = {name: about[name] for name in ("study", "method", "metric")}
+    said = {name: about[name] for name in SAID if name in about}
+    return {**same, "bundle": path, "members": about["trials"], **said}
 
 
 def _together(documents: list[dict[str, Any]], built: "Built") -> dict[str, Any]:
@@ -184,12 +186,6 @@ def list_(
     show("\nType: harness ensemble show BUNDLE, or harness predict BUNDLE IMAGE_OR_FOLDER...")
 
 
-def _saved(path: Path, about: dict[str, Any]) -> dict[str, Any]:
-    several = len(about.get("studies", [])) > 1
-    members = [member["name"] if several else member["trial"] for member in about["members"]]
-    return _document(about, {**about, "bundle": path}, members)
-
-
 @app.command("show")
 def show_(
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="STUDY/NAME (harness ensemble list), or a folder.")],
@@ -211,9 +207,8 @@ def show_(
             f"no ensemble {bundle!r} in {home.root}.{nearest(bundle, known)} Known: {', '.join(known) or 'none'}."
         )
     document = _saved(*found)
-    trust: dict[str, Any] = {name: found[1][name] for name in ("calibration", "decisions") if name in found[1]}
     if json:
-        print_json(document | trust)
+        print_json(document)
     else:
         show_scores(document)
-        show_trust(trust)
+        show_trust(document)

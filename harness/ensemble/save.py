@@ -100,6 +100,7 @@ def write_bundle(
         "studies": [study.name for study in found.studies],
         "method": result.method,
         "metric": result.metric,
+        "trials": result.members,
         "top": found.top,
         "seed": seed,
         "classes": list(found.data.dataset.classes),

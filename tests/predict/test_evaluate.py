@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hashed_rows import names_by_hash
 from PIL import Image, ImageFilter
 
 from harness.cli.output import plain
@@ -55,7 +56,8 @@ def home(tmp_path_factory) -> Home:
 def held_out(home) -> pd.DataFrame:
     """file, label, patient of the bundle's own test split."""
     ids = pd.read_parquet(home.bundles("chest") / "mean-top1" / "predictions.parquet")
-    names = {Path(name).name for name in ids.loc[ids["split"] == "test", "id"]}
+    known = names_by_hash(home, JPEG)
+    names = {Path(known[name]).name for name in ids.loc[ids["split"] == "test", "id"]}
     labels = pd.read_csv(JPEG / "labels.csv", dtype=str)
     return labels[labels["file"].isin(names)]
 
