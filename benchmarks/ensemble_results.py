@@ -23,7 +23,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "ensemble-results.md"
 HEAD = """# Every method on three data sets
 
 Made by `python -m benchmarks.ensemble_results {studies} --write` from the bundles that
-`harness ensemble build --method all --study NAME --top {top}` made of the studies in `studies/`.
+`harness ensemble build --method all --study NAME --top N` made of the studies in `studies/`.
 How to read a row: [ensembles.md](ensembles.md#how-to-read-a-row).
 """
 COLUMNS = ("model", "selection", "nested", "test [95%]", "test, minus mean [95%], p (Holm)", "fit", "ms", "MB")
@@ -40,7 +40,7 @@ def table(home: Home, study: StudyRecord) -> str:
     lines = [
         f"\n## {study.name}\n",
         f"{metric}; {count['development']} development and {count['test_images']} test images of {count['groups']} "
-        f"groups, {study.tree['data']['folds']} folds. Members: {members}. Commits: {commit_of(home, study.name)}.\n",
+        f"groups, {study.tree['data']['folds']} folds. The best {about['top']} of {study.tree['search']['trials']} trials: {members}. Commits: {commit_of(home, study.name)}.\n",
         f"| {' | '.join(COLUMNS)} |",
         f"|{'---|' * len(COLUMNS)}",
     ]
@@ -88,8 +88,7 @@ def main() -> None:
     chosen = options.parse_args()
     home = Home(chosen.home.absolute()) if chosen.home else open_home()
     studies = [require_study(home, name) for name in chosen.study]
-    top = read_json(next(iter(newest_bundles(home, studies[0].name, KNOWN).values())) / "bundle.json")["top"]
-    head = HEAD.format(studies=" ".join(chosen.study), top=top)
+    head = HEAD.format(studies=" ".join(chosen.study))
     foot = "\n\n`~`: fitted without each fold, its members chosen with it.\n"
     text = head + "\n".join(table(home, study) for study in studies) + foot
     if chosen.write:

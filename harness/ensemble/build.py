@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from harness.ensemble.contents import contents_section
 from harness.ensemble.cost import Cost, network_costs
 from harness.ensemble.decisions import Rule
-from harness.ensemble.doubt_part import augment_part, reference_part
+from harness.ensemble.doubt_part import NOT_ASKED, Usual, augment_part, reference_part, usual_images
 from harness.ensemble.gather import Gathered, gather
 from harness.ensemble.made import Made
 from harness.ensemble.methods import Method, require_method
@@ -141,13 +141,17 @@ def build_table(
         results = score_candidates(home, found, candidates, use_device, seed, report)
         shared, untracked = _shared_parts(found), ""
         rows = [*results[0].rows[:-1], *(result.rows[-1] for result in results)] if results else []
+        usual: dict[tuple[Path, ...], Usual] = {}
         for candidate, result in zip(candidates, results, strict=True):
             for left_over in result.bundle.parent.glob(f".{result.bundle.name}.*"):
                 shutil.rmtree(left_over, ignore_errors=True)  # of a build that was killed: this study's lock is ours
             with new_folder(result.bundle) as folder:
                 predictions = _predictions(candidate)
-                parts = shared | _parts(found, candidate, seed, decide, reference, use_device, report)
                 networks = candidate.networks
+                kept = tuple(network.weights for one in networks for network in one.networks)
+                if kept not in usual:  # methods that keep the same networks share what these find usual
+                    usual[kept] = usual_images(found, networks, seed, use_device, report) if reference else NOT_ASKED
+                parts = shared | _parts(found, candidate, seed, decide, usual[kept])
                 write_bundle(folder, found, result, candidate.model, predictions, networks, parts, seed, home.salt())
                 untracked = untracked or _log_or_say(home, found, result, rows, folder, seed)
     return Built(results, refused, untracked)
@@ -254,22 +258,14 @@ def _shared_parts(found: Gathered) -> dict[str, Part]:
     return {"contents": Part(*contents_section(data.pixels, *rows, data.dataset.data_hash))}
 
 
-def _parts(
-    found: Gathered,
-    candidate: Candidate,
-    seed: int,
-    decide: Rule | None,
-    reference: bool,
-    device: str,
-    report: Progress,
-) -> dict[str, Part]:
+def _parts(found: Gathered, candidate: Candidate, seed: int, decide: Rule | None, usual: Usual) -> dict[str, Part]:
     """The optional sections of the bundle, by name."""
     dataset, fold = found.data.dataset, found.table.fold
     sections = trust_sections(
         candidate.oof, candidate.test, found.development, found.test, fold, dataset.classes, seed, decide
     )
     return {name: Part(as_json(section)) for name, section in sections.items()} | {
-        "reference": reference_part(found, candidate.networks, candidate.oof, reference, seed, device, report),
+        "reference": reference_part(found, candidate.networks, candidate.oof, usual),
         "augment": augment_part(found),
     }
 

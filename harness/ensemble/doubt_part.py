@@ -3,6 +3,7 @@
 All of it is of development rows, each seen by networks that held it out.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,35 @@ MEMBERS = 3
 FILE = "usual.npz"
 
 
-def reference_part(
-    found: Gathered,
-    networks: list[NetworkSet],
-    oof: NDArray[np.float64],
-    spaces: bool,
-    seed: int,
-    device: str,
-    report: Progress,
-) -> Part:
-    """The section `reference` and, with `spaces`, its file: each encoder's usual embeddings.
+@dataclass(frozen=True)
+class Usual:
+    """What usual images look like to some networks: the same for all methods that keep these."""
+
+    encoders: list[list[int]]
+    file: bytes
+    percentile: NDArray[np.float64] | None
+    """(N,) of the development rows; None where there can be none"""
+    missing: str = ""
+    """why there is none"""
+
+
+NOT_ASKED = Usual([], b"", None, "built with --no-reference")
+
+
+def usual_images(found: Gathered, networks: list[NetworkSet], seed: int, device: str, report: Progress) -> Usual:
+    """Each encoder's usual embeddings, or why there are none."""
+    y = found.table.y
+    try:
+        held_out = _held_out(found, networks, device, report)
+        classes = np.zeros(len(y), np.int64) if found.table.multilabel else y
+        reference, percentile = fit_reference(held_out, classes, found.table.groups, seed)
+    except NoReference as error:
+        return Usual([], b"", None, str(error))
+    return Usual([list(one.encoder) for one in held_out], reference_file(reference), percentile)
+
+
+def reference_part(found: Gathered, networks: list[NetworkSet], oof: NDArray[np.float64], usual: Usual) -> Part:
+    """The section `reference` and its file.
 
     networks: what the bundle keeps; oof (N, C): its nested probabilities. Where there can be no reference, `missing`
     says why, and the bundle is built without.
@@ -43,21 +63,11 @@ def reference_part(
     y, multilabel = found.table.y, found.table.multilabel
     # of networks that the method made: each row's own held-out one
     sure = confidence(mean_oof(found.table) if _are_members(found, networks) else oof, multilabel)
-    if not spaces:
-        return Part({"file": None, "missing": "built with --no-reference", "doubt": describe_doubt(sure, oof, y, None)})
-    try:
-        held_out = _held_out(found, networks, device, report)
-        classes = np.zeros(len(y), np.int64) if multilabel else y
-        reference, percentile = fit_reference(held_out, classes, found.table.groups, seed)
-    except NoReference as error:
-        return Part({"file": None, "missing": str(error), "doubt": describe_doubt(sure, oof, y, None)})
-    about = {
-        "file": f"reference/{FILE}",
-        "missing": "",
-        "encoders": [list(one.encoder) for one in held_out],
-        "doubt": describe_doubt(sure, oof, y, percentile),
-    }
-    return Part(about, {FILE: reference_file(reference)})
+    doubt = describe_doubt(sure, oof, y, usual.percentile)
+    if usual.percentile is None:
+        return Part({"file": None, "missing": usual.missing, "doubt": doubt})
+    about = {"file": f"reference/{FILE}", "missing": "", "encoders": usual.encoders, "doubt": doubt}
+    return Part(about, {FILE: usual.file})
 
 
 def _held_out(found: Gathered, networks: list[NetworkSet], device: str, report: Progress) -> list[HeldOut]:
