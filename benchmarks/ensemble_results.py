@@ -37,10 +37,11 @@ def table(home: Home, study: StudyRecord) -> str:
     about = read_json(first / "bundle.json")
     count = counts(first)
     members = ", ".join(f"{one['name']} ({one['model']['backbone']})" for one in about["members"])
+    chosen = f"The best {about['top']} of {study.tree['search']['trials']} trials"
     lines = [
         f"\n## {study.name}\n",
         f"{metric}; {count['development']} development and {count['test_images']} test images of {count['groups']} "
-        f"groups, {study.tree['data']['folds']} folds. The best {about['top']} of {study.tree['search']['trials']} trials: {members}. Commits: {commit_of(home, study.name)}.\n",
+        f"groups, {study.tree['data']['folds']} folds. {chosen}: {members}. Commits: {commit_of(home, study.name)}.\n",
         f"| {' | '.join(COLUMNS)} |",
         f"|{'---|' * len(COLUMNS)}",
     ]
