@@ -20,6 +20,7 @@ from harness import strict_json
 from harness.errors import HarnessError
 from harness.home import write_bytes
 from harness.models.network import Network, build_network
+from harness.models.undrawn import without_drawing
 from harness.models.weights import load_tensors
 from harness.study.dataset import Decode
 from harness.study.training import Model
@@ -106,7 +107,8 @@ def load_fold(path: Path, device: str = "cpu") -> tuple[Network, FoldMeta]:
     meta = read_meta(path)
     model = Model.model_validate({**meta.model, "weights": "none"})
     decode = Decode.model_validate(meta.decode)
-    network = build_network(model, len(meta.classes), decode.channels, decode.side, seed=0)
+    with without_drawing():
+        network = build_network(model, len(meta.classes), decode.channels, decode.side, seed=0)
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             load_tensors(network, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
