@@ -8,7 +8,7 @@ import typer
 
 from harness.cli import cache, fetch
 from harness.cli.output import claim_stdout, note, print_json, show
-from harness.cli.study import Json, Quiet, Sets
+from harness.cli.study import Json, Sets
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -29,7 +29,6 @@ def scan(
     set_: Sets = None,
     force: Annotated[bool, typer.Option("--force", help="Read and decode unchanged files again, too.")] = False,
     json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Read every image and label of a study, divide them into folds, and keep the decoded pixels.
 
@@ -37,8 +36,8 @@ def scan(
     """
     claim_stdout()
     study = _load(name, set_)
-    found = [finding for finding in _findings(study, quiet, force) if finding["kind"] == "unreadable"]
-    document = {**_document(study, _usable(study, quiet)), "findings": found}
+    found = [finding for finding in _findings(study, force) if finding["kind"] == "unreadable"]
+    document = {**_document(study, _usable(study)), "findings": found}
     if json:
         print_json(document)
     else:
@@ -57,7 +56,6 @@ def show_(
     ] = None,
     set_: Sets = None,
     json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """How many images of each class stand in each fold and in the held-out test split, their sizes and formats.
 
@@ -70,7 +68,7 @@ def show_(
     if out is not None and out.is_dir():
         raise RequestError(f"--out {out}: this is a folder; name a file, such as {out / 'data.html'}.")
     study = _load(name, set_)
-    prepared, manifest = _usable(study, quiet), _manifest(study, quiet)
+    prepared, manifest = _usable(study), _manifest(study)
     from harness.data.facts import summary
 
     document = {**_document(study, prepared), **summary(manifest, prepared.dataset)}
@@ -89,14 +87,14 @@ def show_(
 
 
 @app.command("audit", short_help="Look for what makes scores lie.")
-def audit(name: StudyName, set_: Sets = None, json: Json = False, quiet: Quiet = False) -> None:
+def audit(name: StudyName, set_: Sets = None, json: Json = False) -> None:
     """Look for what makes scores lie: groups in two parts, duplicates, conflicting labels, shortcuts.
 
     Exit code 2 when a finding blocks the study.
     """
     claim_stdout()
     study = _load(name, set_)
-    findings = _findings(study, quiet)
+    findings = _findings(study)
     if json:
         print_json({"study": study.name, "findings": findings})
     else:
@@ -110,34 +108,34 @@ def _load(name: str, sets: list[str] | None) -> "Study":
     return load_study(name, sets)
 
 
-def _usable(study: "Study", quiet: bool) -> "Prepared":
+def _usable(study: "Study") -> "Prepared":
     """The images that can be used, and their folds, whatever data.on_error says of the others and the audit of all."""
     from harness.cli.progress import step_progress
     from harness.home import open_home
 
-    with step_progress(quiet) as progress:
+    with step_progress() as progress:
         from harness.data.prepare import look
 
         return look(study.spec.data, study.spec.seed, open_home(), progress)
 
 
-def _manifest(study: "Study", quiet: bool) -> "DataFrame":
+def _manifest(study: "Study") -> "DataFrame":
     """Every row and file of the study, those with a problem too."""
     from harness.cli.progress import step_progress
     from harness.home import open_home
 
-    with step_progress(quiet) as progress:
+    with step_progress() as progress:
         from harness.data.prepare import scan
 
         return scan(study.spec.data, open_home(), progress)
 
 
-def _findings(study: "Study", quiet: bool, force: bool = False) -> list[dict[str, Any]]:
+def _findings(study: "Study", force: bool = False) -> list[dict[str, Any]]:
     """Every finding as plain data; files that cannot be used block a study that refuses them."""
     from harness.cli.progress import step_progress
     from harness.home import open_home
 
-    with step_progress(quiet) as progress:
+    with step_progress() as progress:
         from harness.data.audit import findings_to_json
         from harness.data.prepare import findings
 

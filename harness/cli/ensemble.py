@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.output import claim_stdout, note, plain, print_json, show
-from harness.cli.study import Json, Quiet
+from harness.cli.study import Json
 
 if TYPE_CHECKING:
     from harness.ensemble.build import Built
@@ -58,7 +58,6 @@ def build(
         bool, typer.Option("--reference/--no-reference", help="Keep what usual images look like, to tell foreign ones.")
     ] = True,
     json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Fit an ensemble out-of-fold, score it on the held-out test split, save it as a bundle.
 
@@ -85,7 +84,7 @@ def build(
     records = [require_study(home, name) for name in studies]
     if study is None:
         note(f"study {records[0].name} (the newest completed one)")
-    with step_progress(quiet) as progress:
+    with step_progress() as progress:
         from harness.ensemble.build import build_table
 
         use_seed = records[0].tree["seed"] if seed is None else seed
