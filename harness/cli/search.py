@@ -47,7 +47,7 @@ def plots(
     from harness.errors import RequestError
     from harness.home import write_text
     from harness.metrics import METRICS
-    from harness.report.search import Axis, Row, search_page
+    from harness.report.search import Axis, Row, Search, search_page
     from harness.search.importance import scored_trials
     from harness.study.space import Choice
 
@@ -65,7 +65,8 @@ def plots(
     if not rows:
         raise RequestError(f"study {study.name} has no scored trial yet. Type: harness study run {study.name}")
     told = [(one.name, one.value, one.trials) for one in found]
-    page = search_page(f"{study.name}: the search", metric, METRICS[metric].higher_is_better, axes, rows, told, warning)
+    higher = METRICS[metric].higher_is_better
+    page = search_page(f"{study.name}: the search", Search(metric, higher, axes, rows, [], told, warning))
     path = out / f"{study.name}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page)
