@@ -195,8 +195,8 @@ def _trial_document(trial: "TrialRecord") -> dict[str, Any]:
 
 def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int = SHOWN) -> None:
     from harness.cli.tables import front_table, ranked, trials_table
-    from harness.cli.words import OPTIMISTIC, interval
     from harness.search.front import front
+    from harness.words import OPTIMISTIC, interval
 
     metric, costs = record.tree["search"]["metric"], record.tree["search"].get("costs", ())
     ahead = front(trials, metric, costs)
@@ -228,7 +228,7 @@ def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int =
 
 
 def _corrected(record: "StudyRecord") -> str:
-    from harness.cli.words import number
+    from harness.words import number
 
     found = record.corrected
     if not found or found["value"] is None:
@@ -264,10 +264,10 @@ def _study_row(home: "Home", name: str, path: Path | None, record: "StudyRecord 
     """What `study list` says about one study. A broken study file is a row that says so, not the end of the list."""
     from harness.cli.tables import ranked
     from harness.cli.watch import look
-    from harness.cli.words import number
     from harness.errors import RequestError
     from harness.ledger import read_trials
     from harness.study.load import load_study
+    from harness.words import number
 
     row = {"study": name, "state": "not run", "done": 0, "total": 0, "best": None, "description": "", "file": path}
     tree = record.tree if record else None
