@@ -38,7 +38,7 @@ def scan(
     claim_stdout()
     study = _load(name, set_)
     found = [finding for finding in _findings(study, quiet, force) if finding["kind"] == "unreadable"]
-    document = {**_document(study, _usable(study, quiet)), "findings": found}
+    document = {**data_document(study, _usable(study, quiet)), "findings": found}
     if json:
         print_json(document)
     else:
@@ -73,7 +73,7 @@ def show_(
     prepared, manifest = _usable(study, quiet), _manifest(study, quiet)
     from harness.data.facts import summary
 
-    document = {**_document(study, prepared), **summary(manifest, prepared.dataset)}
+    document = {**data_document(study, prepared), **summary(manifest, prepared.dataset)}
     if out is not None:
         from harness.home import write_text
         from harness.report.dataset import dataset_page
@@ -161,7 +161,7 @@ def _refuse_blocking(findings: list[dict[str, Any]], study: "Study") -> None:
     raise RequestError(f"{what} study {study.name}:{listed}\nCorrect the files or the labels.{what_to_type}")
 
 
-def _document(study: "Study", prepared: "Prepared") -> dict[str, Any]:
+def data_document(study: "Study", prepared: "Prepared") -> dict[str, Any]:
     """`data scan --json` and `data show --json`: counts by class, for each part; no image and no group by name."""
     dataset, folds = prepared.dataset, prepared.folds
     parts = [(f"fold {k}", folds.held_out_rows(k)) for k in range(folds.k)] + [("test", folds.test_rows())]
