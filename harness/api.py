@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.displays import Document, Rows
+from harness.displays import Document, Rows, data_display, ensemble_display, study_display
 
 if TYPE_CHECKING:
     from harness.home import Home
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from harness.search.compare import Side
     from harness.study.load import Study
 
+Place = str | Path | None
+"""the home: a folder, or where it is None what HARNESS_HOME or the working directory say"""
 StudyFile = str | Path | Mapping[str, Any]
 """a study's name, the path of its YAML file, or the same keys as a dict, with a `name`"""
 Settings = Mapping[str, Any] | None
@@ -37,7 +39,7 @@ def run_study(
     jobs: int = 1,
     device: str = "auto",
     quiet: bool = False,
-    home: str | Path | None = None,
+    home: Place = None,
 ) -> Document:
     """Run a study to its total number of trials, or go on with it where it stopped. `name`: run it under another name.
 
@@ -52,7 +54,7 @@ def run_study(
 
 
 def resume_study(
-    name: str, *, jobs: int = 1, device: str = "auto", quiet: bool = False, home: str | Path | None = None
+    name: str, *, jobs: int = 1, device: str = "auto", quiet: bool = False, home: Place = None
 ) -> Document:
     """Go on with a study exactly as it was begun, whatever its file says now."""
     from harness.ledger import require_study
@@ -60,14 +62,14 @@ def resume_study(
     return run_study(require_study(_home(home), name).tree, jobs=jobs, device=device, quiet=quiet, home=home)
 
 
-def studies(home: str | Path | None = None) -> Rows:
+def studies(home: Place = None) -> Rows:
     """The studies that can be run and those that ran, with the best trial of each."""
     from harness.cli.study_document import study_rows
 
     return Rows(_plain(study_rows(_home(home))), "studies", ("study", "state", "done", "total", "best", "description"))
 
 
-def show(name: str | None = None, *, home: str | Path | None = None) -> Document:
+def show(name: str | None = None, *, home: Place = None) -> Document:
     """The trials of a study (the newest completed one) and what it is doing now. Looks only: it may run meanwhile."""
     from harness.ledger import require_study
 
@@ -84,7 +86,7 @@ def ablate(
     jobs: int = 1,
     device: str = "auto",
     quiet: bool = False,
-    home: str | Path | None = None,
+    home: Place = None,
 ) -> Document:
     """What each setting of a trial (the best one) gives: left out or added alone, and trained again over seeds.
 
@@ -104,15 +106,16 @@ def ablate(
     return Document(found, title, found["rows"], ("factor", "from", "to", "delta", "lo", "hi", "p_holm", "verdict"))
 
 
-def importance(name: str | None = None, method: str = "ped_anova", *, home: str | Path | None = None) -> Document:
+def importance(name: str | None = None, method: str = "ped_anova", *, home: Place = None) -> Document:
     """Which searched keys made the difference, from the trials so far. `method`: ped_anova or fanova."""
-    from harness.search.importance import find_importance, importance_document
+    from harness.cli.search import importance_document, read_importances
 
-    found = _plain(importance_document(find_importance(_home(home), name, method)))
-    return Document(found, f"study {found['study']}: importance for {found['metric']} ({method})", found["keys"])
+    study, _, ranked, warning = read_importances(_home(home), name, method)
+    found = _plain(importance_document(study, method, ranked, warning))
+    return Document(found, f"study {study.name}: importance for {study.spec.search.metric} ({method})", found["keys"])
 
 
-def compare(a: str, b: str, *, home: str | Path | None = None) -> Document:
+def compare(a: str, b: str, *, home: Place = None) -> Document:
     """Is A better than B? Two studies (their best trials) or two trials, `NAME:7`, on the rows that both predicted."""
     from harness.cli.compare import comparison_document
     from harness.search.compare import compare_sides, find_side
@@ -122,13 +125,6 @@ def compare(a: str, b: str, *, home: str | Path | None = None) -> Document:
     document = _plain(comparison_document(found))
     title = f"A: {_said(found.a)}   B: {_said(found.b)}   {found.rows} out-of-fold rows, {found.groups} groups"
     return Document(document, title, document["metrics"])
-
-
-def report(
-    name: str | None = None, out: str | Path | None = None, *, home: str | Path | None = None, **asked: Any
-) -> Document:
-    """Write a study's report; where it is."""
-    raise NotImplementedError
 
 
 def build_ensemble(
@@ -143,24 +139,19 @@ def build_ensemble(
     register: bool = True,
     reference: bool = True,
     quiet: bool = False,
-    home: str | Path | None = None,
+    home: Place = None,
 ) -> Document:
     """Fit an ensemble of a study's (the newest completed one's) best trials, score it on the held-out test split, save
     it. `method`: mean, greedy, stacking, ..., or all. Several studies give members of several."""
-    from harness.cli.ensemble_document import build_documents
-    from harness.ledger import require_study
+    from harness.cli.ensemble_document import make
 
-    place = _home(home)
-    names: list[str | None] = [study] if isinstance(study, str) or study is None else list(dict.fromkeys(study))
-    records = [require_study(place, name) for name in names]
-    with _progress(quiet) as progress:
-        made = build_documents(
-            place, records, method, top, seed, decide, resamples, device, register, reference, progress
-        )
-    return _of_ensemble(_plain(made.document))
+    names = [study] if isinstance(study, str) else list(study or ())
+    with _manner(quiet):
+        made = make(_home(home), method, names, top, seed, resamples, decide, device, register, reference)
+    return ensemble_display(_plain(made.document))
 
 
-def ensembles(study: str | None = None, *, home: str | Path | None = None) -> Rows:
+def ensembles(study: str | None = None, *, home: Place = None) -> Rows:
     """The ensembles that were built, of one study or of all, oldest first."""
     from harness.cli.ensemble_document import saved_bundles, saved_document
     from harness.ledger import require_study
@@ -172,11 +163,11 @@ def ensembles(study: str | None = None, *, home: str | Path | None = None) -> Ro
     return Rows(rows, "ensembles", ("study", "method", "members", "bundle"))
 
 
-def show_ensemble(bundle: str | Path, *, home: str | Path | None = None) -> Document:
+def show_ensemble(bundle: str | Path, *, home: Place = None) -> Document:
     """What an ensemble is made of and how well it did. `bundle`: STUDY/NAME, or a folder."""
     from harness.cli.ensemble_document import find_saved, saved_document
 
-    return _of_ensemble(_plain(saved_document(*find_saved(_home(home), str(bundle)))))
+    return ensemble_display(_plain(saved_document(*find_saved(_home(home), str(bundle)))))
 
 
 def predict(
@@ -192,7 +183,7 @@ def predict(
     explain_all: bool = False,
     device: str = "auto",
     quiet: bool = False,
-    home: str | Path | None = None,
+    home: Place = None,
 ) -> Rows:
     """A probability per class for each image, the decision, and how far to trust it. `images`: files, folders, lists.
 
@@ -220,7 +211,7 @@ def evaluate(
     by: Sequence[str] = (),
     device: str = "auto",
     quiet: bool = False,
-    home: str | Path | None = None,
+    home: Place = None,
 ) -> Document:
     """What a bundle is worth on labelled images of another place, and what has changed since its own test split.
 
@@ -241,54 +232,35 @@ def evaluate(
 
 
 def scan(
-    study: StudyFile,
-    settings: Settings = None,
-    *,
-    force: bool = False,
-    quiet: bool = False,
-    home: str | Path | None = None,
+    study: StudyFile, settings: Settings = None, *, force: bool = False, quiet: bool = False, home: Place = None
 ) -> Document:
     """Read every image and label of a study, divide them into folds, keep the decoded pixels: classes by part, and
-    what cannot be used."""
-    from harness.cli.data import data_document
+    what cannot be used. `force`: unchanged files again, too."""
+    from harness.cli.data_document import scan_document
 
-    checked = _study(study, settings)
-    unusable = [one for one in audit(checked.tree, force=force, quiet=quiet, home=home) if one["kind"] == "unreadable"]
-    return _of_data({**data_document(checked, _look(checked, quiet, home)), "findings": unusable})
+    with _manner(quiet):
+        return data_display(_plain(scan_document(_study(study, settings), _home(home), force)))
 
 
-def show_data(
-    study: StudyFile, settings: Settings = None, *, quiet: bool = False, home: str | Path | None = None
-) -> Document:
+def show_data(study: StudyFile, settings: Settings = None, *, quiet: bool = False, home: Place = None) -> Document:
     """How many images of each class stand in each fold and in the test split, their sizes and formats."""
-    from harness.cli.data import data_document
-    from harness.data.facts import summary
-    from harness.data.prepare import scan as scan_study
+    from harness.cli.data_document import files_document, manifest_of, usable
 
-    checked = _study(study, settings)
-    prepared = _look(checked, quiet, home)
-    with _progress(quiet) as progress:
-        manifest = scan_study(checked.spec.data, _home(home), progress)
-    return _of_data({**data_document(checked, prepared), **summary(manifest, prepared.dataset), "page": None})
+    checked, place = _study(study, settings), _home(home)
+    with _manner(quiet):
+        document = files_document(checked, usable(checked, place), manifest_of(checked, place))
+    return data_display(_plain({**document, "page": None}))
 
 
-def audit(
-    study: StudyFile,
-    settings: Settings = None,
-    *,
-    force: bool = False,
-    quiet: bool = False,
-    home: str | Path | None = None,
-) -> Rows:
+def audit(study: StudyFile, settings: Settings = None, *, quiet: bool = False, home: Place = None) -> Document:
     """What makes scores lie: groups in two parts, duplicates, conflicting labels, shortcuts, unreadable files."""
-    from harness.data.audit import findings_to_json
-    from harness.data.prepare import findings
+    from harness.cli.data_document import findings_of
 
     checked = _study(study, settings)
-    with _progress(quiet) as progress:
-        found = findings(checked.spec.data, checked.spec.seed, _home(home), progress, force)
-    title = f"study {checked.name}: {len(found)} findings"
-    return Rows(_plain(findings_to_json(found)), title, ("severity", "kind", "message"))
+    with _manner(quiet):
+        found = _plain(findings_of(checked, _home(home)))
+    document = {"study": checked.name, "findings": found}
+    return Document(document, f"study {checked.name}: {len(found)} findings", found, ("severity", "kind", "message"))
 
 
 def backbones(text: str = "", library: str | None = None, family: str | None = None) -> Rows:
@@ -308,7 +280,7 @@ def backbone(name: str) -> Document:
     return Document(found, f"{found['name']}: embedding of {found['embedding']}", found["freeze"])
 
 
-def doctor(home: str | Path | None = None) -> Document:
+def doctor(home: Place = None) -> Document:
     """What this machine and this home have, and what is wrong with them."""
     from harness.cli.doctor import examine
 
@@ -317,7 +289,7 @@ def doctor(home: str | Path | None = None) -> Document:
     return Document(found, f"{len(rows)} problems" if rows else "no problems", rows)
 
 
-def _home(home: str | Path | None) -> Home:
+def _home(home: Place) -> Home:
     from harness.home import Home, open_home
 
     return open_home() if home is None else Home(Path(home).absolute())
@@ -336,18 +308,22 @@ def _sets(settings: Settings) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
 
 
-def _look(study: Study, quiet: bool, home: str | Path | None) -> Any:
-    from harness.data.prepare import look
+@contextmanager
+def _manner(quiet: bool) -> Iterator[None]:
+    from harness.cli.manner import set_manner
 
-    with _progress(quiet) as progress:
-        return look(study.spec.data, study.spec.seed, _home(home), progress)
+    set_manner(quiet=quiet)
+    try:
+        yield
+    finally:
+        set_manner()
 
 
 @contextmanager
 def _listener(quiet: bool) -> Iterator[Any]:
     from harness.cli.progress import study_listener
 
-    with study_listener(quiet) as listener:
+    with _manner(quiet), study_listener() as listener:
         yield listener
 
 
@@ -355,7 +331,7 @@ def _listener(quiet: bool) -> Iterator[Any]:
 def _progress(quiet: bool) -> Iterator[Progress]:
     from harness.cli.progress import step_progress
 
-    with step_progress(quiet) as progress:
+    with _manner(quiet), step_progress() as progress:
         yield progress
 
 
@@ -372,23 +348,7 @@ def _of_study(home: Home, record: StudyRecord) -> Document:
 
     trials = read_trials(home, record.name)
     document = _plain(study_document(record, trials, look(home, record, trials)))
-    metric, best = document["metric"], document["best"]
-    title = f"study {record.name}: {document['state']}, {len(trials)} trials"
-    if best is not None:
-        title += f"; best trial {best['number']}"
-    return Document(document, title, document["trials"], ("number", "state", "params", f"oof.{metric}", "seconds"))
-
-
-def _of_ensemble(document: dict[str, Any]) -> Document:
-    metric = document["metric"]
-    title = f"study {document['study']}: {document['method']} of {len(document['members'])} members"
-    return Document(document, title, document["scores"], ("name", "kind", f"oof.{metric}", f"test.{metric}"))
-
-
-def _of_data(document: dict[str, Any]) -> Document:
-    document = _plain(document)
-    title = f"{document['rows']:,} images of {document['groups']:,} groups in {document['root']}"
-    return Document(document, title, document["parts"], ("part", "rows", "groups", "counts"))
+    return study_display(document)
 
 
 def _said(side: Side) -> str:

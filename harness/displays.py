@@ -49,6 +49,27 @@ class Rows(list[dict[str, Any]]):
         return _html(self._title, self, self._columns)
 
 
+def study_display(document: dict[str, Any]) -> Document:
+    """A study by its trials."""
+    metric, best, trials = document["metric"], document["best"], document["trials"]
+    title = f"study {document['study']}: {document['state']}, {len(trials)} trials"
+    title += "" if best is None else f", the best is {best['number']}"
+    return Document(document, title, trials, ("number", "state", "params", f"oof.{metric}", "seconds"))
+
+
+def ensemble_display(document: dict[str, Any]) -> Document:
+    """An ensemble, or all methods, by what stands beside it."""
+    metric = document["metric"]
+    title = f"study {document['study']}: {document['method']} of {len(document['members'])} members"
+    return Document(document, title, document["scores"], ("name", "kind", f"oof.{metric}", f"test.{metric}"))
+
+
+def data_display(document: dict[str, Any]) -> Document:
+    """A data set by its parts."""
+    title = f"{document['rows']:,} images of {document['groups']:,} groups in {document['root']}"
+    return Document(document, title, document["parts"], ("part", "rows", "groups", "counts"))
+
+
 def _frame(rows: Sequence[Row]) -> DataFrame:
     import pandas as pd
 

@@ -1,13 +1,12 @@
 """harness ensemble: build, list, show."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from harness.cli.ensemble_document import ALL, saved_bundles, saved_document, table_document
-from harness.cli.output import claim_stdout, note, plain, print_json, show
-from harness.cli.study import Json, Quiet
+from harness.cli.ensemble_document import find_saved, make, saved_bundles, saved_document
+from harness.cli.output import claim_stdout, plain, print_json, show
+from harness.cli.study import Json
 
 app = typer.Typer(help="Combine the saved checkpoints of a study.", no_args_is_help=True)
 
@@ -47,7 +46,6 @@ def build(
         bool, typer.Option("--reference/--no-reference", help="Keep what usual images look like, to tell foreign ones.")
     ] = True,
     json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Fit an ensemble out-of-fold, score it on the held-out test split, save it as a bundle.
 
@@ -55,43 +53,19 @@ def build(
     method stands in one table. No backbone is trained, but for bagging-retrained, which `all` leaves out.
     """
     claim_stdout()
-    from harness.cli.bundle import register_built
     from harness.cli.ensemble_tables import show_scores
-    from harness.cli.progress import step_progress
     from harness.cli.tables import short_path
     from harness.cli.trust import show_trust
-    from harness.ensemble.decisions import parse_rule
-    from harness.ensemble.methods import WITHOUT_TRAINING, require_method
-    from harness.home import open_home, read_json
-    from harness.ledger import require_study
+    from harness.home import open_home
 
-    rule = None if decide is None else parse_rule(decide)
-    methods = list(WITHOUT_TRAINING) if method == ALL else [method]
-    for name in methods:
-        require_method(name)
-    home = open_home()
-    studies: list[str | None] = [*dict.fromkeys(study)] if study else [None]
-    records = [require_study(home, name) for name in studies]
-    if study is None:
-        note(f"study {records[0].name} (the newest completed one)")
-    with step_progress(quiet) as progress:
-        from harness.ensemble.build import build_table
-
-        use_seed = records[0].tree["seed"] if seed is None else seed
-        built = build_table(home, records, methods, top, use_seed, device, progress, rule, resamples, reference)
-    if built.untracked:
-        note(f"MLflow shows none of this: {built.untracked}")
-    registered = (
-        register_built(home, [result.bundle for result in built.results]) if register and not built.untracked else {}
-    )
-    documents = [saved_document(result.bundle, read_json(result.bundle / "bundle.json")) for result in built.results]
-    document = table_document(documents, built) if method == ALL else documents[0]
+    made = make(open_home(), method, study or (), top, seed, resamples, decide, device, register, reference)
+    built, registered, document = made.built, made.registered, made.document
     if json:
         print_json(document)
         return
     show_scores(plain(document))
     if len(built.results) == 1:
-        show_trust(documents[0])
+        show_trust(document)
     show("\nSaved as")
     for result in built.results:
         show(f"  {short_path(result.bundle)}")
@@ -144,18 +118,9 @@ def show_(
     claim_stdout()
     from harness.cli.ensemble_tables import show_scores
     from harness.cli.trust import show_trust
-    from harness.errors import RequestError, nearest
     from harness.home import open_home
 
-    home = open_home()
-    known = {f"{path.parent.name}/{path.name}": (path, about) for path, about in saved_bundles(home, None)}
-    wanted = Path(bundle).resolve()
-    found = known.get(bundle.rstrip("/")) or next((pair for pair in known.values() if pair[0] == wanted), None)
-    if found is None:
-        raise RequestError(
-            f"no ensemble {bundle!r} in {home.root}.{nearest(bundle, known)} Known: {', '.join(known) or 'none'}."
-        )
-    document = saved_document(*found)
+    document = saved_document(*find_saved(open_home(), bundle))
     if json:
         print_json(document)
     else:

@@ -34,7 +34,6 @@ GpusPerTrial = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 SHOWN = 20
 """trials in a table, best first, unless all are asked for"""
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
 
 @app.command("run")
@@ -51,7 +50,6 @@ def run(
     cpus_per_trial: CpusPerTrial = None,
     gpus_per_trial: GpusPerTrial = None,
     json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Run a study, or go on with it where it stopped.
 
@@ -61,7 +59,7 @@ def run(
     from harness.study.load import load_study
 
     cluster = _cluster(backend, address, cpus_per_trial, gpus_per_trial, device)
-    _run(load_study(name, set_, as_), jobs, device, cluster, json, quiet)
+    _run(load_study(name, set_, as_), jobs, device, cluster, json)
 
 
 @app.command("resume", short_help="Go on with a study as it was begun.")
@@ -74,7 +72,6 @@ def resume(
     cpus_per_trial: CpusPerTrial = None,
     gpus_per_trial: GpusPerTrial = None,
     json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Go on with a study exactly as it was begun, whatever its file says now."""
     claim_stdout()
@@ -91,7 +88,7 @@ def resume(
             f"{name} is an ablation of study {record.ablates} and goes on with the command that began it: "
             f"harness study ablate {record.ablates}"
         )
-    _run(check_study(record.tree, f"study {name} as it was begun"), jobs, device, cluster, json, quiet)
+    _run(check_study(record.tree, f"study {name} as it was begun"), jobs, device, cluster, json)
 
 
 def _cluster(backend: str, address: str | None, cpus: int | None, gpus: float | None, device: str) -> "Cluster | None":
@@ -114,7 +111,7 @@ def _cluster(backend: str, address: str | None, cpus: int | None, gpus: float | 
     return None
 
 
-def _run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json: bool, quiet: bool) -> None:
+def _run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json: bool) -> None:
     from harness.cli.progress import study_listener
     from harness.cli.watch import look
     from harness.errors import HarnessError, Interrupted
@@ -122,7 +119,7 @@ def _run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json
     from harness.ledger import read_study, read_trials
 
     home = open_home()
-    with study_listener(quiet) as listener:
+    with study_listener() as listener:
         try:
             from harness.search.run import run_study
 
