@@ -37,6 +37,7 @@ FLOORS = {
     "ragged": 0,
     "columns": 0,
     "drawing": 0,
+    "commit": 0,
     "strict_json": 0,
     "events": 0,
     "metrics": 0,
