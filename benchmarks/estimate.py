@@ -1,7 +1,8 @@
 """How good the estimate before trial 0 is: three small studies, each estimated and then really run.
 
 For each: the range that was said, the seconds it took, and `off`, what it took over the middle of the range (the root
-of low times high). `ratio` is the worst of them, as min(off, 1 / off): 1 is a perfect guess, .5 is wrong by a factor of 2.
+of low times high). `ratio` is the worst of them, as min(off, 1 / off): 1 is a perfect guess, .5 one that is wrong by a
+factor of 2.
 
     python -m benchmarks.estimate [--json]
 """

@@ -3,9 +3,9 @@
 from harness.cli.output import show
 from harness.cli.said import estimate_line
 from harness.cli.tables import table
-from harness.cli.words import bytes_, plural
 from harness.events import Estimated
 from harness.search.dry_run import DryRun
+from harness.words import bytes_, plural
 
 
 def show_dry_run(found: DryRun) -> None:

@@ -6,7 +6,6 @@ Pure text of a picture and an event: no streams, no terminal, no stage.
 import textwrap
 
 from harness.cli.picture import Picture
-from harness.cli.words import bytes_, compact_params, duration, interval, number, plural, span
 from harness.events import (
     DataReady,
     Estimated,
@@ -19,6 +18,7 @@ from harness.events import (
     TrialEnded,
 )
 from harness.records import TrialRecord
+from harness.words import bytes_, compact_params, duration, interval, number, plural, span
 
 INDENT = 7
 """where the text of a line begins, behind its label"""
