@@ -34,6 +34,7 @@ FLOORS = {
     "ledger": 1,
     "epochs": 1,
     "heartbeat": 1,
+    "words": 0,
     "records": 0,
     "ragged": 0,
     "columns": 0,
@@ -45,7 +46,13 @@ FLOORS = {
     "seeds": 0,
     "errors": 0,
 }
-SAME_FLOOR = {("ledger", "home"), ("epochs", "home"), ("heartbeat", "home"), ("events", "records")}
+SAME_FLOOR = {
+    ("ledger", "home"),
+    ("words", "records"),
+    ("epochs", "home"),
+    ("heartbeat", "home"),
+    ("events", "records"),
+}
 """the few pairs on one floor where the first may know the second"""
 
 DOORS = {  # a library, or a part of one that has a door of its own

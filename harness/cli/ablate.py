@@ -71,7 +71,7 @@ def ablate(
 
 
 def _show_plan(plan: "Plan", left: int, json: bool) -> None:
-    from harness.cli.words import duration, value
+    from harness.words import duration, value
 
     seconds = left * plan.trial.seconds
     arms = [
@@ -109,7 +109,7 @@ def _not_factors(names: list[str]) -> str:
 
 
 def _show_table(found: dict[str, Any]) -> None:
-    from harness.cli.words import OPTIMISTIC, number, plural, value
+    from harness.words import OPTIMISTIC, number, plural, value
 
     metric, seeds = found["metric"], found["seeds"]
     star = "*" if found["optimistic"] else ""
@@ -136,7 +136,7 @@ def _show_table(found: dict[str, Any]) -> None:
 
 def _table(rows: list[dict[str, Any]], width: int) -> "Drawn":
     from harness.cli.tables import table
-    from harness.cli.words import value
+    from harness.words import value
 
     body = []
     last = {row["factor"]: row["factor"].rsplit(".", 1)[-1] for row in rows}

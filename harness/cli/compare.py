@@ -56,7 +56,7 @@ def _side(side: "Side") -> dict[str, Any]:
 
 def _show(found: "Comparison") -> None:
     from harness.cli.tables import is_higher_better, table
-    from harness.cli.words import difference, interval, number, p_value
+    from harness.words import difference, interval, number, p_value
 
     for letter, side in (("A", found.a), ("B", found.b)):
         how = f", the best of {side.best_of}" if side.best_of > 1 else ""

@@ -130,7 +130,7 @@ def _refuse_blocking(findings: list[dict[str, Any]], study: "Study") -> None:
 
 def _show_folds(document: dict[str, Any]) -> None:
     from harness.cli.tables import table
-    from harness.cli.words import plural
+    from harness.words import plural
 
     show(f"{plural(document['rows'], 'image')} of {plural(document['groups'], 'group')} in {document['root']}")
     for condition, rows in document["filtered"].items():
@@ -147,7 +147,7 @@ def _show_folds(document: dict[str, Any]) -> None:
 
 def _show_files(document: dict[str, Any]) -> None:
     """Sizes, formats, modes and what was left out, a line each."""
-    from harness.cli.words import plural
+    from harness.words import plural
 
     def ends(side: str) -> str:
         low, high = document["sizes"][side]["min"], document["sizes"][side]["max"]

@@ -85,10 +85,10 @@ def list_(
     """The ensembles that were built, oldest first."""
     claim_stdout()
     from harness.cli.tables import numbers_of, table
-    from harness.cli.words import interval
     from harness.home import open_home
     from harness.ledger import require_study
     from harness.records import Interval
+    from harness.words import interval
 
     home = open_home()
     if study:

@@ -127,7 +127,7 @@ def _fit_folds(found: "Guess", scan: "Scan") -> None:
 
 
 def _count(scan: "Scan | None") -> str:
-    from harness.cli.words import plural
+    from harness.words import plural
 
     if scan is None:
         return "a draft that is refused as it stands"

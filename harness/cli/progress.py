@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from harness.cli.interrupt import check
 from harness.cli.manner import is_quiet
 from harness.cli.output import escape_control, notes
-from harness.cli.words import compact_params, duration, number, plural
 from harness.events import (
     DataReady,
     EpochDone,
@@ -31,6 +30,7 @@ from harness.events import (
     Working,
 )
 from harness.records import EpochReport, Progress, TrialRecord
+from harness.words import compact_params, duration, number, plural
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -152,8 +152,8 @@ def _how_to_go_on(home: "Home", name: str) -> str:
 
 def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int = SHOWN) -> None:
     from harness.cli.tables import front_table, ranked, trials_table
-    from harness.cli.words import OPTIMISTIC, interval
     from harness.search.front import front
+    from harness.words import OPTIMISTIC, interval
 
     metric, costs = record.tree["search"]["metric"], record.tree["search"].get("costs", ())
     ahead = front(trials, metric, costs)
@@ -185,7 +185,7 @@ def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int =
 
 
 def _corrected(record: "StudyRecord") -> str:
-    from harness.cli.words import number
+    from harness.words import number
 
     found = record.corrected
     if not found or found["value"] is None:

@@ -67,7 +67,7 @@ def _study_row(home: "Home", name: str, path: Path | None, record: "StudyRecord 
     """What `study list` says about one study. A broken study file is a row that says so, not the end of the list."""
     from harness.cli.tables import ranked
     from harness.cli.watch import look
-    from harness.cli.words import number
+    from harness.words import number
     from harness.errors import RequestError
     from harness.ledger import read_trials
     from harness.study.load import load_study

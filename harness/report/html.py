@@ -24,7 +24,8 @@ STYLE = """
   --link: #005a8c; --warn: #8a4b00; --block: #a31515;
   --c0: #0072b2; --c1: #d55e00; --c2: #009e73; --c3: #cc79a7; --c4: #e69f00; --c5: #56b4e9; --c6: #8a8a00; }
 @media screen and (prefers-color-scheme: dark) { :root { --text: #ececea; --soft: #b0b0ab; --back: #161616;
-  --card: #222221; --line: #454543; --link: #7cc4ee; --warn: #f0b35a; --block: #ff8f8f; --c0: #4ba3d9; --c1: #f08a4b; --c2: #2cc39a;
+  --card: #222221; --line: #454543; --link: #7cc4ee; --warn: #f0b35a; --block: #ff8f8f; --c0: #4ba3d9;
+  --c1: #f08a4b; --c2: #2cc39a;
   --c3: #dd9cc1; --c4: #f0b840; --c5: #8accf2; --c6: #c9c94a; } }
 * { box-sizing: border-box; }
 html { scroll-padding-top: 1rem; }
