@@ -58,6 +58,8 @@ class Picture:
     estimate: Estimate | None = None
     heard: float = 0.0
     """when an epoch or a trial ended last: from then on the time left runs down by itself"""
+    began: bool = False
+    """whether anything was heard yet: before that, libraries are loaded, which takes seconds"""
     work: Working | None = None
     work_began: tuple[float, int] = (0.0, 0)
     """when the work in hand was first heard of, and how much of it was done by then"""
@@ -88,6 +90,7 @@ class Picture:
 
 def absorb(picture: Picture, event: Event, now: float) -> None:
     """Take one event into the picture."""
+    picture.began = True
     match event:
         case Working():
             if picture.work is None or picture.work.what != event.what:

@@ -129,10 +129,11 @@ def _live_listener() -> Iterator[Listener]:
 def _drawing(picture: Picture, width: int) -> RenderableType:
     """The live area: a bar for the whole, then its lines."""
     from rich.console import Group
+    from rich.padding import Padding
     from rich.progress_bar import ProgressBar
     from rich.text import Text
 
-    lines = status_lines(picture, time.monotonic(), width)
+    lines = status_lines(picture, time.monotonic(), width) or (["starting"] if not picture.began else [])
     texts = [Text(escape_control(line), no_wrap=True, overflow="ellipsis") for line in lines]
     if picture.work is not None and picture.work.total:
         bar = ProgressBar(total=picture.work.total, completed=picture.work.done)
@@ -140,7 +141,7 @@ def _drawing(picture: Picture, width: int) -> RenderableType:
         bar = ProgressBar(total=picture.total, completed=picture.share_done())
     else:
         return Group(*texts)
-    return Group(bar, *texts)
+    return Group(Padding(bar, 0), *texts)  # a bar alone ends no line: what follows would be cut off
 
 
 def _styled(text: str) -> RenderableType:

@@ -18,7 +18,7 @@ from harness.study.load import Study
 from harness.study.space import Choice, Range, Value, extremes
 from harness.study.spec import Spec
 from harness.train.precision import parse_precision
-from harness.train.probe import fold_seconds
+from harness.train.probe import fold_seconds, warm_up
 
 PRUNED_SHARE = {"race": 0.4, "wilcoxon": 0.6, "median": 0.5, "none": 1.0}
 """of the fold trainings of a study, how many are trained at least; measured: .48, .71, .63 (docs/search.md)"""
@@ -49,6 +49,8 @@ def estimate_study(
         for number, (backbone, cheap, dear) in enumerate(asked):
             listener(Working("time estimate: networks probed", number, len(asked)))
             way = replace(parse_precision(precisions[backbone]), compiled=False)  # compiling takes longer than it tells
+            if not number:
+                warm_up(cheap, data, device, way)
             low = k * fold_seconds(cheap, data, device, way)
             high = low if cheap == dear else k * fold_seconds(dear, data, device, way)
             trial_seconds[backbone] = (min(low, high), max(low, high))

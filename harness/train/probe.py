@@ -33,10 +33,16 @@ class _Enough(Exception):
     pass
 
 
-def fold_seconds(spec: Spec, data: Prepared, device: str, precision: Precision) -> float:
-    """Seconds that fold 0 of this spec takes with all its epochs. Raises what the training raises."""
+def warm_up(spec: Spec, data: Prepared, device: str, precision: Precision) -> None:
+    """What a process does once only (imports, thread pools, kernels that are chosen), so that no fold is charged it."""
+    fold_seconds(spec, data, device, precision, batches=1)
+
+
+def fold_seconds(spec: Spec, data: Prepared, device: str, precision: Precision, batches: int = 0) -> float:
+    """Seconds that fold 0 of this spec takes with all its epochs, from a slice of so many batches (0: of BATCHES).
+    Raises what the training raises."""
     train, held_out = data.folds.train_rows(0), data.folds.held_out_rows(0)
-    most = BATCHES[device.split(":")[0]] * spec.train.batch_size * spec.train.accumulate
+    most = (batches or BATCHES[device.split(":")[0]]) * spec.train.batch_size * spec.train.accumulate
     share = min(1.0, most / len(train))
     seconds: list[float] = []
     began = time.perf_counter()
