@@ -8,7 +8,6 @@ seconds. Nothing in the page is typed by hand but the words between the screens.
 
 import argparse
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -54,7 +53,10 @@ class Terminal:
 
     def screen(self) -> str:
         """What a person sees, without the blank lines around it."""
-        return self.tmux("capture-pane", "-p").strip("\n")
+        return self.tmux("capture-pane", "-p").strip()
+
+    def at_prompt(self) -> bool:
+        return self.screen().rstrip().endswith("\n$")
 
     def close(self) -> None:
         self.tmux("kill-server")
@@ -91,30 +93,28 @@ def record(commands: list[str], home: Path, options: argparse.Namespace) -> Iter
     terminal.start({"HARNESS_HOME": str(home / "mlruns"), "PATH": path, "PS1": "$ ", "TERM": "xterm-256color"})
     try:
         for command in commands:
-            done = home / "done"
-            done.unlink(missing_ok=True)
             terminal.type("clear")
             time.sleep(1)
-            terminal.type(f"{command}; touch {done}")
+            terminal.type(command)
+            time.sleep(1)
             yield f"## `{command}`\n"
             start = time.monotonic()
             shown = 5.0  # the first screen is early, then one every minute
-            while not done.exists() and time.monotonic() - start < MOST_SECONDS:
+            while not terminal.at_prompt() and time.monotonic() - start < MOST_SECONDS:
                 time.sleep(0.5)
                 if time.monotonic() - start >= shown:
-                    yield _section(f"After {duration(shown)}", terminal.screen(), home, command)
+                    yield _section(f"After {duration(shown)}", terminal.screen(), home)
                     shown = options.every * (shown // options.every + 1)
             time.sleep(1)
             took = duration(time.monotonic() - start)
-            yield _section(f"At the end, after {took}", terminal.screen(), home, command)
+            yield _section(f"At the end, after {took}", terminal.screen(), home)
     finally:
         terminal.close()
 
 
-def _section(title: str, screen: str, home: Path, command: str) -> str:
-    """The screen without what belongs to the recording alone."""
-    plain = screen.replace(f"; touch {home / 'done'}", "").replace(str(home / "mlruns"), "mlruns").rstrip("$ \n")
-    plain = re.sub(rf"(?s)^.*?\$ {re.escape(command)}\S*", f"$ {command}", plain) if command in plain else plain
+def _section(title: str, screen: str, home: Path) -> str:
+    """A screen, without the folder of the recording and the prompt that waits below it."""
+    plain = screen.replace(str(home / "mlruns"), "mlruns").removesuffix("\n$")
     lines = "\n".join(line.rstrip() for line in plain.split("\n"))
     return f"{title}:\n\n```text\n{lines}\n```\n"
 

@@ -21,21 +21,21 @@ from harness.study.load import Study
 GOAL = 0.5
 STUDIES: dict[str, dict[str, Any]] = {
     "one network, raced": {
-        "train__epochs": 8,
-        "search__trials": 8,
+        "train__epochs": 4,
+        "search__trials": 6,
         "search__pruner": "race",
         "augment__rotate": {"choice": [0.0, 15.0]},
     },
     "two networks": {
         "model__backbone": {"choice": ["test_resnet", "test_vit"]},
-        "train__epochs": 6,
-        "search__trials": 6,
+        "train__epochs": 3,
+        "search__trials": 4,
     },
-    "64 px, 4 to 12 epochs": {
+    "64 px, 2 to 6 epochs": {
         "model__backbone": "resnet10t",
         "data__decode__size": 64,
-        "train__epochs": {"choice": [4, 8, 12]},
-        "search__trials": 4,
+        "train__epochs": {"choice": [2, 4, 6]},
+        "search__trials": 3,
     },
 }
 
