@@ -106,7 +106,10 @@ def page(title: str, lead: str, sections: Sequence[Section], head: str = "") -> 
 
 def _section(section: Section) -> str:
     answer = f'<p class="answer">{escape(section.answer)}</p>\n' if section.answer else ""
-    tables = "".join(map(table_html, section.tables))
+    tables = "".join(table_html(one) for one in section.tables if one.rows)
+    if section.listing:
+        named = f'tabindex="0" role="region" aria-label="{escape(section.title)}: the file"'
+        tables += f"<pre {named}>{escape(section.listing)}</pre>"
     return (
         f'<section aria-labelledby="{section.anchor}"><h2 id="{section.anchor}">{escape(section.title)}</h2>\n'
         f"{answer}{section.body}\n{tables}\n</section>\n"

@@ -36,6 +36,8 @@ class Section:
     body: str = ""
     """HTML: pictures and plots, above the tables"""
     tables: tuple[Table, ...] = ()
+    listing: str = ""
+    """text of a file, such as a study's YAML, shown as it is below the tables"""
 
 
 def alignment(table: Table) -> str:
@@ -96,6 +98,7 @@ def markdown(title: str, sections: Sequence[Section]) -> str:
     for section in sections:
         parts += [f"## {_markdown(section.title)}", _markdown(section.answer)]
         parts += [table_markdown(table) for table in section.tables if table.rows]
+        parts += [f"````yaml\n{section.listing.strip()}\n````"] if section.listing else []
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -105,6 +108,8 @@ def latex(title: str, sections: Sequence[Section]) -> str:
     for section in sections:
         parts += [f"\\section{{{_latex(section.title)}}}", _latex(section.answer)]
         parts += [table_latex(table) for table in section.tables if table.rows]
+        listed = section.listing.strip().replace(r"\end{verbatim}", "")
+        parts += [f"\\begin{{verbatim}}\n{listed}\n\\end{{verbatim}}"] if listed else []
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
