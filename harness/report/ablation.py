@@ -99,8 +99,8 @@ def forest(table: Mapping[str, Any]) -> str:
         of = [i for i, row in enumerate(rows) if row["verdict"] in verdicts]
         if not of:
             continue
-        ends = {"type": "data", "symmetric": False,
-                "array": [_gap(rows[i], "hi") for i in of], "arrayminus": [_gap(rows[i], "lo") for i in of]}  # fmt: skip
+        upper, lower = ([_gap(rows[i], end) for i in of] for end in ("hi", "lo"))
+        ends = {"type": "data", "symmetric": False, "array": upper, "arrayminus": lower}
         figure.add_scatter(
             x=[rows[i]["delta"] for i in of], y=[names[i] for i in of], mode="markers", name=name,
             marker={"color": colour, "symbol": symbol, "size": 9}, error_x={**ends, "color": colour},

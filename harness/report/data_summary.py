@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.data.facts import rows_of
 from harness.report.collect import Collected
-from harness.report.dataset import called, findings_shown, sample_pictures
+from harness.report.dataset import called, sample_pictures, told_finding
 from harness.report.section import Section, Table
 from harness.words import plural
 
@@ -39,10 +39,9 @@ def data_section(found: Collected, images: bool) -> Section:
     audit = f"The audit found {plural(len(data.findings), 'thing')} to know" if data.findings else "The audit is clean"
     audit += f", {blocking} of which block" if blocking else ""
     shown = sample_pictures(data, SAMPLES) if images else "<p>This page holds no pictures (--no-images).</p>"
-    findings = f"<h3>Findings of the audit</h3>{findings_shown(data)}" if data.findings else ""
     more = f"<p>More: <code>harness data show {escape(found.name)} --out data.html</code></p>"
     answer = f"{whole}: {divided}; {grouped}. {audit}."
-    return Section("data", "Data", answer, shown + findings + more, (_balance(found), *_given(found)))
+    return Section("data", "Data", answer, shown + more, (_balance(found), *_findings(found)))
 
 
 def _balance(found: Collected) -> Table:
@@ -61,15 +60,18 @@ def _balance(found: Collected) -> Table:
     return Table("Balance of the folds", columns, rows, note="Of each class, images and their share of the part.")
 
 
-def _given(found: Collected) -> list[Table]:
-    """What the study says of findings that it takes as they are, and what data.where leaves out."""
-    known = found.record.tree["data"]["acknowledge"]
+def _findings(found: Collected) -> list[Table]:
+    """What the audit found, and what data.where leaves out."""
     tables = []
-    if known:
-        rows = [(kind.replace("_", " "), str(reason)) for kind, reason in known.items()]
-        tables.append(Table("Findings that the study takes as they are", ("finding", "because"), rows, "ll"))
+    if found.data and found.data.findings:
+        rows = [
+            (one.kind.replace("_", " "), f"{len(one.images):,}" if one.images else "-", told_finding(one, dataset))
+            for dataset in (found.data.dataset,)
+            for one in found.data.findings
+        ]
+        tables.append(Table("What the audit found", ("finding", "images", "what"), rows, "lrl"))
     left_out = found.data.filtered if found.data else {}
     if left_out:
-        rows = [(condition, f"{count:,}") for condition, count in left_out.items()]
-        tables.append(Table("Left out by data.where", ("condition", "images"), rows))
+        rows = [(condition, f"{count:,}", "") for condition, count in left_out.items()]
+        tables.append(Table("Left out by data.where", ("condition", "images", ""), rows, "lrl"))
     return tables

@@ -57,7 +57,7 @@ def dataset_page(study: Study, prepared: Prepared, manifest: pd.DataFrame, seed:
     rows = usable_rows(manifest, dataset)
     sections = [
         Section("classes-by-part", "Classes by part", "", _balance(prepared)),
-        Section("findings", "Findings", "", findings_shown(prepared)),
+        Section("findings", "Findings", "", _findings(prepared)),
         Section("pictures", "Pictures", "", shown + sample_pictures(prepared)),
         Section("sizes-and-formats", "Sizes and formats", "", shown + _sizes(rows, dataset)),
         Section("grey-levels", "Grey levels", "", shown + _grey_levels(prepared)),
@@ -86,18 +86,23 @@ def _balance(prepared: Prepared) -> str:
     return table(caption, ["part", "images", "groups", *map(called, dataset.classes)], rows)
 
 
-def findings_shown(prepared: Prepared) -> str:
+def _findings(prepared: Prepared) -> str:
     if not prepared.findings:
         return "<p>The audit found nothing wrong.</p>"
     return "".join(_finding(finding, prepared.dataset) for finding in prepared.findings)
 
 
-def _finding(finding: Finding, dataset: Dataset) -> str:
+def told_finding(finding: Finding, dataset: Dataset) -> str:
+    """What the audit says, with no group's name in it."""
     message = finding.message
     if finding.kind == "group_overlap":  # the one kind that names groups
         for group in sorted(set(dataset.groups.tolist()) - set(dataset.ids.tolist()), key=len, reverse=True):
             message = message.replace(group, "a group")
-    images = ""
+    return message
+
+
+def _finding(finding: Finding, dataset: Dataset) -> str:
+    message, images = told_finding(finding, dataset), ""
     if finding.images:
         listed = "".join(f"<li>{escape(name)}</li>" for name in finding.images[:LISTED])
         more = f"<li>and {len(finding.images) - LISTED} more</li>" if len(finding.images) > LISTED else ""

@@ -48,10 +48,11 @@ th, td { text-align: right; padding: .25rem .8rem .25rem 0; border-bottom: 1px s
 th:first-child, td:first-child { text-align: left; }
 thead th { border-bottom: 2px solid var(--line); }
 th.l, td.l { text-align: left; }
-th.r, td.r { text-align: right; }
+th.r, td.r { text-align: right; white-space: nowrap; }
+td.l { min-width: 6rem; }
 .answer { font-size: 1.1rem; font-weight: 600; }
 .plot { margin: 1rem 0; }
-.plot h3 { margin-bottom: 0; }
+.plot h3 { margin-bottom: 0; color: var(--text); }
 .plot p { margin: 0 0 .3rem; }
 .drawing { width: 100%; max-width: 60rem; }
 .drawing :is(.xtick, .ytick, .g-xtitle, .g-x2title, .g-ytitle, .g-y2title, .annotation, .colorbar) text,
@@ -106,6 +107,8 @@ def page(title: str, lead: str, sections: Sequence[Section], head: str = "") -> 
 
 def _section(section: Section) -> str:
     answer = f'<p class="answer">{escape(section.answer)}</p>\n' if section.answer else ""
+    if section.points:
+        answer += f"<ul>{''.join(f'<li>{escape(point)}</li>' for point in section.points)}</ul>\n"
     tables = "".join(table_html(one) for one in section.tables if one.rows)
     if section.listing:
         named = f'tabindex="0" role="region" aria-label="{escape(section.title)}: the file"'

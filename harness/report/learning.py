@@ -15,6 +15,10 @@ from harness.words import number, plural
 
 MOST_TRIALS = 3
 """whose curves are shown, the best first"""
+WORSE = 0.05
+"""rise of the validation loss since its lowest, as a share of it, that is called over-fitting"""
+FEW_EPOCHS = 12
+"""each of which has its tick"""
 Floats = NDArray[np.float64]
 Value = Callable[[EpochReport], float]
 
@@ -72,8 +76,11 @@ def _answer(trial: TrialRecord, epochs: list[LoggedEpoch]) -> str:
     if lowest == last:
         return f"{said}; it was still falling at the last of {plural(last + 1, 'epoch')}, so more might have helped."
     rise = validation[last] / validation[lowest] - 1
-    judged = "a sign of over-fitting" if rise > 0.05 else "hardly more since then"
-    return f"{said}; its lowest was {number(validation[lowest])} after epoch {lowest + 1} of {last + 1}: {judged}."
+    judged = ", which is over-fitting" if rise > WORSE else ""
+    return (
+        f"{said}; its lowest was {number(validation[lowest])} after epoch {lowest + 1} of {last + 1}, and it has risen "
+        f"by {rise:.0%} since{judged}."
+    )
 
 
 def _row(trial: int, epochs: list[LoggedEpoch], metric: str) -> tuple[str, ...]:
@@ -98,6 +105,9 @@ def _plots(trial: int, epochs: list[LoggedEpoch], metric: str) -> str:
     score = go.Figure()
     _band(score, by_fold(epochs, _score(metric)), f"validation {metric}", COLOURS[2], "solid")
     score.update_layout(xaxis_title="epoch", yaxis_title=metric)
+    if len(_mean(by_fold(epochs, _train))) <= FEW_EPOCHS:
+        loss.update_xaxes(dtick=1)
+        score.update_xaxes(dtick=1)
     over = f"Mean over {plural(folds, 'fold')}, with every fold as a thin line and the band between them."
     return plot(loss, f"Trial {trial}: loss", over, height=300) + plot(
         score, f"Trial {trial}: {metric} of the held-out fold", over, height=300

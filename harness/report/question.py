@@ -20,10 +20,10 @@ from harness.words import BELIEVABLE_P, OPTIMISTIC, interval, number, p_value, p
 def question_section(found: Collected) -> Section:
     description = str(found.record.tree["description"]).strip()
     body = f"<p>{escape(description)}</p>" if description else ""
-    body += "".join(f'<div class="finding"><p>{escape(note)}</p></div>' for note in [*_state(found), *found.notes])
-    answer = " ".join([*_state(found), _winner(found), *_lead(found), *_ensembles(found)])
+    answer = " ".join([*_state(found), _winner(found)])
+    points = (*_lead(found), *_ensembles(found), *found.notes)
     tables = [table for table in (_numbers(found), _varied(found)) if table.rows]
-    return Section("answer", "Question and answer", answer.strip(), body, tuple(tables))
+    return Section("answer", "Question and answer", answer, body, tuple(tables), points)
 
 
 def _state(found: Collected) -> list[str]:
@@ -59,7 +59,9 @@ def _lead(found: Collected) -> list[str]:
     if found.lead is None or found.runner_up is None or not math.isfinite(found.lead.value):
         return []
     over = f"trial {found.runner_up.number}, {'the best of the others' if found.asked else 'the next'}"
-    said = f"Its lead over {over}, is {_difference(found.lead)}: {_judged(found.lead.p)}."
+    said = f"Its lead over {over}, is {_difference(found.lead)}: {_judged(found.lead.p)}"
+    chosen = not found.asked and len(found.complete) > 2
+    said += f", before allowing for a choice among {len(found.complete)}." if chosen else "."
     floor = next((table for table in found.ablations if table["noise_floor"] is not None), None)
     if floor is None:
         return [said + " How much another training seed alone would change was not measured (an ablation does)."]
@@ -104,7 +106,7 @@ def _numbers(found: Collected) -> Table:
         rows.append((f"trial {found.runner_up.number}", "out of fold", interval(found.runner_up.oof[metric]), ""))
         if found.lead is not None:
             name = f"trial {found.chosen.number if found.chosen else ''} minus trial {found.runner_up.number}"
-            rows.append((name, "out of fold, paired", _difference(found.lead, False), p_value(found.lead.p)))
+            rows.append((name, "out of fold, paired", _difference(found.lead), _p(found.lead.p)))
     if not found.asked:
         rows += _ensemble_rows(found)
     note = "95% intervals over groups."
@@ -139,8 +141,7 @@ def _of_ensemble(one: Built, metric: str) -> list[tuple[str, str, str, str]]:
     ]
     for name, key in (("best single member", "delta_vs_single"), ("simple mean", "delta_vs_mean")):
         delta = one.about[key]
-        p = p_value(math.nan if delta["p"] is None else delta["p"])
-        rows.append((f"{one.method} minus {name}", "test split, paired", _signed(delta), p))
+        rows.append((f"{one.method} minus {name}", "test split, paired", _signed(delta), _p(delta["p"])))
     return rows
 
 
@@ -167,11 +168,18 @@ def told_range(range_: Range) -> str:
 def _judged(p: float | None) -> str:
     if p is None or not math.isfinite(p):
         return "no test was possible"
+    if p == 1.0:
+        return "no difference"
     return f"{p_value(p)}, more than chance" if p < BELIEVABLE_P else f"{p_value(p)}, this may be chance"
 
 
-def _difference(delta: Difference, bare: bool = False) -> str:
-    return f"{delta.value:+.3f}" + ("" if bare else f" [{delta.lo:+.3f}, {delta.hi:+.3f}]")
+def _difference(delta: Difference) -> str:
+    return f"{delta.value:+.3f} [{delta.lo:+.3f}, {delta.hi:+.3f}]"
+
+
+def _p(p: float | None) -> str:
+    """.41, < .001"""
+    return "-" if p is None else p_value(p).removeprefix("p ").removeprefix("= ")
 
 
 def _known(found: Mapping[str, float | None] | None) -> bool:

@@ -1,7 +1,5 @@
 """Everything that is needed to run a study again: its file, the command, seeds, hashes, versions, the machine."""
 
-from html import escape
-
 from harness.report.collect import Collected
 from harness.report.section import Section, Table
 from harness.study.load import dump_yaml
@@ -21,7 +19,8 @@ def reproduce_section(found: Collected) -> Section:
         tree["search"] = {**tree["search"], "trials": 1, "enqueue": []}
     commands = [f"harness study run {file}.yaml"]
     if not trial:
-        commands += [f"harness ensemble build --method {one.method} --study {name}" for one in found.built[:1]]
+        build = "harness ensemble build --method"
+        commands += [f"{build} {one.method} --top {len(one.about['members'])} --study {name}" for one in found.built]
     facts = [
         ("study hash", record.spec_hash),
         ("data hash", record.data_hash),
@@ -38,7 +37,6 @@ def reproduce_section(found: Collected) -> Section:
         f"Save the file below as {file}.yaml and run it: the same file, data and versions give the same numbers on the "
         "same kind of machine."
     )
-    body = "".join(f"<p><code>{escape(command)}</code></p>" for command in commands)
     table = Table("What it was made of", ("what", "value"), facts, "ll")
-    commands_ = Table("Commands", ("type",), [(command,) for command in commands], "l")
-    return Section("reproduce", "Run it again", answer, body, (table, commands_), dump_yaml(tree))
+    commands_ = Table("What to type", ("command",), [(command,) for command in commands], "l")
+    return Section("reproduce", "Run it again", answer, "", (commands_, table), listing=dump_yaml(tree))
