@@ -71,6 +71,7 @@ pre { overflow-x: auto; background: var(--card); padding: .6rem .8rem; font-size
 .axis { display: flex; justify-content: space-between; color: var(--soft); font-size: .85rem; }
 .strip { display: grid; gap: .5rem; margin: .3rem 0 .8rem;
   grid-template-columns: repeat(auto-fill, minmax(min(7.5rem, 21vw), 1fr)); }
+.strip.pairs { grid-template-columns: repeat(auto-fill, minmax(min(15rem, 42vw), 1fr)); }
 figure { margin: 0; min-width: 0; }
 figure img { width: 100%; height: auto; display: block; background: #000; border: 1px solid var(--line); }
 figcaption { font-size: .75rem; color: var(--soft); overflow-wrap: anywhere; line-height: 1.2; }
@@ -161,10 +162,10 @@ def curves(names: Sequence[str], notes: Sequence[str], heights: NDArray[np.float
     return f'<div class="curve">{"".join(parts)}{ends}</div>'
 
 
-def picture(pixels: NDArray[np.uint8], alt: str, caption: str = "") -> str:
-    """(S, S, channels) as a figure, at most LARGEST a side. Texts are text."""
+def picture(pixels: NDArray[np.uint8], alt: str, caption: str = "", largest: int = LARGEST) -> str:
+    """(H, W, channels) as a figure, at most `largest` a side. Texts are text."""
     image = PIL.Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    image.thumbnail((LARGEST, LARGEST))
+    image.thumbnail((largest, largest))
     stored = io.BytesIO()
     image.save(stored, "PNG", optimize=True)
     data = base64.b64encode(stored.getvalue()).decode()
