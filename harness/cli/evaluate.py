@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.output import claim_stdout, note, print_json, show
-from harness.cli.study import Json, Quiet
+from harness.cli.study import Json
 
 if TYPE_CHECKING:
     from harness.predict.evaluate import Evaluation
@@ -42,7 +42,6 @@ def evaluate(
     ] = None,
     device: Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu or cuda.")] = "auto",
     json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """What a bundle is worth on labelled images of another place, and what has changed since its own test split.
 
@@ -54,7 +53,7 @@ def evaluate(
     from harness.home import open_home
 
     home = open_home()
-    with step_progress(quiet) as progress:
+    with step_progress() as progress:
         from harness.predict.evaluate import evaluate as evaluate_bundle
         from harness.predict.evaluate import log_evaluation
 
