@@ -51,7 +51,8 @@ def by_fold(epochs: Sequence[LoggedEpoch], of: Value) -> Floats:
 def _mean(values: Floats) -> Floats:
     """(E,) over the folds that got so far."""
     there = np.isfinite(values)
-    return np.where(there, values, 0.0).sum(axis=0) / np.where(there.any(axis=0), there.sum(axis=0), np.nan)
+    count = np.where(there.any(axis=0), there.sum(axis=0), np.nan)
+    return np.asarray(np.where(there, values, 0.0).sum(axis=0) / count)
 
 
 def _train(report: EpochReport) -> float:

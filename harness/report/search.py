@@ -186,8 +186,8 @@ def parallel(axes: Sequence[Axis], rows: Sequence[Row], metric: str, higher: boo
         figure.add_scatter(x=x, y=y, mode="lines", name=name, line=line, opacity=0.8, hoverinfo="skip")
     for i, axis in enumerate(columns):
         figure.add_shape(type="line", x0=0, x1=1, y0=-i, y1=-i, line={"color": GREY, "width": 1}, layer="below")
-        name = {"text": f"<b>{label(axis.name)}</b>", "x": 0, "xanchor": "left", "yshift": 13}
-        figure.add_annotation(y=-i, showarrow=False, **name)
+        above = {"text": f"<b>{label(axis.name)}</b>", "x": 0, "xanchor": "left", "yshift": 13}
+        figure.add_annotation(y=-i, showarrow=False, **above)
         for place, text in _ticks(axis, [line[i] for line in table_]):
             side = "left" if place < 0.1 else "right" if place > 0.9 else "center"
             mark = {"x": place, "xanchor": side, "yshift": -9, "font": {"size": 11}}
