@@ -23,11 +23,13 @@ from harness.cli import (
     init,
     models,
     predict,
+    report,
     search,
     server,
     study,
 )
 from harness.cli.interrupt import catch_signals
+from harness.cli.manner import COLORS, hoisted, in_color, set_manner
 from harness.cli.output import escape_control, flush_results
 from harness.errors import HarnessError, Interrupted
 
@@ -55,6 +57,7 @@ app.add_typer(study.app, name="study")
 study.app.command("ablate", short_help="What each setting of a trial gives.")(ablate.ablate)
 study.app.command("importance", short_help="Which searched keys made the difference.")(search.importance)
 study.app.command("plots", short_help="A search's plots, as one page.")(search.plots)
+study.app.command("report", short_help="Everything about a study, as one page.")(report.report)
 study.app.command("compare", short_help="Is one study or trial better than another?")(compare.compare)
 app.add_typer(ensemble.app, name="ensemble")
 ensemble.app.command("register", short_help="A bundle as a model in MLflow.")(bundle.register)
@@ -72,7 +75,9 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"harness {version('harness')}")
+        from harness.commit import commit
+
+        typer.echo(f"harness {version('harness')} (commit {commit()})")
         raise typer.Exit()
 
 
@@ -81,9 +86,15 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
     ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Results and errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Each fold too, and what libraries log.")] = False,
+    color: Annotated[
+        str, typer.Option("--color", metavar="WHEN", help=f"{', '.join(COLORS)}; auto heeds NO_COLOR and FORCE_COLOR.")
+    ] = "auto",
 ) -> None:
-    # Options of the program itself; everything else belongs to a command.
+    # Options of the program itself, which may also stand after a command; everything else belongs to a command.
     del version
+    set_manner(quiet, verbose, color)
 
 
 def main() -> None:
@@ -94,10 +105,11 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command; its exit code."""
     catch_signals()
+    set_manner()
     if sys.stderr is None:  # started with stderr closed
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:
-        code = _invoke(list(arguments))
+        code = _invoke(hoisted(arguments))
         flush_results()
         return code
     except BrokenPipeError:
@@ -139,7 +151,8 @@ def _fail(message: str, code: int) -> int:
         traceback.print_exc()
     try:
         flush_results()
-        sys.stderr.write(escape_control(f"{'error: ' if code != 130 else ''}{message}\n"))
+        label = "" if code == 130 else "\x1b[1;31merror:\x1b[0m " if in_color(sys.stderr) else "error: "
+        sys.stderr.write(f"{label}{escape_control(message)}\n")
         sys.stderr.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -34,7 +34,10 @@ function draw(made) {
   const place = document.currentScript.previousElementSibling;
   waiting.push(() => Plotly.newPlot(place, made.data, made.layout, {displayModeBar: false, responsive: true}));
 }
-function next() { const one = waiting.shift(); if (one) { one(); setTimeout(next, 0); } else { document.body.dataset.drawn = "all"; } }
+function next() {
+  const one = waiting.shift();
+  if (one) { one(); setTimeout(next, 0); } else document.body.dataset.drawn = "all";
+}
 document.addEventListener("DOMContentLoaded", () => setTimeout(next, 0));
 window.addEventListener("beforeprint", () => { while (waiting.length) waiting.shift()(); });
 """

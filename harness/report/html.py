@@ -24,7 +24,8 @@ STYLE = """
   --link: #005a8c; --warn: #8a4b00; --block: #a31515;
   --c0: #0072b2; --c1: #d55e00; --c2: #009e73; --c3: #cc79a7; --c4: #e69f00; --c5: #56b4e9; --c6: #8a8a00; }
 @media screen and (prefers-color-scheme: dark) { :root { --text: #ececea; --soft: #b0b0ab; --back: #161616;
-  --card: #222221; --line: #454543; --link: #7cc4ee; --warn: #f0b35a; --block: #ff8f8f; --c0: #4ba3d9; --c1: #f08a4b; --c2: #2cc39a;
+  --card: #222221; --line: #454543; --link: #7cc4ee; --warn: #f0b35a; --block: #ff8f8f; --c0: #4ba3d9;
+  --c1: #f08a4b; --c2: #2cc39a;
   --c3: #dd9cc1; --c4: #f0b840; --c5: #8accf2; --c6: #c9c94a; } }
 * { box-sizing: border-box; }
 html { scroll-padding-top: 1rem; }
@@ -47,10 +48,11 @@ th, td { text-align: right; padding: .25rem .8rem .25rem 0; border-bottom: 1px s
 th:first-child, td:first-child { text-align: left; }
 thead th { border-bottom: 2px solid var(--line); }
 th.l, td.l { text-align: left; }
-th.r, td.r { text-align: right; }
+th.r, td.r { text-align: right; white-space: nowrap; }
+td.l { min-width: 6rem; }
 .answer { font-size: 1.1rem; font-weight: 600; }
 .plot { margin: 1rem 0; }
-.plot h3 { margin-bottom: 0; }
+.plot h3 { margin-bottom: 0; color: var(--text); }
 .plot p { margin: 0 0 .3rem; }
 .plots { display: grid; column-gap: 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); }
 code { white-space: nowrap; }
@@ -108,7 +110,12 @@ def page(title: str, lead: str, sections: Sequence[Section], head: str = "") -> 
 
 def _section(section: Section) -> str:
     answer = f'<p class="answer">{escape(section.answer)}</p>\n' if section.answer else ""
-    tables = "".join(map(table_html, section.tables))
+    if section.points:
+        answer += f"<ul>{''.join(f'<li>{escape(point)}</li>' for point in section.points)}</ul>\n"
+    tables = "".join(table_html(one) for one in section.tables if one.rows)
+    if section.listing:
+        named = f'tabindex="0" role="region" aria-label="{escape(section.title)}: the file"'
+        tables += f"<pre {named}>{escape(section.listing)}</pre>"
     return (
         f'<section aria-labelledby="{section.anchor}"><h2 id="{section.anchor}">{escape(section.title)}</h2>\n'
         f"{answer}{section.body}\n{tables}\n</section>\n"
