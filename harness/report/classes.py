@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from harness.ensemble.decisions import rates
 from harness.records import Interval
-from harness.report.figure import SCALE, label, plot
-from harness.report.numbers import interval, number
+from harness.report.figure import SCALE, label, plot, side_by_side
+from harness.report.numbers import called, interval
 from harness.report.predicted import Predicted
 from harness.report.section import Section, Table
 from harness.stats.curves import areas, questions
@@ -42,7 +42,7 @@ def classes_section(models: Sequence[Predicted], classes: tuple[str, ...], seed:
             body += [_figure(one, matrix, classes)] if drawn else []
             tables.append(_matrix_table(one, matrix, classes) if drawn else _commonest(one, matrix, classes))
         tables.append(_per_class(one, classes, seed))
-    return Section("classes", "Mistakes by class", _answer(models[0], classes), "".join(body), tuple(tables))
+    return Section("classes", "Mistakes by class", _answer(models[0], classes), side_by_side(body), tuple(tables))
 
 
 def _answer(one: Predicted, classes: tuple[str, ...]) -> str:
@@ -56,7 +56,7 @@ def _answer(one: Predicted, classes: tuple[str, ...]) -> str:
         return "No image here has any class."
     share, n, name = min(found)
     small = " (few images: this is a guess)" if n < FEW else ""
-    return f"Of {one.title}: {name} is found least often, {number(share, 2)} of its {n:,} images{small}."
+    return f"{one.title}: {called(name)} is found least often, {100 * share:.0f}% of its {n:,} images{small}."
 
 
 def _figure(one: Predicted, matrix: NDArray[np.int64], classes: tuple[str, ...]) -> str:

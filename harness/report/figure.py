@@ -79,6 +79,11 @@ def plot(
     )
 
 
+def side_by_side(plots: Iterable[str]) -> str:
+    """Two plots in a row where there is room."""
+    return f'<div class="plots">{"".join(plots)}</div>'
+
+
 def label(name: object) -> str:
     """Text from the data as a plot's markup shows it, of a bearable length."""
     text = " ".join(str(name).split())

@@ -16,7 +16,7 @@ from harness.metrics import UNKNOWN
 from harness.ragged import Pixels
 from harness.records import Dataset, Folds
 from harness.report.html import picture
-from harness.report.numbers import counted
+from harness.report.numbers import called, counted
 from harness.report.predicted import Predicted
 from harness.report.section import Section, Table
 
@@ -120,11 +120,13 @@ def _gallery(
     figures = []
     for mistake in mistakes:
         name, fold = str(dataset.ids[mistake.row]), int(folds.fold[mistake.row])
-        caption = f"{name}: is {mistake.true} (p {mistake.p_true:.2f}), was said {mistake.said}, fold {fold}"
+        caption = (
+            f"{name}: is {called(mistake.true)} (p {mistake.p_true:.2f}), was said {called(mistake.said)}; fold {fold}"
+        )
         heat = heats.get(mistake)
         shown = pixels[mistake.row] if heat is None else beside(pixels[mistake.row], heat)
         figures.append(picture(shown, caption, caption, 2 * SIDE))
-    of = " of what was said" if len(dataset.classes) > 2 else f" of {dataset.classes[1]}"
+    of = " of what was said" if len(dataset.classes) > 2 else f" of {called(dataset.classes[1])}"
     how = (
         f"<p>Left the image as the network is shown it, right where the fold model that never saw it finds evidence"
         f"{escape(of)} (Grad-CAM): the brighter, the more. A heat map says where it looked, not why.</p>"

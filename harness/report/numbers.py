@@ -37,6 +37,11 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
+def called(name: str) -> str:
+    """A class that is a number is called one."""
+    return f"class {name}" if name.isdigit() else name
+
+
 def read_interval(found: dict[str, float | None] | None) -> Interval:
     """From JSON, where null is what is not known."""
     got = found or {}

@@ -86,9 +86,12 @@ def trial_member(home: Home, study: str, trial: TrialRecord) -> Member:
 
 def trial_out_of_fold(member: Member, data: Prepared) -> Predicted:
     """Raises HarnessError where its files do not fit the study's rows and folds (members.read_oof)."""
-    dataset, rows = data.dataset, data.folds.development_rows()
-    p = probabilities(read_oof([member], dataset, data.folds)[:, 0], dataset.multilabel)
-    answers = Answers(dataset.y[rows], p, dataset.groups[rows], data.folds.fold[rows])
+    dataset, folds, development = data.dataset, data.folds, data.folds.development_rows()
+    # fold by fold, the order in which training scored them: the same bootstrap, so the very same intervals
+    rows = np.concatenate([folds.held_out_rows(k) for k in range(folds.k)])
+    logits = read_oof([member], dataset, folds)[np.searchsorted(development, rows), 0]
+    p = probabilities(logits, dataset.multilabel)
+    answers = Answers(dataset.y[rows], p, dataset.groups[rows], folds.fold[rows])
     rule = usual_rule(dataset.classes, dataset.multilabel)
     said = said_out_of_fold(rule, answers, dataset.classes, dataset.multilabel)
     how = "the most probable class" if rule.kind == ARGMAX else f"{rule}, each fold by the threshold of the others"

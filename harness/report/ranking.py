@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from harness.records import Interval
-from harness.report.figure import COLOURS, DASHES, label, plot
+from harness.report.figure import COLOURS, DASHES, label, plot, side_by_side
 from harness.report.numbers import counted, interval
 from harness.report.predicted import OUT_OF_FOLD, Predicted
 from harness.report.section import Section, Table
@@ -52,7 +52,7 @@ def ranking_section(models: Sequence[Predicted], classes: tuple[str, ...], seed:
     table = Table(
         "Areas under the curves", ("model", "of", "positive", "images", "AUROC", "AUPRC"), rows, "llrrrr", note
     )
-    body = "".join(_figures(models, classes, seed))
+    body = side_by_side(_figures(models, classes, seed))
     return Section("ranking", "Telling classes apart", " ".join(answer[:2]), body, (table,))
 
 
@@ -118,7 +118,7 @@ def _figure(
     figure.update_xaxes(title=x, range=[-0.01, 1.01]).update_yaxes(title=y, range=[0, 1.02])
     where = part[0].part
     of_all = counted(len(part[0].y), "image")
-    said = f"Each point is a threshold; band: 95% of {curves[0][0]}, by drawing groups again; {of_all}."
+    said = f"Each point is a threshold. Band: 95% interval of {curves[0][0]}, place by place, on {of_all}."
     numbers = Table(
         f"{name}, {where}: the numbers",
         ("curve", x, y),

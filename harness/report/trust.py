@@ -10,7 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from harness.report.figure import COLOURS, SYMBOLS, label, plot
+from harness.report.figure import COLOURS, SYMBOLS, label, plot, side_by_side
 from harness.report.numbers import interval, number, read_interval
 from harness.report.predicted import OUT_OF_FOLD, TEST, Built, Predicted
 from harness.report.section import Section, Table
@@ -94,7 +94,7 @@ def trust_section(models: Sequence[Measured], multilabel: bool) -> Section:
     table = Table("Calibration", columns, rows, "lllrrrr", note)
     titles = dict.fromkeys(one.title for one in models)
     most = LABELS_DRAWN if multilabel else DRAWN
-    body = "".join(_figure([one for one in models if one.title == title], most) for title in titles)
+    body = side_by_side(_figure([one for one in models if one.title == title], most) for title in titles)
     return Section("trust", "Can the probabilities be believed", _answer(models), body, (table,))
 
 
