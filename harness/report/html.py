@@ -55,7 +55,6 @@ td.l { min-width: 6rem; }
 .plot h3 { margin-bottom: 0; color: var(--text); }
 .plot p { margin: 0 0 .3rem; }
 .plots { display: grid; column-gap: 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); }
-code { white-space: nowrap; }
 .drawing { width: 100%; max-width: 60rem; }
 .drawing :is(.xtick, .ytick, .g-xtitle, .g-x2title, .g-ytitle, .g-y2title, .annotation, .colorbar) text,
 .drawing .legendtext { fill: var(--text) !important; }

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from harness.epochs import LoggedEpoch
 from harness.records import EpochReport, TrialRecord
 from harness.report.collect import Collected
-from harness.report.figure import COLOURS, plot
+from harness.report.figure import COLOURS, plot, side_by_side
 from harness.report.section import Section, Table
 from harness.words import number, plural
 
@@ -110,8 +110,11 @@ def _plots(trial: int, epochs: list[LoggedEpoch], metric: str) -> str:
         loss.update_xaxes(dtick=1)
         score.update_xaxes(dtick=1)
     over = f"Mean over {plural(folds, 'fold')}, with every fold as a thin line and the band between them."
-    return plot(loss, f"Trial {trial}: loss", over, height=300) + plot(
-        score, f"Trial {trial}: {metric} of the held-out fold", over, height=300
+    return side_by_side(
+        [
+            plot(loss, f"Trial {trial}: loss", over, height=300),
+            plot(score, f"Trial {trial}: {metric} of the held-out fold", over, height=300),
+        ]
     )
 
 

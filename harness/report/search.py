@@ -166,8 +166,7 @@ def bars(importances: Sequence[tuple[str, float | None, int]]) -> go.Figure:
 
 def parallel(axes: Sequence[Axis], rows: Sequence[Row], metric: str, higher: bool) -> go.Figure:
     """One line for each trial down all keys to its score, in five bands of equally many trials, the best on top. An
-    axis lies across, so that it fits a phone, with its name above it. A line has a gap where a key does not stand in its
-    trial."""
+    axis lies across, so that it fits a phone, with its name above it. A line has a gap where a trial lacks a key."""
     score = Axis(metric, False, ())
     columns = [*axes, score]
     table_ = [[*(row.params.get(axis.name) for axis in axes), row.value] for row in rows]
