@@ -23,6 +23,7 @@ from harness.cli import (
     init,
     models,
     predict,
+    report,
     search,
     server,
     study,
@@ -55,6 +56,7 @@ app.add_typer(study.app, name="study")
 study.app.command("ablate", short_help="What each setting of a trial gives.")(ablate.ablate)
 study.app.command("importance", short_help="Which searched keys made the difference.")(search.importance)
 study.app.command("plots", short_help="A search's plots, as one page.")(search.plots)
+study.app.command("report", short_help="Everything about a study, as one page.")(report.report)
 study.app.command("compare", short_help="Is one study or trial better than another?")(compare.compare)
 study.app.command("schema", short_help="For editors: completes and checks a study file.")(editors.schema)
 app.add_typer(ensemble.app, name="ensemble")
