@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.report.forest import forest
-from harness.report.numbers import counted, interval, p_value, signed
+from harness.report.numbers import bare_p, signed
 from harness.report.predicted import Predicted
 from harness.report.section import Section, Table
 from harness.stats.grouped import PREFIX, How, all_intervals
 from harness.stats.subgroups import SMALLEST, subgroups, worst
 from harness.stats.unpaired import Sample
+from harness.words import interval, plural
 
 FEW = 20
 """groups; below this a kind's row is marked"""
@@ -35,7 +36,7 @@ def groups_section(
                 f"{sub.groups:,}{'*' if sub.groups < FEW else ''}",
                 interval(sub.score),
                 signed(sub.versus_rest),
-                p_value(sub.p_holm),
+                bare_p(sub.p_holm),
             ]
             for sub in found
         ]
@@ -55,7 +56,7 @@ def groups_section(
     if bad is not None:
         beyond = "beyond" if bad.p_holm < BELIEVED else "within"
         answer = (
-            f"Worst: {bad.column} {bad.kind} with {metric} {interval(bad.score)} on {counted(bad.groups, 'group')}. Of "
+            f"Worst: {bad.column} {bad.kind} with {metric} {interval(bad.score)} on {plural(bad.groups, 'group')}. Of "
             f"{len(found)} one is always the worst; its distance from the rest is {beyond} noise."
         )
     else:

@@ -10,11 +10,11 @@ import plotly.graph_objects as go
 
 from harness.records import Interval
 from harness.report.figure import COLOURS, DASHES, label, plot, side_by_side
-from harness.report.numbers import counted, interval
 from harness.report.predicted import OUT_OF_FOLD, Predicted
 from harness.report.section import Section, Table
 from harness.stats.curves import Curve, Question, areas, precision_recall, questions, roc
 from harness.stats.intervals import intervals
+from harness.words import interval, plural
 
 MOST_CLASSES = 8
 """drawn beside the mean over all; the tables have every one"""
@@ -117,7 +117,7 @@ def _figure(
     x, y = axes if is_roc else ("share of positives found (recall)", "share of calls that are right (precision)")
     figure.update_xaxes(title=x, range=[-0.01, 1.01]).update_yaxes(title=y, range=[0, 1.02])
     where = part[0].part
-    of_all = counted(len(part[0].y), "image")
+    of_all = plural(len(part[0].y), "image")
     said = f"Each point is a threshold. Band: 95% interval of {curves[0][0]}, place by place, on {of_all}."
     numbers = Table(
         f"{name}, {where}: the numbers",
