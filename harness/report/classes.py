@@ -78,7 +78,7 @@ def _figure(one: Predicted, matrix: NDArray[np.int64], classes: tuple[str, ...])
             colorscale=SCALE,
             text=text,
             texttemplate="%{text}",
-            colorbar={"title": {"text": "share"}, "thickness": 12},
+            showscale=False,  # the cells say it
         )
     )
     figure.update_xaxes(title="said", type="category").update_yaxes(title="true", type="category", autorange="reversed")

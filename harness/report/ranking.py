@@ -53,7 +53,7 @@ def ranking_section(models: Sequence[Predicted], classes: tuple[str, ...], seed:
         "Areas under the curves", ("model", "of", "positive", "images", "AUROC", "AUPRC"), rows, "llrrrr", note
     )
     body = side_by_side(_figures(models, classes, seed))
-    return Section("ranking", "Telling classes apart", " ".join(answer[:2]), body, (table,))
+    return Section("ranking", "Telling classes apart", " ".join(dict.fromkeys([answer[0], answer[-1]])), body, (table,))
 
 
 def _told(one: Predicted, found: Interval, many: bool) -> str:
@@ -153,5 +153,9 @@ def _line(figure: go.Figure, name: str, curve: Curve, place: int, width: float) 
         y=curve.y.round(4).tolist(),
         name=label(name),
         mode="lines",
-        line={"color": COLOURS[place % len(COLOURS)], "dash": DASHES[place % len(DASHES)], "width": width},
+        line={
+            "color": COLOURS[place % len(COLOURS)],
+            "dash": DASHES[(place + place // len(COLOURS)) % len(DASHES)],
+            "width": width,
+        },
     )
