@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.output import claim_stdout, note, print_json, show
-from harness.cli.study import Device, Json, Quiet
+from harness.cli.study import Device, Json
 
 if TYPE_CHECKING:
     from harness.records import Progress
@@ -26,7 +26,6 @@ def report(
     no_images: Annotated[bool, typer.Option("--no-images", help="No picture of the data in the file.")] = False,
     device: Device = "auto",
     json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """What a study asked and what came out, with its data, curves, ensembles, mistakes and cost, as one HTML file.
 
@@ -42,7 +41,7 @@ def report(
     _check(format_, out)
     home = open_home()
     record = require_study(home, name)
-    with step_progress(quiet) as progress:
+    with step_progress() as progress:
         found = collect(home, record, trial, progress)
         predictions = _predictions(found, not no_images and format_ == "html", device, progress)
     sections = sections_of(found, predictions, not no_images)
@@ -52,7 +51,7 @@ def report(
     if json:
         print_json(_document(found, sections, path, format_, in_mlflow))
         return
-    show(sections[0].answer)
+    show(sections[0].answer, *sections[0].points)
     show(f"\n{path}")
     if format_ == "html" and not in_mlflow:
         note("MLflow does not answer, so its page of the study has not got the report.")
@@ -70,7 +69,21 @@ def _check(format_: str, out: Path | None) -> None:
 
 
 def _predictions(found: "Collected", images: bool, device: str, progress: "Progress") -> "list[Section]":
-    return []
+    """What there is to say of the trial's predictions and of the ensembles; nothing where the data are gone."""
+    from harness.predict.fold_overlays import fold_overlays
+    from harness.report.evaluation import Wanted, evaluation_sections
+    from harness.train.devices import parse_devices
+
+    trial, data, home = found.chosen, found.data, found.home
+    if trial is None or trial.state != "complete" or data is None:
+        return []
+    first = parse_devices(device)[0]
+    overlay = None
+    if images:
+        folder = home.run_artifacts(found.name, trial.run_id)
+        overlay = fold_overlays(lambda fold: folder / f"fold_{fold}" / "weights.safetensors", data.pixels, first)
+    wanted = Wanted(alone=found.asked, images=images, overlay=overlay, device=first)
+    return evaluation_sections(home, found.study, found.record, trial, data, wanted, progress)
 
 
 def _publish(found: "Collected", path: Path) -> bool:
@@ -99,6 +112,7 @@ def _document(
         "metric": found.metric,
         "trial": chosen.number if chosen else None,
         "answer": sections[0].answer,
+        "points": sections[0].points,
         "oof": chosen.oof.get(found.metric) if chosen else None,
         "corrected": None if found.asked else found.record.corrected,
         "lead": found.lead,

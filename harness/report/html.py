@@ -48,14 +48,15 @@ th, td { text-align: right; padding: .25rem .8rem .25rem 0; border-bottom: 1px s
 th:first-child, td:first-child { text-align: left; }
 thead th { border-bottom: 2px solid var(--line); }
 th.l, td.l { text-align: left; }
-th.r, td.r { text-align: right; white-space: nowrap; }
+th.r, td.r { text-align: right; }
+@media (min-width: 40rem) { td.r { white-space: nowrap; } }
+.whole { white-space: nowrap; }
 td.l { min-width: 6rem; }
 .answer { font-size: 1.1rem; font-weight: 600; }
 .plot { margin: 1rem 0; }
 .plot h3 { margin-bottom: 0; color: var(--text); }
 .plot p { margin: 0 0 .3rem; }
 .plots { display: grid; column-gap: 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); }
-code { white-space: nowrap; }
 .drawing { width: 100%; max-width: 60rem; }
 .drawing :is(.xtick, .ytick, .g-xtitle, .g-x2title, .g-ytitle, .g-y2title, .annotation, .colorbar) text,
 .drawing .legendtext { fill: var(--text) !important; }

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from harness.epochs import LoggedEpoch
 from harness.records import EpochReport, TrialRecord
 from harness.report.collect import Collected
-from harness.report.figure import COLOURS, plot
+from harness.report.figure import COLOURS, plot, side_by_side
 from harness.report.section import Section, Table
 from harness.words import number, plural
 
@@ -51,7 +51,8 @@ def by_fold(epochs: Sequence[LoggedEpoch], of: Value) -> Floats:
 def _mean(values: Floats) -> Floats:
     """(E,) over the folds that got so far."""
     there = np.isfinite(values)
-    return np.where(there, values, 0.0).sum(axis=0) / np.where(there.any(axis=0), there.sum(axis=0), np.nan)
+    count = np.where(there.any(axis=0), there.sum(axis=0), np.nan)
+    return np.asarray(np.where(there, values, 0.0).sum(axis=0) / count)
 
 
 def _train(report: EpochReport) -> float:
@@ -109,8 +110,11 @@ def _plots(trial: int, epochs: list[LoggedEpoch], metric: str) -> str:
         loss.update_xaxes(dtick=1)
         score.update_xaxes(dtick=1)
     over = f"Mean over {plural(folds, 'fold')}, with every fold as a thin line and the band between them."
-    return plot(loss, f"Trial {trial}: loss", over, height=300) + plot(
-        score, f"Trial {trial}: {metric} of the held-out fold", over, height=300
+    return side_by_side(
+        [
+            plot(loss, f"Trial {trial}: loss", over, height=300),
+            plot(score, f"Trial {trial}: {metric} of the held-out fold", over, height=300),
+        ]
     )
 
 

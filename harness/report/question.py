@@ -84,13 +84,14 @@ def _ensembles(found: Collected) -> list[str]:
         delta = one.about["delta_vs_single"]
         return [
             f"The simple mean of {len(one.about['members'])} members scores {test} on the held-out test split, "
-            f"{_signed(delta)} against the best single member: {_judged(delta['p'])}."
+            f"{_signed(delta)} against the best single member: {_judged(delta['p_holm'])}."
         ]
     single, to_mean = one.about["delta_vs_single"], one.about["delta_vs_mean"]
+    chances = [_judged(delta["p_holm"]) for delta in (single, to_mean)]
     return [
         f"Of {plural(len(found.built), 'ensemble')}, {one.method} is the best by its nested score; on the held-out "
-        f"test split it scores {test}, {_signed(single)} against the best single member ({_judged(single['p'])}) and "
-        f"{_signed(to_mean)} against the simple mean ({_judged(to_mean['p'])})."
+        f"test split it scores {test}, {_signed(single)} against the best single member ({chances[0]}) and "
+        f"{_signed(to_mean)} against the simple mean ({chances[1]})."
     ]
 
 
@@ -109,7 +110,7 @@ def _numbers(found: Collected) -> Table:
             rows.append((name, "out of fold, paired", _difference(found.lead), _p(found.lead.p)))
     if not found.asked:
         rows += _ensemble_rows(found)
-    note = "95% intervals over groups."
+    note = "95% intervals over groups. The p of an ensemble is corrected for those built with it (Holm)."
     if best is not None and best.optimistic:
         note += f" {OPTIMISTIC}"
     return Table(f"The answer in numbers: {metric}", ("what", "scored on", f"{metric} [95%]", "p"), rows, "llrr", note)
@@ -141,7 +142,7 @@ def _of_ensemble(one: Built, metric: str) -> list[tuple[str, str, str, str]]:
     ]
     for name, key in (("best single member", "delta_vs_single"), ("simple mean", "delta_vs_mean")):
         delta = one.about[key]
-        rows.append((f"{one.method} minus {name}", "test split, paired", _signed(delta), _p(delta["p"])))
+        rows.append((f"{one.method} minus {name}", "test split, paired", _signed(delta), _p(delta["p_holm"])))
     return rows
 
 
@@ -168,8 +169,6 @@ def told_range(range_: Range) -> str:
 def _judged(p: float | None) -> str:
     if p is None or not math.isfinite(p):
         return "no test was possible"
-    if p == 1.0:
-        return "no difference"
     return f"{p_value(p)}, more than chance" if p < BELIEVABLE_P else f"{p_value(p)}, this may be chance"
 
 

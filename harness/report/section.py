@@ -64,7 +64,7 @@ def table_html(table: Table) -> str:
 def _scrolled(name: str, head: str, sides: str, rows: Sequence[Sequence[str]]) -> str:
     def line(row: Sequence[str]) -> str:
         cells = "".join(
-            f'<td class="{side}">{escape(cell)}</td>' for side, cell in zip(sides[1:], row[1:], strict=True)
+            f'<td class="{side}">{_unbroken(cell)}</td>' for side, cell in zip(sides[1:], row[1:], strict=True)
         )
         return f'<tr><th scope="row" class="{sides[0]}">{escape(row[0])}</th>{cells}</tr>'
 
@@ -72,6 +72,11 @@ def _scrolled(name: str, head: str, sides: str, rows: Sequence[Sequence[str]]) -
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(name)}"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(map(line, rows))}</tbody></table></div>"
     )
+
+
+def _unbroken(cell: str) -> str:
+    """As HTML; an interval goes below its value where there is no room, but is not broken itself."""
+    return re.sub(r"\[[^\[\]]{1,24}\]", r'<span class="whole">\g<0></span>', escape(cell))
 
 
 def table_markdown(table: Table) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from harness.track.mlflow_runs import commit
+from harness.commit import commit
 
 LIBRARIES = ("harness", "torch", "torchvision", "timm", "optuna", "numpy", "scikit-learn", "xgboost", "pillow")
 
