@@ -86,10 +86,10 @@ def build(
     if study is None:
         note(f"study {records[0].name} (the newest completed one)")
     with step_progress(quiet) as progress:
-        from harness.ensemble.build import build_table
+        from harness.ensemble.build import build as build_ensembles
 
         use_seed = records[0].tree["seed"] if seed is None else seed
-        built = build_table(home, records, methods, top, use_seed, device, progress, rule, resamples, reference)
+        built = build_ensembles(home, records, methods, top, use_seed, device, progress, rule, resamples, reference)
     if built.untracked:
         note(f"MLflow shows none of this: {built.untracked}")
     registered = (

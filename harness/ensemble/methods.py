@@ -32,6 +32,8 @@ class Method:
     """what an encoder's embeddings are needed of: nothing, the development rows that it held out, or all of them"""
     says: str
     takes_device: bool = False
+    few: int = 10
+    """members up to which it is fitted again without each of them, to tell what each gives"""
 
     def fit(
         self, table: OofTable, embed: Embed | None, seed: int, progress: Progress | None, device: str = "cpu"
@@ -60,7 +62,11 @@ METHODS = {
         stacking_boosted.fit, stacking_boosted.load, "none", "XGBoost on the members' predictions, from their mean on"
     ),
     "stacking-levels": Method(
-        stacking_levels.fit, stacking_levels.load, "none", "a logistic regression on what four other methods say"
+        stacking_levels.fit,
+        stacking_levels.load,
+        "none",
+        "a logistic regression on what four other methods say",
+        few=3,  # each fit is one of every pair of folds
     ),
     "stacking-embeddings": Method(
         stacking_embeddings.fit,
