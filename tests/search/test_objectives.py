@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file
 
 from benchmarks._tiny_study import tiny as tiny_study
-from harness.cli.study import study_document
+from harness.cli.study_document import study_document
 from harness.data.prepare import prepare
 from harness.ensemble.members import choose_members
 from harness.errors import HarnessError, RequestError
