@@ -73,7 +73,9 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"harness {version('harness')}")
+        from harness.commit import commit
+
+        typer.echo(f"harness {version('harness')} (commit {commit()})")
         raise typer.Exit()
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.commit import commit
 from harness.ensemble.contents import contents_section
 from harness.ensemble.cost import Cost, network_costs
 from harness.ensemble.decisions import Rule
@@ -33,7 +34,7 @@ from harness.errors import DiskFull, HarnessError, Interrupted, Leak
 from harness.home import Home, lock, new_folder
 from harness.ledger import StudyRecord, audit_tags, count_test_reads
 from harness.records import Progress
-from harness.track.mlflow_runs import StoreAway, commit, log_run
+from harness.track.mlflow_runs import StoreAway, log_run
 from harness.train.devices import parse_devices
 
 __all__ = ["Built", "Candidate", "EnsembleResult", "ScoreRow", "build"]

@@ -55,7 +55,7 @@ class Driver:
     def __init__(
         self, study: Study, home: Home, data: Prepared, record: StudyRecord, source: Source, listener: Listener
     ) -> None:
-        from harness.track.mlflow_runs import commit
+        from harness.commit import commit
 
         self.study, self.home, self.data, self.listener = study, home, data, listener
         self.record, self.source = record, source

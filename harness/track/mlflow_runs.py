@@ -8,7 +8,6 @@ exists.
 import math
 import os
 import re
-import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -186,22 +185,6 @@ def interval_metrics(prefix: str, scores: dict[str, Interval]) -> dict[str, floa
             f"{prefix}/{name}_hi": interval.hi,
         }
     return flat
-
-
-def commit() -> str:
-    """The commit of this program's checkout, with '+' when files differ from it; 'unknown' outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return found.stdout.strip() if found.returncode == 0 else "unknown"
 
 
 def open_store(home: Home, study: str, description: str = "") -> tuple["MlflowClient", str]:
