@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results_table import commit_of, counts, newest_bundles, numbers
-from harness.cli.words import duration, interval, number, p_value
+from harness.words import duration, interval, number, p_value
 from harness.ensemble.methods import KNOWN
 from harness.home import Home, open_home, read_json
 from harness.ledger import StudyRecord, require_study

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from mlflow.tracking import MlflowClient
 
-from harness.cli.words import interval, p_value
+from harness.words import interval, p_value
 from harness.home import Home, is_done, open_home, read_json
 from harness.ledger import StudyRecord, list_studies, require_study
 from harness.metrics import METRICS
