@@ -138,7 +138,7 @@ set -euo pipefail
 cd "$1" && shift
 [ -x "$1" ] || { echo "error: there is no program $1 there" >&2; exit 2; }
 rm -f pid ended && : >log
-printf '%s\n' "${@:3}" >arguments
+printf '%s\n' "${@:2}" >arguments
 export HARNESS_HOME=$PWD/mlruns PYTHONUNBUFFERED=1
 setsid nohup flock -w 30 lock bash -c '
   "$1" study run "${@:2}" & echo $! >pid
