@@ -1,6 +1,6 @@
 # Set-up, demo, tests, benchmarks. Needs make and Python 3.11 to 3.13; everything else goes into .venv from uv.lock.
 
-.PHONY: help setup demo test lint bench
+.PHONY: help setup demo test lint bench docs
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -16,6 +16,7 @@ help:
 	@echo "make demo    search on built-in images, then an ensemble: the whole way in a few minutes"
 	@echo "make test    linters, types and tests"
 	@echo "make lint    linters and types only"
+	@echo "make docs    the documentation as pages, in site/"
 	@echo "make bench   every benchmark, each with its goal"
 	@echo "make setup   only create $(VENV)"
 
@@ -60,6 +61,10 @@ lint: $(STAMP)
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(TEST_JOBS) --dist loadfile
+
+docs: $(STAMP)
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html -d .sphinx docs site
+	@echo "open site/index.html"
 
 # results_table.py and what starts with an underscore are no benchmarks.
 bench: $(STAMP)

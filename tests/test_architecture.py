@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "harness"
 
 FLOORS = {
+    "api": 7,
     "cli": 6,
     "__main__": 7,
     "report": 5,
@@ -33,10 +34,12 @@ FLOORS = {
     "ledger": 1,
     "epochs": 1,
     "heartbeat": 1,
+    "words": 0,
     "records": 0,
     "ragged": 0,
     "columns": 0,
     "drawing": 0,
+    "displays": 0,
     "commit": 0,
     "strict_json": 0,
     "events": 0,
@@ -44,7 +47,13 @@ FLOORS = {
     "seeds": 0,
     "errors": 0,
 }
-SAME_FLOOR = {("ledger", "home"), ("epochs", "home"), ("heartbeat", "home"), ("events", "records")}
+SAME_FLOOR = {
+    ("ledger", "home"),
+    ("words", "records"),
+    ("epochs", "home"),
+    ("heartbeat", "home"),
+    ("events", "records"),
+}
 """the few pairs on one floor where the first may know the second"""
 
 DOORS = {  # a library, or a part of one that has a door of its own

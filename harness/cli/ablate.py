@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.output import claim_stdout, note, print_json, results, show
-from harness.cli.study import Device, Jobs, Json, Quiet
+from harness.cli.study import Device, Jobs, Json
 
 if TYPE_CHECKING:
     from rich.table import Table as Drawn
@@ -33,7 +33,6 @@ def ablate(
     csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the table there, too.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and end.")] = False,
     json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """What does each setting of a trial give? One at a time is left out, or added, and trained again.
 
@@ -52,9 +51,8 @@ def ablate(
     if dry_run:
         _show_plan(plan, left, json)
         return
-    if not quiet:
-        note(f"study {plan.base.name}, trial {plan.trial.number}: {left} of {len(plan.params)} trainings are missing")
-    with study_listener(quiet) as listener:
+    note(f"study {plan.base.name}, trial {plan.trial.number}: {left} of {len(plan.params)} trainings are missing")
+    with study_listener() as listener:
         try:
             data = train_arms(plan, home, jobs, device, listener)
         except KeyboardInterrupt:
@@ -73,7 +71,7 @@ def ablate(
 
 
 def _show_plan(plan: "Plan", left: int, json: bool) -> None:
-    from harness.cli.words import duration, value
+    from harness.words import duration, value
 
     seconds = left * plan.trial.seconds
     arms = [
@@ -111,7 +109,7 @@ def _not_factors(names: list[str]) -> str:
 
 
 def _show_table(found: dict[str, Any]) -> None:
-    from harness.cli.words import OPTIMISTIC, number, plural, value
+    from harness.words import OPTIMISTIC, number, plural, value
 
     metric, seeds = found["metric"], found["seeds"]
     star = "*" if found["optimistic"] else ""
@@ -138,7 +136,7 @@ def _show_table(found: dict[str, Any]) -> None:
 
 def _table(rows: list[dict[str, Any]], width: int) -> "Drawn":
     from harness.cli.tables import table
-    from harness.cli.words import value
+    from harness.words import value
 
     body = []
     last = {row["factor"]: row["factor"].rsplit(".", 1)[-1] for row in rows}

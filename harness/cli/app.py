@@ -28,6 +28,7 @@ from harness.cli import (
     study,
 )
 from harness.cli.interrupt import catch_signals
+from harness.cli.manner import COLORS, hoisted, in_color, set_manner
 from harness.cli.output import escape_control, flush_results
 from harness.errors import HarnessError, Interrupted
 
@@ -83,9 +84,15 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
     ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Results and errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Each fold too, and what libraries log.")] = False,
+    color: Annotated[
+        str, typer.Option("--color", metavar="WHEN", help=f"{', '.join(COLORS)}; auto heeds NO_COLOR and FORCE_COLOR.")
+    ] = "auto",
 ) -> None:
-    # Options of the program itself; everything else belongs to a command.
+    # Options of the program itself, which may also stand after a command; everything else belongs to a command.
     del version
+    set_manner(quiet, verbose, color)
 
 
 def main() -> None:
@@ -96,10 +103,11 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command; its exit code."""
     catch_signals()
+    set_manner()
     if sys.stderr is None:  # started with stderr closed
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:
-        code = _invoke(list(arguments))
+        code = _invoke(hoisted(arguments))
         flush_results()
         return code
     except BrokenPipeError:
@@ -141,7 +149,8 @@ def _fail(message: str, code: int) -> int:
         traceback.print_exc()
     try:
         flush_results()
-        sys.stderr.write(escape_control(f"{'error: ' if code != 130 else ''}{message}\n"))
+        label = "" if code == 130 else "\x1b[1;31merror:\x1b[0m " if in_color(sys.stderr) else "error: "
+        sys.stderr.write(f"{label}{escape_control(message)}\n")
         sys.stderr.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -88,7 +88,7 @@ def _show(caches: "list[Cache]") -> None:
     import time
 
     from harness.cli.tables import table
-    from harness.cli.words import duration
+    from harness.words import duration
 
     now = time.time()
     rows = [

@@ -25,12 +25,13 @@ def compare(a: Annotated[str, Operand], b: Annotated[str, Operand], json: Json =
     home = open_home()
     found = compare_sides(home, find_side(home, a), find_side(home, b))
     if json:
-        print_json(_document(found))
+        print_json(comparison_document(found))
         return
     _show(found)
 
 
-def _document(found: "Comparison") -> dict[str, Any]:
+def comparison_document(found: "Comparison") -> dict[str, Any]:
+    """`study compare --json`."""
     corrected = None
     if found.corrected:
         metric = found.a.record.tree["search"]["metric"]
@@ -55,7 +56,7 @@ def _side(side: "Side") -> dict[str, Any]:
 
 def _show(found: "Comparison") -> None:
     from harness.cli.tables import is_higher_better, table
-    from harness.cli.words import difference, interval, number, p_value
+    from harness.words import difference, interval, number, p_value
 
     for letter, side in (("A", found.a), ("B", found.b)):
         how = f", the best of {side.best_of}" if side.best_of > 1 else ""

@@ -8,12 +8,9 @@ import typer
 
 from harness.cli import cache, fetch
 from harness.cli.output import claim_stdout, note, print_json, show
-from harness.cli.study import Json, Quiet, Sets
+from harness.cli.study import Json, Sets
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from harness.data.prepare import Prepared
     from harness.study.load import Study
 
 app = typer.Typer(help="The images and labels of a study.", no_args_is_help=True)
@@ -29,16 +26,18 @@ def scan(
     set_: Sets = None,
     force: Annotated[bool, typer.Option("--force", help="Read and decode unchanged files again, too.")] = False,
     json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Read every image and label of a study, divide them into folds, and keep the decoded pixels.
 
     Files that cannot be used are listed with their reasons. Exit code 2 when data.on_error says to refuse them.
     """
     claim_stdout()
+    from harness.cli.data_document import scan_document
+    from harness.home import open_home
+
     study = _load(name, set_)
-    found = [finding for finding in _findings(study, quiet, force) if finding["kind"] == "unreadable"]
-    document = {**_document(study, _usable(study, quiet)), "findings": found}
+    document = scan_document(study, open_home(), force)
+    found = document["findings"]
     if json:
         print_json(document)
     else:
@@ -57,7 +56,6 @@ def show_(
     ] = None,
     set_: Sets = None,
     json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """How many images of each class stand in each fold and in the held-out test split, their sizes and formats.
 
@@ -65,15 +63,15 @@ def show_(
     file that needs nothing else.
     """
     claim_stdout()
+    from harness.cli.data_document import files_document, manifest_of, usable
     from harness.errors import RequestError
+    from harness.home import open_home
 
     if out is not None and out.is_dir():
         raise RequestError(f"--out {out}: this is a folder; name a file, such as {out / 'data.html'}.")
-    study = _load(name, set_)
-    prepared, manifest = _usable(study, quiet), _manifest(study, quiet)
-    from harness.data.facts import summary
-
-    document = {**_document(study, prepared), **summary(manifest, prepared.dataset)}
+    study, home = _load(name, set_), open_home()
+    prepared, manifest = usable(study, home), manifest_of(study, home)
+    document = files_document(study, prepared, manifest)
     if out is not None:
         from harness.home import write_text
         from harness.report.dataset import dataset_page
@@ -89,14 +87,17 @@ def show_(
 
 
 @app.command("audit", short_help="Look for what makes scores lie.")
-def audit(name: StudyName, set_: Sets = None, json: Json = False, quiet: Quiet = False) -> None:
+def audit(name: StudyName, set_: Sets = None, json: Json = False) -> None:
     """Look for what makes scores lie: groups in two parts, duplicates, conflicting labels, shortcuts.
 
     Exit code 2 when a finding blocks the study.
     """
     claim_stdout()
+    from harness.cli.data_document import findings_of
+    from harness.home import open_home
+
     study = _load(name, set_)
-    findings = _findings(study, quiet)
+    findings = findings_of(study, open_home())
     if json:
         print_json({"study": study.name, "findings": findings})
     else:
@@ -108,40 +109,6 @@ def _load(name: str, sets: list[str] | None) -> "Study":
     from harness.study.load import load_study
 
     return load_study(name, sets)
-
-
-def _usable(study: "Study", quiet: bool) -> "Prepared":
-    """The images that can be used, and their folds, whatever data.on_error says of the others and the audit of all."""
-    from harness.cli.progress import step_progress
-    from harness.home import open_home
-
-    with step_progress(quiet) as progress:
-        from harness.data.prepare import look
-
-        return look(study.spec.data, study.spec.seed, open_home(), progress)
-
-
-def _manifest(study: "Study", quiet: bool) -> "DataFrame":
-    """Every row and file of the study, those with a problem too."""
-    from harness.cli.progress import step_progress
-    from harness.home import open_home
-
-    with step_progress(quiet) as progress:
-        from harness.data.prepare import scan
-
-        return scan(study.spec.data, open_home(), progress)
-
-
-def _findings(study: "Study", quiet: bool, force: bool = False) -> list[dict[str, Any]]:
-    """Every finding as plain data; files that cannot be used block a study that refuses them."""
-    from harness.cli.progress import step_progress
-    from harness.home import open_home
-
-    with step_progress(quiet) as progress:
-        from harness.data.audit import findings_to_json
-        from harness.data.prepare import findings
-
-        return findings_to_json(findings(study.spec.data, study.spec.seed, open_home(), progress, force))
 
 
 def _refuse_blocking(findings: list[dict[str, Any]], study: "Study") -> None:
@@ -161,34 +128,9 @@ def _refuse_blocking(findings: list[dict[str, Any]], study: "Study") -> None:
     raise RequestError(f"{what} study {study.name}:{listed}\nCorrect the files or the labels.{what_to_type}")
 
 
-def _document(study: "Study", prepared: "Prepared") -> dict[str, Any]:
-    """`data scan --json` and `data show --json`: counts by class, for each part; no image and no group by name."""
-    dataset, folds = prepared.dataset, prepared.folds
-    parts = [(f"fold {k}", folds.held_out_rows(k)) for k in range(folds.k)] + [("test", folds.test_rows())]
-    return {
-        "study": study.name,
-        "root": study.spec.data.root,
-        "rows": len(dataset.y),
-        "groups": len(set(dataset.groups.tolist())),
-        "classes": list(dataset.classes),
-        "filtered": prepared.filtered,
-        "parts": [
-            {
-                "part": part,
-                "rows": len(rows),
-                "groups": len(set(dataset.groups[rows].tolist())),
-                "counts": dict(zip(dataset.classes, dataset.counts(rows), strict=True)),
-            }
-            for part, rows in parts
-        ],
-        "data_hash": dataset.data_hash,
-        "folds_hash": folds.folds_hash,
-    }
-
-
 def _show_folds(document: dict[str, Any]) -> None:
     from harness.cli.tables import table
-    from harness.cli.words import plural
+    from harness.words import plural
 
     show(f"{plural(document['rows'], 'image')} of {plural(document['groups'], 'group')} in {document['root']}")
     for condition, rows in document["filtered"].items():
@@ -205,7 +147,7 @@ def _show_folds(document: dict[str, Any]) -> None:
 
 def _show_files(document: dict[str, Any]) -> None:
     """Sizes, formats, modes and what was left out, a line each."""
-    from harness.cli.words import plural
+    from harness.words import plural
 
     def ends(side: str) -> str:
         low, high = document["sizes"][side]["min"], document["sizes"][side]["max"]

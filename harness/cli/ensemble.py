@@ -1,24 +1,12 @@
 """harness ensemble: build, list, show."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from harness.cli.output import claim_stdout, note, plain, print_json, show
-from harness.cli.study import Json, Quiet
-
-if TYPE_CHECKING:
-    from harness.ensemble.build import Built
-    from harness.home import Home
-
-ALL = "all"
-SAID = (
-    *("scores", "delta_vs_single", "delta_vs_mean", "selection_minus_nested", "nested_minus_mean"),
-    *("notes", "diversity", "contributions", "cost", "test_reads", "calibration", "decisions"),
-)
-"""what a bundle says of its scores, and how far to trust it"""
+from harness.cli.ensemble_document import find_saved, make, saved_bundles, saved_document
+from harness.cli.output import claim_stdout, plain, print_json, show
+from harness.cli.study import Json
 
 app = typer.Typer(help="Combine the saved checkpoints of a study.", no_args_is_help=True)
 
@@ -58,7 +46,6 @@ def build(
         bool, typer.Option("--reference/--no-reference", help="Keep what usual images look like, to tell foreign ones.")
     ] = True,
     json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Fit an ensemble out-of-fold, score it on the held-out test split, save it as a bundle.
 
@@ -66,43 +53,19 @@ def build(
     method stands in one table. No backbone is trained, but for bagging-retrained, which `all` leaves out.
     """
     claim_stdout()
-    from harness.cli.bundle import register_built
     from harness.cli.ensemble_tables import show_scores
-    from harness.cli.progress import step_progress
     from harness.cli.tables import short_path
     from harness.cli.trust import show_trust
-    from harness.ensemble.decisions import parse_rule
-    from harness.ensemble.methods import WITHOUT_TRAINING, require_method
-    from harness.home import open_home, read_json
-    from harness.ledger import require_study
+    from harness.home import open_home
 
-    rule = None if decide is None else parse_rule(decide)
-    methods = list(WITHOUT_TRAINING) if method == ALL else [method]
-    for name in methods:
-        require_method(name)
-    home = open_home()
-    studies: list[str | None] = [*dict.fromkeys(study)] if study else [None]
-    records = [require_study(home, name) for name in studies]
-    if study is None:
-        note(f"study {records[0].name} (the newest completed one)")
-    with step_progress(quiet) as progress:
-        from harness.ensemble.build import build_table
-
-        use_seed = records[0].tree["seed"] if seed is None else seed
-        built = build_table(home, records, methods, top, use_seed, device, progress, rule, resamples, reference)
-    if built.untracked:
-        note(f"MLflow shows none of this: {built.untracked}")
-    registered = (
-        register_built(home, [result.bundle for result in built.results]) if register and not built.untracked else {}
-    )
-    documents = [_saved(result.bundle, read_json(result.bundle / "bundle.json")) for result in built.results]
-    document = _together(documents, built) if method == ALL else documents[0]
+    made = make(open_home(), method, study or (), top, seed, resamples, decide, device, register, reference)
+    built, registered, document = made.built, made.registered, made.document
     if json:
         print_json(document)
         return
     show_scores(plain(document))
     if len(built.results) == 1:
-        show_trust(documents[0])
+        show_trust(document)
     show("\nSaved as")
     for result in built.results:
         show(f"  {short_path(result.bundle)}")
@@ -114,46 +77,6 @@ def build(
     show("  harness ui      to see it beside the trials")
 
 
-def _saved(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
-    """What `build --json` and `show --json` print of one ensemble, from its bundle.json."""
-    same = {name: about[name] for name in ("study", "method", "metric")}
-    said = {name: about[name] for name in SAID if name in about}
-    return {**same, "bundle": path, "members": about["trials"], **said}
-
-
-def _together(documents: list[dict[str, Any]], built: "Built") -> dict[str, Any]:
-    """What `--method all` prints: the rows of all once, then each ensemble as it would stand alone."""
-    from harness.ensemble.verdict import verdict_together
-
-    first = documents[0]
-    rows = [*first["scores"], *(document["scores"][-1] for document in documents[1:])]
-    return {
-        **{name: first[name] for name in ("study", "metric", "members", "diversity", "contributions", "test_reads")},
-        "method": ALL,
-        "scores": rows,
-        "ensembles": documents,
-        "notes": verdict_together(first["metric"], built.results),
-        "refused": built.refused,
-    }
-
-
-def _bundles(home: "Home", study: str | None) -> list[tuple["Path", dict[str, Any]]]:
-    """(folder, bundle.json) of every finished bundle, of one study or of all, oldest first."""
-    from harness.errors import HarnessError
-    from harness.home import is_done, read_json
-
-    folders = [home.bundles(study)] if study else sorted(home.bundles("any").parent.glob("*"))
-    found = [bundle for folder in folders for bundle in folder.glob("*") if is_done(bundle)]
-    found.sort(key=lambda bundle: (bundle / "DONE").stat().st_mtime)
-    read = []
-    for bundle in found:
-        try:
-            read.append((bundle, read_json(bundle / "bundle.json")))
-        except (HarnessError, OSError) as error:  # one damaged bundle does not hide the others
-            note(f"left out: {error}")
-    return read
-
-
 @app.command("list")
 def list_(
     study: Annotated[str | None, typer.Option("--study", metavar="NAME", help="Only this study's.")] = None,
@@ -162,17 +85,17 @@ def list_(
     """The ensembles that were built, oldest first."""
     claim_stdout()
     from harness.cli.tables import numbers_of, table
-    from harness.cli.words import interval
     from harness.home import open_home
     from harness.ledger import require_study
     from harness.records import Interval
+    from harness.words import interval
 
     home = open_home()
     if study:
         require_study(home, study)
-    bundles = _bundles(home, study)
+    bundles = saved_bundles(home, study)
     if json:
-        print_json([_saved(path, about) for path, about in bundles])
+        print_json([saved_document(path, about) for path, about in bundles])
         return
     if not bundles:
         show("No ensemble yet. Type: harness ensemble build --method stacking")
@@ -195,18 +118,9 @@ def show_(
     claim_stdout()
     from harness.cli.ensemble_tables import show_scores
     from harness.cli.trust import show_trust
-    from harness.errors import RequestError, nearest
     from harness.home import open_home
 
-    home = open_home()
-    known = {f"{path.parent.name}/{path.name}": (path, about) for path, about in _bundles(home, None)}
-    wanted = Path(bundle).resolve()
-    found = known.get(bundle.rstrip("/")) or next((pair for pair in known.values() if pair[0] == wanted), None)
-    if found is None:
-        raise RequestError(
-            f"no ensemble {bundle!r} in {home.root}.{nearest(bundle, known)} Known: {', '.join(known) or 'none'}."
-        )
-    document = _saved(*found)
+    document = saved_document(*find_saved(open_home(), bundle))
     if json:
         print_json(document)
     else:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cli.output import results, show
 from harness.cli.tables import is_higher_better, numbers_of, table
-from harness.cli.words import OPTIMISTIC, difference, duration, interval, number, p_value, plural
 from harness.records import Difference, Interval
+from harness.words import OPTIMISTIC, difference, duration, interval, number, p_value, plural
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.output import claim_stdout, note, print_json, show
-from harness.cli.study import Json, Quiet
+from harness.cli.study import Json
 
 if TYPE_CHECKING:
     from harness.predict.evaluate import Evaluation
@@ -42,7 +42,6 @@ def evaluate(
     ] = None,
     device: Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu or cuda.")] = "auto",
     json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """What a bundle is worth on labelled images of another place, and what has changed since its own test split.
 
@@ -54,7 +53,7 @@ def evaluate(
     from harness.home import open_home
 
     home = open_home()
-    with step_progress(quiet) as progress:
+    with step_progress() as progress:
         from harness.predict.evaluate import evaluate as evaluate_bundle
         from harness.predict.evaluate import log_evaluation
 
@@ -68,7 +67,7 @@ def evaluate(
 
 
 def _show(found: "Evaluation") -> None:
-    from harness.cli.words import plural
+    from harness.words import plural
 
     show(f"{found.bundle} on {found.data}: {plural(found.n, 'image')} of {plural(found.groups, 'group')}")
     show(f"at home: {plural(found.home_n, 'test image')} of {plural(found.home_groups, 'group')}")
@@ -101,9 +100,9 @@ def _show_seen(found: "Evaluation") -> None:
 
 def _show_scores(found: "Evaluation") -> None:
     from harness.cli.tables import is_higher_better, table
-    from harness.cli.words import difference, interval, p_value
     from harness.metrics import METRICS
     from harness.stats.grouped import PREFIX
+    from harness.words import difference, interval, p_value
 
     rows = []
     for score in found.scores:
@@ -128,14 +127,14 @@ def _signed(value: float) -> str:
 
 def _stacked(found: "Interval") -> str:
     """0.842, and [0.801, 0.880] below it."""
-    from harness.cli.words import interval
+    from harness.words import interval
 
     return interval(found).replace(" [", "\n[")
 
 
 def _show_calibration(found: "Evaluation") -> None:
     from harness.cli.tables import table
-    from harness.cli.words import number
+    from harness.words import number
 
     rows = []
     for one in found.calibration:
@@ -167,15 +166,15 @@ def _show_shift(found: "Evaluation") -> None:
 
 
 def _ks(shift: "Shift") -> str:
-    from harness.cli.words import number, p_value
+    from harness.words import number, p_value
 
     return f"{number(shift.statistic, 2)}\n{p_value(shift.p)}"
 
 
 def _show_points(found: "Evaluation") -> None:
     from harness.cli.tables import numbers_of, table
-    from harness.cli.words import number
     from harness.records import Interval
+    from harness.words import number
 
     shown = [point for point in found.points if len(found.points) <= MOST_POINTS or _matters(point, found)]
     for unit, name in dict.fromkeys((point["unit"], point["class"]) for point in shown):
@@ -203,7 +202,7 @@ def _matters(point: dict[str, Any], found: "Evaluation") -> bool:
 
 def _show_subgroups(found: "Evaluation") -> None:
     from harness.cli.tables import table
-    from harness.cli.words import BELIEVABLE_P, interval, p_value, plural
+    from harness.words import BELIEVABLE_P, interval, p_value, plural
 
     if not found.subgroups:
         show("\nNo subgroups: no column here tells sex, age, scanner or site of five or more. Name one: --by COLUMN")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.output import claim_stdout, note, print_json, show
-from harness.cli.study import Json, Quiet
+from harness.cli.study import Json
 
 
 def fetch(
@@ -18,7 +18,6 @@ def fetch(
         str, typer.Option("--checksum", metavar="sha256:HEX", help="What the file must be; md5, sha1 and sha512 too.")
     ] = "",
     json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Download a data set; zip and tar archives are unpacked.
 
@@ -37,7 +36,7 @@ def fetch(
     folder = to or Path("data/medmnist" if what in MEDMNIST else "data")  # where the shipped studies look
     if folder.exists() and not folder.is_dir():
         raise RequestError(f"--to {folder}: this is a file; name a folder.")
-    with step_progress(quiet) as progress:
+    with step_progress() as progress:
         done = fetch_source(source, folder, open_home(), progress)
     if json:
         print_json({"path": done.path, "new": done.new, "bytes": done.bytes, "sha256": done.sha256 or None})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.output import claim_stdout, print_json, show
-from harness.cli.study import Json, Quiet
+from harness.cli.study import Json
 
 if TYPE_CHECKING:
     from harness.data.guess_columns import Guess
@@ -51,7 +51,6 @@ def init(
         Path | None, typer.Option("--out", metavar="FILE", help="The study file; studies/NAME.yaml when left out.")
     ] = None,
     json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Write a first study file for a folder: its table of labels, classes, groups, file names.
 
@@ -70,7 +69,7 @@ def init(
     if path.suffix not in (".yaml", ".yml"):
         raise RequestError(f"--out {path}: a study file ends in .yaml, such as {path.with_suffix('.yaml')}.")
     home = open_home()
-    with step_progress(quiet) as progress:
+    with step_progress() as progress:
         from harness.data.guess import guess
         from harness.data.scan import scan_data
 
@@ -128,7 +127,7 @@ def _fit_folds(found: "Guess", scan: "Scan") -> None:
 
 
 def _count(scan: "Scan | None") -> str:
-    from harness.cli.words import plural
+    from harness.words import plural
 
     if scan is None:
         return "a draft that is refused as it stands"

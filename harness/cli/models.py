@@ -38,7 +38,7 @@ def list_(
     claim_stdout()
     from harness.models.table import known_rows
 
-    rows = _chosen(known_rows(), filter_, library, family)
+    rows = chosen(known_rows(), filter_, library, family)
     rows.sort(key=lambda row: (getattr(row, SORTS[sort]) if sort != "name" else "", row.name))
     shown = rows[:limit]
     if json:
@@ -53,7 +53,8 @@ def list_(
     )
 
 
-def _chosen(rows: "list[Row]", text: str | None, library: str | None, family: str | None) -> "list[Row]":
+def chosen(rows: "list[Row]", text: str | None, library: str | None, family: str | None) -> "list[Row]":
+    """The rows that fit, by name. Raises RequestError where none does."""
     from harness.errors import RequestError, nearest
 
     families = sorted({row.family for row in rows})

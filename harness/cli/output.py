@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from harness.cli.manner import in_color, is_quiet
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -54,8 +56,18 @@ def notes() -> Console:
 def _console(stream: TextIO) -> Console:
     from rich.console import Console
 
+    colored = in_color(stream)
     # Markup, emoji codes and highlighting are off: a folder named [red] or :bomb: is printed as it is called.
-    return Console(file=stream, markup=False, emoji=False, highlight=False, soft_wrap=False)
+    return Console(
+        file=stream,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        soft_wrap=False,
+        force_terminal=stream.isatty(),  # FORCE_COLOR asks for colours, not for a terminal's cursor
+        color_system="auto" if colored and stream.isatty() else "standard" if colored else None,
+        no_color=not colored,
+    )
 
 
 def show(*parts: RenderableType) -> None:
@@ -72,7 +84,13 @@ def show(*parts: RenderableType) -> None:
 
 
 def note(text: str) -> None:
-    """One line (or more) on stderr."""
+    """One line (or more) on stderr, unless --quiet."""
+    if not is_quiet():
+        complain(text)
+
+
+def complain(text: str) -> None:
+    """What has to be said on stderr even with --quiet: something that was asked for could not be done."""
     notes().print(escape_control(text), soft_wrap=True)
 
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.output import claim_stdout, note, print_json
-from harness.cli.study import Json, Quiet
+from harness.cli.output import claim_stdout, complain, note, print_json
+from harness.cli.study import Json
 
 FILE = "FILE"
 
@@ -44,7 +44,6 @@ def predict(
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Probabilities before calibration.")] = False,
     device: Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu or cuda.")] = "auto",
-    quiet: Quiet = False,
 ) -> None:
     """A probability per class for each image, the decision, and how far to trust it.
 
@@ -63,7 +62,7 @@ def predict(
         raise RequestError(f"--explain {explain}: this is a file; name a folder, such as {explain}-heat.")
     if explain_all and explain is None:
         raise RequestError("--explain-all says whose heat maps; where to: --explain DIR")
-    with step_progress(quiet) as progress:
+    with step_progress() as progress:
         from harness.predict.predict import Asked
         from harness.predict.predict import predict as predict_files
 
@@ -80,11 +79,10 @@ def predict(
         note(f"{len(found.files)} predictions in {target}")
     else:
         stream.write(as_csv(found))
-    if not quiet:
-        for line in found.notes:
-            note(line)
+    for line in found.notes:
+        note(line)
     for file, reason in found.problems:
-        note(f"not read: {file}: {reason}")
+        complain(f"not read: {file}: {reason}")
     if found.problems:
         kind = HarnessError if found.files else RequestError
         raise kind(f"{len(found.problems)} of {found.read + len(found.problems)} files could not be read.")

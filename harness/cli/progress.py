@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from harness.cli.interrupt import check
+from harness.cli.manner import is_quiet
 from harness.cli.output import escape_control, notes
-from harness.cli.words import compact_params, duration, number, plural
 from harness.events import (
     DataReady,
     EpochDone,
@@ -30,6 +30,7 @@ from harness.events import (
     Working,
 )
 from harness.records import EpochReport, Progress, TrialRecord
+from harness.words import compact_params, duration, number, plural
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -219,9 +220,9 @@ def _drawing(picture: Picture) -> RenderableType:
 
 
 @contextmanager
-def study_listener(quiet: bool) -> Iterator[Listener]:
+def study_listener() -> Iterator[Listener]:
     """A listener for one study run, drawing until the block ends. It also passes on an interruption that got lost."""
-    with _drawing_listener(quiet) as draw:
+    with _drawing_listener() as draw:
 
         def listen(event: Event) -> None:
             if not isinstance(event, StudyEnded):  # said while an interrupted study is being closed
@@ -232,8 +233,8 @@ def study_listener(quiet: bool) -> Iterator[Listener]:
 
 
 @contextmanager
-def _drawing_listener(quiet: bool) -> Iterator[Listener]:
-    if quiet:
+def _drawing_listener() -> Iterator[Listener]:
+    if is_quiet():
         yield lambda event: None
     elif sys.stderr.isatty():
         with _live_listener() as listener:
@@ -291,7 +292,7 @@ def _live_listener() -> Iterator[Listener]:
 
 
 @contextmanager
-def step_progress(quiet: bool = False) -> Iterator[Progress]:
+def step_progress() -> Iterator[Progress]:
     """progress(what, done, total) for commands without trials: scan, ensemble, predict."""
-    with study_listener(quiet) as listener:
+    with study_listener() as listener:
         yield lambda what, done, total: listener(Working(what, done, total))

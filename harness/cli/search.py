@@ -1,13 +1,14 @@
 """harness study importance and plots: what a search tells of its keys. Read-only, also while the study runs."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.cli.output import claim_stdout, note, print_json, show
 
 if TYPE_CHECKING:
+    from harness.home import Home
     from harness.records import TrialRecord
     from harness.search.importance import Importance
     from harness.study.load import Study
@@ -21,11 +22,11 @@ def importance(name: Name = None, method: Method = "ped_anova", json: Json = Fal
     """Which searched keys made the difference, from the trials so far."""
     claim_stdout()
     from harness.cli.tables import table
+    from harness.home import open_home
 
-    study, _, found, warning = _read(name, method)
+    study, _, found, warning = read_importances(open_home(), name, method)
     if json:
-        keys = [{"name": one.name, "importance": one.value, "trials": one.trials} for one in found]
-        print_json({"study": study.name, "method": method, "keys": keys, "warning": warning or None})
+        print_json(importance_document(study, method, found, warning))
         return
     rows = [[one.name, "not ranked" if one.value is None else f"{one.value:.3f}", str(one.trials)] for one in found]
     show(f"study {study.name}: importance for {study.spec.search.metric} ({method})")
@@ -45,15 +46,15 @@ def plots(
     """History, importances, parallel coordinates, slices and contours of a search, as one HTML page."""
     claim_stdout()
     from harness.errors import RequestError
-    from harness.home import write_text
+    from harness.home import open_home, write_text
     from harness.metrics import METRICS
-    from harness.report.search import Axis, Row, search_page
+    from harness.report.search import Axis, Row, Search, search_page
     from harness.search.importance import scored_trials
     from harness.study.space import Choice
 
     if out.exists() and not out.is_dir():
         raise RequestError(f"--out {out}: this is a file; name a folder, such as {out.with_suffix('')}-plots.")
-    study, trials, found, warning = _read(name, method)
+    study, trials, found, warning = read_importances(open_home(), name, method)
     metric = study.spec.search.metric
     axes = [
         Axis(key, False, tuple(str(option) for option in range_.options))
@@ -65,7 +66,8 @@ def plots(
     if not rows:
         raise RequestError(f"study {study.name} has no scored trial yet. Type: harness study run {study.name}")
     told = [(one.name, one.value, one.trials) for one in found]
-    page = search_page(f"{study.name}: the search", metric, METRICS[metric].higher_is_better, axes, rows, told, warning)
+    higher = METRICS[metric].higher_is_better
+    page = search_page(f"{study.name}: the search", Search(metric, higher, axes, rows, [], told, warning))
     path = out / f"{study.name}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page)
@@ -74,17 +76,23 @@ def plots(
     show(f"{path}")
 
 
-def _read(name: str | None, method: str) -> "tuple[Study, list[TrialRecord], list[Importance], str]":
+def importance_document(study: "Study", method: str, found: "list[Importance]", warning: str) -> dict[str, Any]:
+    """`study importance --json`."""
+    keys = [{"name": one.name, "importance": one.value, "trials": one.trials} for one in found]
+    return {"study": study.name, "method": method, "keys": keys, "warning": warning or None}
+
+
+def read_importances(
+    home: "Home", name: str | None, method: str
+) -> "tuple[Study, list[TrialRecord], list[Importance], str]":
     """The study, its records, its importances and what is to be said against them."""
     from harness.errors import RequestError, nearest
-    from harness.home import open_home
     from harness.ledger import read_trials, require_study
     from harness.search.importance import caution, importances
     from harness.study.load import check_study
 
     if method not in ("ped_anova", "fanova"):
         raise RequestError(f"--method {method}: write ped_anova or fanova.{nearest(method, ['ped_anova', 'fanova'])}")
-    home = open_home()
     record = require_study(home, name)
     study = check_study(record.tree, f"study {record.name} as it was begun")
     trials = read_trials(home, record.name)

@@ -1,14 +1,12 @@
 """harness study: run, resume, list, show, reference."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.output import claim_stdout, print_json, results, show
 
 if TYPE_CHECKING:
-    from harness.cli.watch import Live
     from harness.home import Home
     from harness.ledger import StudyRecord
     from harness.records import TrialRecord
@@ -36,7 +34,6 @@ GpusPerTrial = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 SHOWN = 20
 """trials in a table, best first, unless all are asked for"""
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
 
 @app.command("run")
@@ -53,7 +50,6 @@ def run(
     cpus_per_trial: CpusPerTrial = None,
     gpus_per_trial: GpusPerTrial = None,
     json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Run a study, or go on with it where it stopped.
 
@@ -63,7 +59,7 @@ def run(
     from harness.study.load import load_study
 
     cluster = _cluster(backend, address, cpus_per_trial, gpus_per_trial, device)
-    _run(load_study(name, set_, as_), jobs, device, cluster, json, quiet)
+    _run(load_study(name, set_, as_), jobs, device, cluster, json)
 
 
 @app.command("resume", short_help="Go on with a study as it was begun.")
@@ -76,7 +72,6 @@ def resume(
     cpus_per_trial: CpusPerTrial = None,
     gpus_per_trial: GpusPerTrial = None,
     json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Go on with a study exactly as it was begun, whatever its file says now."""
     claim_stdout()
@@ -93,7 +88,7 @@ def resume(
             f"{name} is an ablation of study {record.ablates} and goes on with the command that began it: "
             f"harness study ablate {record.ablates}"
         )
-    _run(check_study(record.tree, f"study {name} as it was begun"), jobs, device, cluster, json, quiet)
+    _run(check_study(record.tree, f"study {name} as it was begun"), jobs, device, cluster, json)
 
 
 def _cluster(backend: str, address: str | None, cpus: int | None, gpus: float | None, device: str) -> "Cluster | None":
@@ -116,7 +111,7 @@ def _cluster(backend: str, address: str | None, cpus: int | None, gpus: float | 
     return None
 
 
-def _run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json: bool, quiet: bool) -> None:
+def _run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json: bool) -> None:
     from harness.cli.progress import study_listener
     from harness.cli.watch import look
     from harness.errors import HarnessError, Interrupted
@@ -124,7 +119,7 @@ def _run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json
     from harness.ledger import read_study, read_trials
 
     home = open_home()
-    with study_listener(quiet) as listener:
+    with study_listener() as listener:
         try:
             from harness.search.run import run_study
 
@@ -136,6 +131,8 @@ def _run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json
         raise HarnessError(f"study {study.name} left no record in {home.work(study.name)}.")
     trials = read_trials(home, study.name)
     if json:
+        from harness.cli.study_document import study_document
+
         print_json(study_document(record, trials, look(home, record, trials)))
     else:
         _show_trials(record, trials)
@@ -153,53 +150,10 @@ def _how_to_go_on(home: "Home", name: str) -> str:
     return f"interrupted. Type: harness study resume {name}   (or the same command) to go on from here."
 
 
-def study_document(record: "StudyRecord", trials: "list[TrialRecord]", live: "Live | None" = None) -> dict[str, Any]:
-    """`study run --json` and `study show --json`. `best` is the best complete trial by OOF metric, or null; `front`
-    the Pareto-optimal trials of a study with search.costs."""
-    from harness.cli.tables import ranked
-    from harness.cli.watch import live_document
-    from harness.search.front import front
-
-    metric, costs = record.tree["search"]["metric"], record.tree["search"].get("costs", ())
-    described = {trial.number: _trial_document(trial) for trial in trials}
-    complete = [trial for trial in ranked(trials, metric) if trial.state == "complete"]
-    return {
-        "study": record.name,
-        "state": record.state,
-        "metric": metric,
-        "trials": list(described.values()),
-        "best": described[complete[0].number] if complete else None,
-        "best_corrected": record.corrected,
-        "front": [described[trial.number] for trial in front(trials, metric, costs)],
-        **(live_document(live) if live else {}),
-    }
-
-
-def _trial_document(trial: "TrialRecord") -> dict[str, Any]:
-    return {
-        "number": trial.number,
-        "state": trial.state,
-        "params": trial.params,
-        "cv": trial.cv,
-        "cv_se": trial.cv_se,
-        "oof": trial.oof,
-        "fold_values": trial.fold_values,
-        "seconds": trial.seconds,
-        "run_id": trial.run_id,
-        "reason": trial.reason or None,
-        "optimistic": trial.optimistic,
-        "costs": trial.costs,
-        "infeasible": trial.infeasible,
-        "same_as": trial.same_as,
-        "deaths": trial.deaths,
-        "logged": trial.logged,
-    }
-
-
 def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int = SHOWN) -> None:
     from harness.cli.tables import front_table, ranked, trials_table
-    from harness.cli.words import OPTIMISTIC, interval
     from harness.search.front import front
+    from harness.words import OPTIMISTIC, interval
 
     metric, costs = record.tree["search"]["metric"], record.tree["search"].get("costs", ())
     ahead = front(trials, metric, costs)
@@ -231,7 +185,7 @@ def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int =
 
 
 def _corrected(record: "StudyRecord") -> str:
-    from harness.cli.words import number
+    from harness.words import number
 
     found = record.corrected
     if not found or found["value"] is None:
@@ -243,15 +197,11 @@ def _corrected(record: "StudyRecord") -> str:
 def list_(json: Json = False) -> None:
     """The studies that can be run and those that ran."""
     claim_stdout()
+    from harness.cli.study_document import study_rows
     from harness.cli.tables import studies_table
     from harness.home import open_home
-    from harness.ledger import list_studies
-    from harness.study.load import list_study_files
 
-    home = open_home()
-    ran = {record.name: record for record in list_studies(home) if not record.ablates}
-    files = {path.stem: path for path in list_study_files()}
-    rows = [_study_row(home, name, files.get(name), ran.get(name)) for name in sorted({*files, *ran})]
+    rows = study_rows(open_home())
     if json:
         print_json(rows)
         return
@@ -261,36 +211,6 @@ def list_(json: Json = False) -> None:
         )
     )
     show("\nType: harness study run NAME")
-
-
-def _study_row(home: "Home", name: str, path: Path | None, record: "StudyRecord | None") -> dict[str, Any]:
-    """What `study list` says about one study. A broken study file is a row that says so, not the end of the list."""
-    from harness.cli.tables import ranked
-    from harness.cli.watch import look
-    from harness.cli.words import number
-    from harness.errors import RequestError
-    from harness.ledger import read_trials
-    from harness.study.load import load_study
-
-    row = {"study": name, "state": "not run", "done": 0, "total": 0, "best": None, "description": "", "file": path}
-    tree = record.tree if record else None
-    if tree is None and path is not None:
-        try:
-            tree = load_study(str(path)).tree
-        except RequestError as error:
-            return {**row, "state": "broken", "description": str(error).splitlines()[0]}
-    assert tree is not None
-    row.update(total=tree["search"]["trials"], description=tree["description"].strip())
-    if record is None:
-        return row
-    trials = read_trials(home, name)
-    metric = tree["search"]["metric"]
-    best = next((trial for trial in ranked(trials, metric) if trial.state == "complete"), None)
-    row.update(state=look(home, record, ()).state, done=sum(trial.state != "running" for trial in trials))
-    if best is not None:
-        said = ", optimistic" if best.optimistic else ""
-        row["best"] = f"{metric} {number(best.oof[metric].value)} (trial {best.number}{said})"
-    return row
 
 
 @app.command("show")
@@ -312,6 +232,8 @@ def show_(
     trials = read_trials(home, record.name)
     live = look(home, record, trials)
     if json:
+        from harness.cli.study_document import study_document
+
         print_json(study_document(record, trials, live))
         return
     tree = record.tree

@@ -9,8 +9,8 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.cli.output import escape_control
-from harness.cli.words import compact_params, interval, number, plural, switched_off, value
 from harness.records import TrialRecord
+from harness.words import compact_params, interval, number, plural, switched_off, value
 
 if TYPE_CHECKING:
     from rich.table import Table

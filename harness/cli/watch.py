@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.words import ago, duration, number, plural
+from harness.words import ago, duration, number, plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -143,7 +143,7 @@ def fit_decisions(
     Without a rule the default is youden, which no prevalence moves, for two classes and several labels, and argmax for
     more classes.
     """
-    default = chosen or Rule(ARGMAX if len(classes) > 2 and not multilabel else "youden")
+    default = chosen or usual_rule(classes, multilabel)
     if default.kind == ARGMAX and multilabel:
         raise RequestError("--decide argmax: with several labels each is decided by itself. Type --decide youden.")
     rules = [parse_rule(text) for text in SHOWN]
@@ -158,6 +158,10 @@ def fit_decisions(
             asked, judged = _question(dev, c, multilabel), _question(held_out, c, multilabel)
             points += [{"unit": unit, "class": classes[c], **_point(rule, asked, judged)} for rule in rules]
     return {"default": str(default), "per_group": per_group, "points": points}
+
+
+def usual_rule(classes: tuple[str, ...], multilabel: bool) -> Rule:
+    return Rule(ARGMAX if len(classes) > 2 and not multilabel else "youden")
 
 
 def pooled(rows: Answers, how: How) -> Answers:
@@ -177,12 +181,32 @@ def _question(rows: Answers, c: int, multilabel: bool) -> Answers:
     return Answers(answer[known], rows.p[known, c], rows.groups[known], fold)
 
 
+def said_out_of_fold(rule: Rule, rows: Answers, classes: tuple[str, ...], multilabel: bool) -> NDArray[np.bool_]:
+    """(N, C) which classes a rule says of each row, by thresholds that the other folds choose; rows whose answer is not
+    known are said to have nothing."""
+    if rule.kind == ARGMAX:
+        return np.asarray(np.eye(len(classes), dtype=bool)[rows.p.argmax(axis=1)])
+    said = np.zeros(rows.p.shape, dtype=bool)
+    for c in [1] if len(classes) == 2 and not multilabel else range(len(classes)):
+        known = rows.y[:, c] != UNKNOWN if multilabel else np.ones(len(rows.y), dtype=bool)
+        said[known, c] = _cross_fitted(rule, _question(rows, c, multilabel))
+    if len(classes) == 2 and not multilabel:
+        said[:, 0] = ~said[:, 1]
+    return said
+
+
+def _cross_fitted(rule: Rule, rows: Answers) -> NDArray[np.bool_]:
+    """(n,) each fold judged by the threshold that the others choose."""
+    assert rows.fold is not None
+    said = np.zeros(len(rows.y), dtype=bool)
+    for k in np.unique(rows.fold):
+        here = rows.fold == k
+        said[here] = rows.p[here] >= threshold(rule, rows.y[~here], rows.p[~here])
+    return said
+
+
 def _point(rule: Rule, development: Answers, test: Answers) -> dict[str, Any]:
-    assert development.fold is not None
-    said = np.zeros(len(development.y), dtype=bool)
-    for k in np.unique(development.fold):
-        here = development.fold == k
-        said[here] = development.p[here] >= threshold(rule, development.y[~here], development.p[~here])
+    said = _cross_fitted(rule, development)
     cut = threshold(rule, development.y, development.p)
     on_test = rates(test.y, test.p >= cut, test.groups)
     return {

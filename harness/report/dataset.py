@@ -25,6 +25,7 @@ from harness.data.prepare import Prepared
 from harness.data.preview import augmented, changes, largest_augmentation
 from harness.records import Dataset
 from harness.report.html import curves, page, picture, share_cell, strip, table
+from harness.report.section import Section
 from harness.study.load import Study
 from harness.study.training import Augment
 from harness.train.mixing import mixed_pictures
@@ -55,13 +56,13 @@ def dataset_page(study: Study, prepared: Prepared, manifest: pd.DataFrame, seed:
     shown = "" if len(classes) <= MOST_CLASSES else f"<p>The first {MOST_CLASSES} of {len(classes)} classes.</p>"
     rows = usable_rows(manifest, dataset)
     sections = [
-        ("Classes by part", _balance(prepared)),
-        ("Findings", _findings(prepared)),
-        ("Pictures", shown + _pictures(prepared)),
-        ("Sizes and formats", shown + _sizes(rows, dataset)),
-        ("Grey levels", shown + _grey_levels(prepared)),
-        ("Augmentation", _augmentation(study, prepared, seed)),
-        ("Left out", _left_out(manifest, prepared)),
+        Section("classes-by-part", "Classes by part", "", _balance(prepared)),
+        Section("findings", "Findings", "", _findings(prepared)),
+        Section("pictures", "Pictures", "", shown + _pictures(prepared)),
+        Section("sizes-and-formats", "Sizes and formats", "", shown + _sizes(rows, dataset)),
+        Section("grey-levels", "Grey levels", "", shown + _grey_levels(prepared)),
+        Section("augmentation", "Augmentation", "", _augmentation(study, prepared, seed)),
+        Section("left-out", "Left out", "", _left_out(manifest, prepared)),
     ]
     return page(f"{study.name}: the data", lead, sections)
 

@@ -14,6 +14,8 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from harness.report.section import Section, table_html
+
 LARGEST = 128
 """side of the pictures on a page, in pixels"""
 
@@ -21,8 +23,9 @@ STYLE = """
 :root { color-scheme: light dark; --text: #1c1c1c; --soft: #595959; --back: #ffffff; --card: #f4f4f2; --line: #d3d3cf;
   --link: #005a8c; --warn: #8a4b00; --block: #a31515;
   --c0: #0072b2; --c1: #d55e00; --c2: #009e73; --c3: #cc79a7; --c4: #e69f00; --c5: #56b4e9; --c6: #8a8a00; }
-@media (prefers-color-scheme: dark) { :root { --text: #ececea; --soft: #b0b0ab; --back: #161616; --card: #222221;
-  --line: #454543; --link: #7cc4ee; --warn: #f0b35a; --block: #ff8f8f; --c0: #4ba3d9; --c1: #f08a4b; --c2: #2cc39a;
+@media screen and (prefers-color-scheme: dark) { :root { --text: #ececea; --soft: #b0b0ab; --back: #161616;
+  --card: #222221; --line: #454543; --link: #7cc4ee; --warn: #f0b35a; --block: #ff8f8f; --c0: #4ba3d9;
+  --c1: #f08a4b; --c2: #2cc39a;
   --c3: #dd9cc1; --c4: #f0b840; --c5: #8accf2; --c6: #c9c94a; } }
 * { box-sizing: border-box; }
 html { scroll-padding-top: 1rem; }
@@ -44,6 +47,20 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th:first-child, td:first-child { text-align: left; }
 thead th { border-bottom: 2px solid var(--line); }
+th.l, td.l { text-align: left; }
+th.r, td.r { text-align: right; }
+.answer { font-size: 1.1rem; font-weight: 600; }
+.plot { margin: 1rem 0; }
+.plot h3 { margin-bottom: 0; }
+.plot p { margin: 0 0 .3rem; }
+.drawing { width: 100%; max-width: 60rem; }
+.drawing :is(.xtick, .ytick, .g-xtitle, .g-x2title, .g-ytitle, .g-y2title, .annotation, .colorbar) text,
+.drawing .legendtext { fill: var(--text) !important; }
+.drawing :is(.xgrid, .ygrid) { stroke: var(--line) !important; }
+.drawing :is(.xtick, .ytick, .ticks) path { stroke: var(--soft) !important; }
+.drawing .annotation .bg { fill: var(--back) !important; }
+summary { cursor: pointer; }
+pre { overflow-x: auto; background: var(--card); padding: .6rem .8rem; font-size: .85rem; }
 .share { display: block; height: .35rem; margin-top: .15rem; min-width: 4rem; background: var(--card); }
 .share i { display: block; height: 100%; }
 .curve { display: grid; grid-template-columns: minmax(6rem, 11rem) 1fr; gap: .2rem .8rem; align-items: end; }
@@ -63,30 +80,36 @@ figcaption { font-size: .75rem; color: var(--soft); overflow-wrap: anywhere; lin
 .finding p { margin: .1rem 0; }
 @media (max-width: 40rem) { th, td { font-size: .9rem; padding-right: .5rem; } .share { min-width: 2.5rem; }
   th:first-child { position: sticky; left: 0; background: var(--back); } }
+@media print { nav, .skip, details:not([open]) { display: none; }
+  section, figure, tr { break-inside: avoid; } .scroll { overflow: visible; } }
 details ul { font-size: .85rem; columns: 16rem; padding-left: 1.2rem; }
 """
 
 
-def page(title: str, lead: str, sections: Sequence[tuple[str, str]], scripts: bool = False) -> str:
-    """A whole document. `lead` and the bodies of `sections` (heading, body) are HTML, headings are text. With
-    `scripts` those in the page itself may run."""
-    names = [heading for heading, _ in sections]
-    links = "".join(f'<li><a href="#s{i}">{escape(name)}</a></li>' for i, name in enumerate(names))
-    bodies = "".join(
-        f'<section aria-labelledby="s{i}"><h2 id="s{i}">{escape(name)}</h2>\n{body}\n</section>\n'
-        for i, (name, body) in enumerate(sections)
-    )
+def page(title: str, lead: str, sections: Sequence[Section], head: str = "") -> str:
+    """A whole document. `lead` is HTML; `head` are scripts that may run (figure.scripts)."""
+    links = "".join(f'<li><a href="#{one.anchor}">{escape(one.title)}</a></li>' for one in sections)
     # nothing is ever fetched, nor run where there are no scripts, whatever a name in the data says
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    policy += "; script-src 'unsafe-inline'" if scripts else ""
+    policy += "; script-src 'unsafe-inline'" if head else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n{head}</head>\n<body>\n"
         f'<a class="skip" href="#content">Skip to the content</a>\n<header><h1>{escape(title)}</h1>\n{lead}\n'
-        f'<nav aria-label="Sections"><ul>{links}</ul></nav></header>\n<main id="content">\n{bodies}</main>\n'
+        f'<nav aria-label="Sections"><ul>{links}</ul></nav></header>\n<main id="content">\n'
+        f"{''.join(map(_section, sections))}</main>\n"
         "<footer><p>&nbsp;</p></footer>\n</body>\n</html>\n"
+    )
+
+
+def _section(section: Section) -> str:
+    answer = f'<p class="answer">{escape(section.answer)}</p>\n' if section.answer else ""
+    tables = "".join(map(table_html, section.tables))
+    return (
+        f'<section aria-labelledby="{section.anchor}"><h2 id="{section.anchor}">{escape(section.title)}</h2>\n'
+        f"{answer}{section.body}\n{tables}\n</section>\n"
     )
 
 

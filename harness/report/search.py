@@ -11,16 +11,15 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
-from harness.report.html import page, table
+from harness.report.figure import COLOURS, SCALE, label, plot, scripts
+from harness.report.html import page
+from harness.report.section import Section, Table
 
 MOST_CONTOURS = 4
 """keys of which every pair is drawn, the most important ones"""
 BANDS = 5
-SCALE = "Cividis"
-COLOURS = ("#00224e", "#35456c", "#666970", "#a69d75", "#fee838")
-"""of that scale, from bad to good"""
+BLUE, ORANGE, GREY = COLOURS[0], COLOURS[1], COLOURS[5]
 
 
 @dataclass(frozen=True)
@@ -42,62 +41,125 @@ class Row:
     value: float
 
 
-def search_page(
-    title: str,
-    metric: str,
-    higher: bool,
-    axes: Sequence[Axis],
-    rows: Sequence[Row],
-    importances: Sequence[tuple[str, float | None, int]],
-    caution: str,
-) -> str:
-    """The whole document, with plotly's script in it once. `importances`: name, share or None, trials."""
-    order = [name for name, value, _ in importances if value is not None]
-    order += [axis.name for axis in axes if axis.name not in order]
-    by_name = {axis.name: axis for axis in axes}
-    sorted_axes = [by_name[name] for name in order]
-    better = "higher" if higher else "lower"
-    lead = f"<p>{len(rows)} scored trials, out-of-fold {escape(metric)}, {better} is better.</p>"
-    lead += f'<div class="finding"><p>{escape(caution)}</p></div>' if caution else ""
-    chosen = sorted_axes[:MOST_CONTOURS]
+@dataclass(frozen=True)
+class Search:
+    """What a page tells of a search."""
+
+    metric: str
+    higher: bool
+    """whether a higher metric is better"""
+    axes: Sequence[Axis]
+    rows: Sequence[Row]
+    """the scored trials"""
+    stopped: Sequence[Row]
+    """trials that were stopped early, with the mean over the folds that they had"""
+    importances: Sequence[tuple[str, float | None, int]]
+    """name, share of all or None, trials in which the key stands"""
+    caution: str
+    """why the ranking is not to be trusted; '' where nothing speaks against it"""
+
+    def sorted_axes(self) -> list[Axis]:
+        """The most important one first."""
+        order = [name for name, value, _ in self.importances if value is not None]
+        order += [axis.name for axis in self.axes if axis.name not in order]
+        by_name = {axis.name: axis for axis in self.axes}
+        return [by_name[name] for name in order]
+
+
+def search_page(title: str, found: Search) -> str:
+    """The whole document: everything that `search_plots` shows, and every key and pair of keys by itself."""
+    metric, axes = found.metric, found.sorted_axes()
+    better = "higher" if found.higher else "lower"
+    lead = f"<p>{len(found.rows)} scored trials, out-of-fold {escape(metric)}, {better} is better.</p>"
+    chosen = axes[:MOST_CONTOURS]
     pairs = [(a, b) for i, a in enumerate(chosen) for b in chosen[i + 1 :]]
-    contours = "".join(_html(contour(a, b, rows, metric, higher)) for a, b in pairs)
-    sections = [
-        ("History", _html(history(rows, metric, higher))),
-        ("Importances", _html(bars(importances)) + _importance_table(importances)),
-        ("Parallel coordinates", _html(parallel(sorted_axes, rows, metric, higher))),
-        ("Slices", "".join(_html(slice_(axis, rows, metric)) for axis in sorted_axes)),
-        ("Contours", contours or "<p>They need two searched keys.</p>"),
-    ]
-    return page(title, f"<script>{get_plotlyjs()}</script>{lead}", sections, scripts=True)
-
-
-def _importance_table(importances: Sequence[tuple[str, float | None, int]]) -> str:
-    rows = [
-        [escape(name), "not ranked" if value is None else f"{value:.3f}", str(trials)]
-        for name, value, trials in importances
-    ]
-    caption = "Share of all importances, and in how many scored trials the key stands"
-    return table(caption, ["key", "share", "trials"], rows)
-
-
-def history(rows: Sequence[Row], metric: str, higher: bool) -> go.Figure:
-    """Every score by trial number, and the best so far."""
-    numbers, values = [row.number for row in rows], [row.value for row in rows]
-    best = (np.maximum if higher else np.minimum).accumulate(values).tolist() if values else []
-    figure = go.Figure(
-        [
-            go.Scatter(x=numbers, y=values, mode="markers", name="trial", marker={"color": COLOURS[1]}),
-            go.Scatter(x=numbers, y=best, mode="lines", name="best so far", line={"shape": "hv", "color": "#d55e00"}),
-        ]
+    contours = "".join(
+        plot(contour(a, b, found.rows, metric, found.higher), f"{a.name} and {b.name}", f"{metric} between the trials.")
+        for a, b in pairs
     )
-    return _laid_out(figure, "trial", metric)
+    slices = "".join(
+        plot(slice_(axis, found.rows, metric), axis.name, f"{metric} of each trial over {axis.name}.") for axis in axes
+    )
+    sections = [
+        Section("history", "History", "", history_plot(found)),
+        Section("importances", "Importances", found.caution, importance_plot(found), (importance_table(found),)),
+        Section("parallel", "Parallel coordinates", "", parallel_plot(found)),
+        Section("slices", "Slices", "", slices),
+        Section("contours", "Contours", "", contours or "<p>They need two searched keys.</p>"),
+    ]
+    return page(title, lead, sections, scripts())
+
+
+def history_plot(found: Search) -> str:
+    said = f"{found.metric} of each trial in the order of the search; the line is the best so far."
+    if found.stopped:
+        said += f" Crosses: {len(found.stopped)} stopped early, by the mean over the folds that they had."
+    rows = [(row, "") for row in found.rows] + [(row, "stopped early") for row in found.stopped]
+    numbers = Table(
+        "Score by trial",
+        ("trial", found.metric, ""),
+        [(str(row.number), f"{row.value:.4f}", state) for row, state in sorted(rows, key=lambda one: one[0].number)],
+        "lrl",
+    )
+    return plot(history(found), "How the best score grew", said, numbers)
+
+
+def importance_plot(found: Search) -> str:
+    if not any(value is not None for _, value, _ in found.importances):
+        return ""
+    return plot(bars(found.importances), "Which keys made the difference", "Share of all importances of each key.")
+
+
+def parallel_plot(found: Search) -> str:
+    if not found.axes or not found.rows:
+        return ""
+    names = [axis.name for axis in found.sorted_axes()]
+    numbers = Table(
+        "What each trial was",
+        ("trial", *names, found.metric),
+        [
+            (str(row.number), *(_cell(row.params.get(name)) for name in names), f"{row.value:.4f}")
+            for row in sorted(found.rows, key=lambda row: -row.value if found.higher else row.value)
+        ],
+    )
+    said = f"One line for each trial through its values to its {found.metric}; the best are thick."
+    figure = parallel(found.sorted_axes(), found.rows, found.metric, found.higher)
+    return plot(figure, "What was tried, and what came of it", said, numbers)
+
+
+def importance_table(found: Search) -> Table:
+    rows = [
+        (name, "not ranked" if value is None else f"{value:.3f}", str(trials))
+        for name, value, trials in found.importances
+    ]
+    note = "The share of all importances, and in how many scored trials the key stands. An importance is no effect."
+    return Table("Importance of each searched key", ("key", "share", "trials"), rows, note=note)
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def history(found: Search) -> go.Figure:
+    """Every score by trial number, the best so far, and what was stopped."""
+    numbers, values = [row.number for row in found.rows], [row.value for row in found.rows]
+    best = (np.maximum if found.higher else np.minimum).accumulate(values).tolist() if values else []
+    figure = go.Figure()
+    if found.stopped:
+        figure.add_scatter(
+            x=[row.number for row in found.stopped], y=[row.value for row in found.stopped], mode="markers",
+            name="stopped early", marker={"color": GREY, "symbol": "x-thin", "line": {"width": 2, "color": GREY}},
+        )  # fmt: skip
+    figure.add_scatter(x=numbers, y=values, mode="markers", name="trial", marker={"color": BLUE, "size": 8})
+    line = {"shape": "hv", "color": ORANGE}
+    figure.add_scatter(x=numbers, y=best, mode="lines", name="best so far", line=line)
+    return _laid_out(figure, "trial", found.metric)
 
 
 def bars(importances: Sequence[tuple[str, float | None, int]]) -> go.Figure:
     known = [(name, value) for name, value, _ in reversed(importances) if value is not None]
     figure = go.Figure(
-        go.Bar(x=[v for _, v in known], y=[n for n, _ in known], orientation="h", marker={"color": COLOURS[1]})
+        go.Bar(x=[v for _, v in known], y=[label(n) for n, _ in known], orientation="h", marker={"color": BLUE})
     )
     return _laid_out(figure, "share of all importances", "", height=120 + 28 * len(known))
 
@@ -118,16 +180,15 @@ def parallel(axes: Sequence[Axis], rows: Sequence[Row], metric: str, higher: boo
             x += [*range(len(columns)), None]
             y += [None if math.isnan(h) else h for h in heights[:, member].tolist()] + [None]
         name = "best fifth" if band == BANDS - 1 else "worst fifth" if band == 0 else f"fifth {BANDS - band}"
-        line = {"color": COLOURS[band], "width": 1 + 0.4 * band}
-        figure.add_scatter(x=x, y=y, mode="lines", name=name, line=line, opacity=0.75, hoverinfo="skip")
+        colour = ORANGE if band == BANDS - 1 else BLUE if band == BANDS - 2 else GREY
+        line = {"color": colour, "width": 1 + 0.5 * band}
+        figure.add_scatter(x=x, y=y, mode="lines", name=name, line=line, opacity=0.8, hoverinfo="skip")
     for i, axis in enumerate(columns):
         for height, text in _ticks(axis, [line[i] for line in table_]):
             place = {"x": i, "y": height, "xanchor": "left", "xshift": 4}
-            figure.add_annotation(
-                text=text, showarrow=False, font={"size": 11}, bgcolor="rgba(255,255,255,.8)", **place
-            )
-        figure.add_vline(x=i, line={"color": "#999", "width": 1})
-    names = [axis.name for axis in columns]
+            figure.add_annotation(text=label(text), showarrow=False, font={"size": 11}, bgcolor="white", **place)
+        figure.add_vline(x=i, line={"color": GREY, "width": 1})
+    names = [label(axis.name).replace(".", ".<br>") for axis in columns]
     figure.update_xaxes(tickvals=list(range(len(columns))), ticktext=names, range=[-0.2, len(columns) - 0.5])
     figure.update_yaxes(visible=False)
     return _laid_out(figure, "", "", height=520)
@@ -138,7 +199,7 @@ def slice_(axis: Axis, rows: Sequence[Row], metric: str) -> go.Figure:
     shown = [row for row in rows if axis.name in row.params]
     marker = {
         "color": [row.number for row in shown], "colorscale": SCALE, "colorbar": {"title": "trial"},
-        "line": {"width": 0.5, "color": "#555"},
+        "line": {"width": 0.5, "color": GREY},
     }  # fmt: skip
     x = [_told(axis, row.params[axis.name]) for row in shown]
     figure = go.Figure(go.Scatter(x=x, y=[row.value for row in shown], mode="markers", marker=marker))
@@ -171,7 +232,9 @@ def contour(a: Axis, b: Axis, rows: Sequence[Row], metric: str, higher: bool) ->
         figure.add_scatter(x=xy[:, 0], y=xy[:, 1], mode="markers", text=text, marker=marker, hoverinfo="text")
     for update, axis in ((figure.update_xaxes, a), (figure.update_yaxes, b)):
         ticks = _ticks(axis, [row.params[axis.name] for row in shown])
-        update(tickvals=[height for height, _ in ticks], ticktext=[text for _, text in ticks], range=[-0.05, 1.05])
+        update(
+            tickvals=[height for height, _ in ticks], ticktext=[label(text) for _, text in ticks], range=[-0.05, 1.05]
+        )
     return _laid_out(figure, a.name, b.name, height=420)
 
 
@@ -211,12 +274,4 @@ def _scale(update: Any, axis: Axis) -> None:
 
 
 def _laid_out(figure: go.Figure, x: str, y: str, height: int = 360) -> go.Figure:
-    return figure.update_layout(
-        template="plotly_white", height=height, margin={"l": 60, "r": 30, "t": 20, "b": 50},
-        xaxis_title=x or None, yaxis_title=y or None, legend={"orientation": "h", "y": 1.08},
-    )  # fmt: skip
-
-
-def _html(figure: go.Figure) -> str:
-    config = {"displaylogo": False, "responsive": True}
-    return str(figure.to_html(full_html=False, include_plotlyjs=False, config=config))
+    return figure.update_layout(height=height, xaxis_title=label(x) or None, yaxis_title=label(y) or None)

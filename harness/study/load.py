@@ -127,11 +127,16 @@ def load_study(name: str, overrides: list[str] | None = None, rename: str | None
     tree.setdefault("name", path.stem)
     if rename is not None:
         tree["name"] = rename
-    for override in overrides or []:
+    return check_study(set_keys(tree, overrides or []), str(path))
+
+
+def set_keys(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """The tree with `a.b=value` texts applied. Raises RequestError for one that names no key."""
+    for override in overrides:
         key, value = parse_override(override)
         _known_key(key, "--set ")
         tree = fill(_without(tree, key), {key: value})
-    return check_study(tree, str(path))
+    return tree
 
 
 def parse_override(text: str) -> tuple[str, Any]:

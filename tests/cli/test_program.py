@@ -264,7 +264,7 @@ class Dying:
         sum(range(1000))  # the exception is raised, and ignored, in here
 
 def work(arguments):
-    with study_listener(quiet=True) as listener:
+    with study_listener() as listener:
         one = Dying()
         del one
         listener(StudyEnded("x", "interrupted", 0))

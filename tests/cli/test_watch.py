@@ -5,13 +5,13 @@ import json
 import pytest
 from cli_program import Place
 
-from harness.cli.words import ago
 from harness.epochs import LoggedEpoch, append_epoch
 from harness.heartbeat import beating
 from harness.home import Home
 from harness.ledger import StudyRecord, write_study, write_trial
 from harness.records import EpochReport, Interval, TrialRecord
 from harness.study.load import load_study
+from harness.words import ago
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from harness.data.prepare import prepare, scan
 from harness.home import Home
 from harness.report.dataset import DRAWS, SAMPLES, dataset_page
 from harness.report.html import colour, curves, page, table
+from harness.report.section import Section, Table
 from harness.study.load import check_study
 
 EVIL = "<script>alert(1)</script>"
@@ -184,4 +185,8 @@ def test_text_is_readable_in_light_and_in_dark(scheme: int) -> None:
 
 def test_parts_escape_what_they_are_given() -> None:
     assert EVIL not in table(EVIL, [EVIL], []) + curves([EVIL], [EVIL], np.ones((1, 3)), (EVIL, EVIL))
-    assert EVIL not in page(EVIL, "", [(EVIL, "")]) and colour(0) != colour(6) and colour(7) == colour(0)
+    assert (
+        EVIL not in page(EVIL, "", [Section("a", EVIL, EVIL, tables=(Table(EVIL, (EVIL,), [(EVIL,)]),))])
+        and colour(0) != colour(6)
+        and colour(7) == colour(0)
+    )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
-from harness.cli.study import study_document
+from harness.cli.study_document import study_document
 from harness.data.prepare import prepare
 from harness.ensemble.members import choose_members
 from harness.errors import HarnessError, RequestError

@@ -233,7 +233,7 @@ def test_failing_trials_are_recorded_with_their_reason_and_stop_the_study(tmp_pa
 
 
 def test_an_epoch_picked_on_the_scored_fold_is_marked_wherever_its_score_stands(tmp_path):
-    from harness.cli.study import study_document
+    from harness.cli.study_document import study_document
     from harness.ensemble.build import build
 
     with pytest.raises(RequestError, match=r"train.select: scored_fold cannot be searched"):

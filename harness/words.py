@@ -64,6 +64,15 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60}:{minutes % 60:02d} h"
 
 
+def bytes_(count: float) -> str:
+    """48 kB, 3.1 MB, 24 GB"""
+    for size, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if count >= 0.9995 * size:
+            value = count / size
+            return f"{value:.1f} {unit}" if value < 9.95 else f"{value:,.0f} {unit}"
+    return f"{count / 1e3:.0f} kB"
+
+
 def ago(seconds: float) -> str:
     """12 s ago, 5 min ago, 3 h ago, 2 days ago"""
     for unit, size, most in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48)):

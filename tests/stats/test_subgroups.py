@@ -6,7 +6,7 @@ import pytest
 
 from harness.errors import RequestError
 from harness.metrics import METRICS, sigmoid
-from harness.predict.subgroups import OTHER, UNKNOWN_KIND, chosen_columns, kinds, subgroups, worst
+from harness.stats.subgroups import OTHER, UNKNOWN_KIND, chosen_columns, kinds, subgroups, worst
 from harness.stats.unpaired import Sample
 
 

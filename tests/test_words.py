@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.cli.words import compact_params, difference, duration, interval, number, p_value, plural, value
 from harness.records import Difference, Interval
+from harness.words import compact_params, difference, duration, interval, number, p_value, plural, value
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,128 @@
+"""Build ensembles, and what is said of one or of all methods at once, as plain data: `ensemble build|show|list --json`.
+
+One way for the command line and for programs (harness.api): prints nothing but notes and progress.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.cli.output import note
+
+if TYPE_CHECKING:
+    from harness.ensemble.build import Built
+    from harness.home import Home
+    from harness.track.models import Registered
+
+ALL = "all"
+"""the method that stands for every one that trains nothing"""
+SAID = (
+    *("scores", "delta_vs_single", "delta_vs_mean", "selection_minus_nested", "nested_minus_mean"),
+    *("notes", "diversity", "contributions", "cost", "test_reads", "calibration", "decisions"),
+)
+"""what a bundle says of its scores, and how far to trust it"""
+
+
+@dataclass(frozen=True)
+class Made:
+    built: "Built"
+    registered: "dict[Path, Registered]"
+    """by bundle; what MLflow has not got is not among them"""
+    document: dict[str, Any]
+
+
+def make(
+    home: "Home",
+    method: str,
+    studies: Sequence[str] = (),
+    top: int = 5,
+    seed: int | None = None,
+    resamples: int = 10,
+    decide: str | None = None,
+    device: str = "auto",
+    register: bool = True,
+    reference: bool = True,
+) -> Made:
+    """Build and save what `method` (one of them, or all) gives over the best trials of `studies`, or of the newest
+    completed one. Raises RequestError for what the words do not fit, before anything is done."""
+    from harness.cli.bundle import register_built
+    from harness.cli.progress import step_progress
+    from harness.ensemble.decisions import parse_rule
+    from harness.ensemble.methods import WITHOUT_TRAINING, require_method
+    from harness.home import read_json
+    from harness.ledger import require_study
+
+    rule = None if decide is None else parse_rule(decide)
+    methods = list(WITHOUT_TRAINING) if method == ALL else [method]
+    for name in methods:
+        require_method(name)
+    named: list[str | None] = [*dict.fromkeys(studies)] or [None]
+    records = [require_study(home, name) for name in named]
+    if not studies:
+        note(f"study {records[0].name} (the newest completed one)")
+    with step_progress() as progress:
+        from harness.ensemble.build import build_table
+
+        use_seed = records[0].tree["seed"] if seed is None else seed
+        built = build_table(home, records, methods, top, use_seed, device, progress, rule, resamples, reference)
+    if built.untracked:
+        note(f"MLflow shows none of this: {built.untracked}")
+    bundles = [result.bundle for result in built.results]
+    registered = register_built(home, bundles) if register and not built.untracked else {}
+    documents = [saved_document(path, read_json(path / "bundle.json")) for path in bundles]
+    return Made(built, registered, table_document(documents, built) if method == ALL else documents[0])
+
+
+def saved_document(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What `build --json` and `show --json` print of one ensemble, from its bundle.json."""
+    same = {name: about[name] for name in ("study", "method", "metric")}
+    said = {name: about[name] for name in SAID if name in about}
+    return {**same, "bundle": path, "members": about["trials"], **said}
+
+
+def table_document(documents: list[dict[str, Any]], built: "Built") -> dict[str, Any]:
+    """What `--method all` prints: the rows of all once, then each ensemble as it would stand alone."""
+    from harness.ensemble.verdict import verdict_together
+
+    first = documents[0]
+    rows = [*first["scores"], *(document["scores"][-1] for document in documents[1:])]
+    return {
+        **{name: first[name] for name in ("study", "metric", "members", "diversity", "contributions", "test_reads")},
+        "method": ALL,
+        "scores": rows,
+        "ensembles": documents,
+        "notes": verdict_together(first["metric"], built.results),
+        "refused": built.refused,
+    }
+
+
+def saved_bundles(home: "Home", study: str | None) -> list[tuple["Path", dict[str, Any]]]:
+    """(folder, bundle.json) of every finished bundle, of one study or of all, oldest first."""
+    from harness.errors import HarnessError
+    from harness.home import is_done, read_json
+
+    folders = [home.bundles(study)] if study else sorted(home.bundles("any").parent.glob("*"))
+    found = [bundle for folder in folders for bundle in folder.glob("*") if is_done(bundle)]
+    found.sort(key=lambda bundle: (bundle / "DONE").stat().st_mtime)
+    read = []
+    for bundle in found:
+        try:
+            read.append((bundle, read_json(bundle / "bundle.json")))
+        except (HarnessError, OSError) as error:  # one damaged bundle does not hide the others
+            note(f"left out: {error}")
+    return read
+
+
+def find_saved(home: "Home", bundle: str) -> tuple[Path, dict[str, Any]]:
+    """(folder, bundle.json) of one of this home's bundles. Raises RequestError with the known ones."""
+    from harness.errors import RequestError, nearest
+
+    known = {f"{path.parent.name}/{path.name}": (path, about) for path, about in saved_bundles(home, None)}
+    wanted = Path(bundle).resolve()
+    found = known.get(bundle.rstrip("/")) or next((pair for pair in known.values() if pair[0] == wanted), None)
+    if found is None:
+        raise RequestError(
+            f"no ensemble {bundle!r} in {home.root}.{nearest(bundle, known)} Known: {', '.join(known) or 'none'}."
+        )
+    return found

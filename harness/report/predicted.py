@@ -1,0 +1,169 @@
+"""The predictions that a report judges: the best trial's out of fold, and of the test split what ensembles were built
+for.
+
+The test split is opened only for a study whose ensembles have been scored on it: a report is no reason to look. Which
+ensemble is shown beside the mean and the best single member is chosen by its nested score, on development rows. Reads
+files, fits nothing.
+"""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from harness.columns import from_column
+from harness.data.prepare import Prepared
+from harness.ensemble.about import read_about, read_plain
+from harness.ensemble.calibration import apply
+from harness.ensemble.decisions import ARGMAX, Answers, Rule, decide, said_out_of_fold, threshold, usual_rule
+from harness.ensemble.embed import EncoderCache, read_encoders
+from harness.ensemble.members import Member, read_oof
+from harness.errors import RequestError
+from harness.home import Home
+from harness.ledger import StudyRecord
+from harness.metrics import METRICS, UNKNOWN, probabilities
+from harness.records import Dataset, Folds, TrialRecord
+
+Floats = NDArray[np.float64]
+OUT_OF_FOLD, TEST = "out of fold", "test split"
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What one model says of one part of the data. n rows."""
+
+    model: str
+    part: str
+    rows: NDArray[np.int64]
+    """(n,) of the data set"""
+    y: NDArray[np.int64]
+    """(n,), or (n, C) of several labels"""
+    p: Floats
+    """(n, C)"""
+    groups: NDArray[np.str_]
+    said: NDArray[np.bool_]
+    """(n, C) which classes it decides for"""
+    rule: str
+    """how it decides, in words"""
+
+    @property
+    def title(self) -> str:
+        return f"{self.model}, {self.part}"
+
+
+@dataclass(frozen=True)
+class Built:
+    """A bundle of the study, by what it says of itself."""
+
+    name: str
+    path: Path
+    about: Mapping[str, Any]
+
+    @property
+    def method(self) -> str:
+        return str(self.about["method"])
+
+    @property
+    def row(self) -> Mapping[str, Any]:
+        """Of its scores, its own."""
+        return next(row for row in self.about["scores"] if row["kind"] != "single" and row["name"] == self.method)
+
+    def honest(self, metric: str) -> float:
+        """Its nested score, or where members were not chosen again, the one out of fold; NaN where there is none."""
+        value = (self.row.get("nested") or self.row["oof"])[metric]["value"]
+        return math.nan if value is None else float(value)
+
+
+def trial_member(home: Home, study: str, trial: TrialRecord) -> Member:
+    return Member(study, trial, home.run_artifacts(study, trial.run_id))
+
+
+def trial_out_of_fold(member: Member, data: Prepared) -> Predicted:
+    """Raises HarnessError where its files do not fit the study's rows and folds (members.read_oof)."""
+    dataset, rows = data.dataset, data.folds.development_rows()
+    p = probabilities(read_oof([member], dataset, data.folds)[:, 0], dataset.multilabel)
+    answers = Answers(dataset.y[rows], p, dataset.groups[rows], data.folds.fold[rows])
+    rule = usual_rule(dataset.classes, dataset.multilabel)
+    said = said_out_of_fold(rule, answers, dataset.classes, dataset.multilabel)
+    how = "the most probable class" if rule.kind == ARGMAX else f"{rule}, each fold by the threshold of the others"
+    return Predicted(member.name, OUT_OF_FOLD, rows, answers.y, p, answers.groups, said, how)
+
+
+def trial_on_test(home: Home, member: Member, data: Prepared, seen: Predicted, device: str) -> Predicted:
+    """The mean of its fold models, its thresholds chosen on `seen`, the same trial's predictions out of fold."""
+    dataset, folds, rows = data.dataset, data.folds, data.folds.test_rows()
+    cache = EncoderCache(home, member.study, dataset, data.pixels, device)
+    metas = read_encoders([member], dataset, folds)[0]
+    logits = [cache.outputs(meta, member.weights(meta.fold), {"test": rows})[0].logits for meta in metas]
+    p = np.mean([probabilities(one, dataset.multilabel) for one in logits], axis=0)
+    rule = usual_rule(dataset.classes, dataset.multilabel)
+    said, how = _by_rule(rule, seen, p, dataset)
+    return Predicted(member.name, TEST, rows, dataset.y[rows], p, dataset.groups[rows], said, how)
+
+
+def _by_rule(rule: Rule, seen: Predicted, p: Floats, dataset: Dataset) -> tuple[NDArray[np.bool_], str]:
+    if rule.kind == ARGMAX:
+        return np.eye(p.shape[1], dtype=bool)[p.argmax(axis=1)], "the most probable class"
+    if not dataset.multilabel:
+        positive = p[:, 1] >= threshold(rule, seen.y, seen.p[:, 1])
+        return np.column_stack([~positive, positive]), f"{rule}, chosen out of fold"
+    cuts = []
+    for c in range(p.shape[1]):
+        known = seen.y[:, c] != UNKNOWN
+        cuts.append(threshold(rule, seen.y[known, c], seen.p[known, c]))
+    return p >= np.array(cuts), f"{rule}, chosen out of fold"
+
+
+def built_ensembles(home: Home, record: StudyRecord) -> tuple[list[Built], list[str]]:
+    """The study's finished bundles by name, and why others are left out, in sentences."""
+    built, left_out = [], []
+    for place in sorted(home.bundles(record.name).glob("*/bundle.json")):
+        try:
+            about, _ = read_about(place.parent)
+            if (about.get("data_hash"), about.get("folds_hash")) != (record.data_hash, record.folds_hash):
+                raise RequestError(f"{place.parent.name} was built on other data or folds than the study has now.")
+            one = Built(place.parent.name, place.parent, about)
+            one.honest(str(about["metric"]))
+        except (RequestError, KeyError, StopIteration, TypeError) as error:
+            left_out.append(f"The bundle {place.parent.name} is left out: {error or 'its scores cannot be read.'}")
+            continue
+        built.append(one)
+    return built, left_out
+
+
+def best_built(built: Sequence[Built], metric: str) -> Built | None:
+    """The ensemble, the plain mean left out, with the best nested score; the first of equals."""
+    sign = 1.0 if METRICS[metric].higher_is_better else -1.0
+    scored = [one for one in built if one.method != "mean" and math.isfinite(one.honest(metric))]
+    return max(scored, key=lambda one: sign * one.honest(metric), default=None)
+
+
+def mean_beside(built: Sequence[Built], best: Built | None) -> Built | None:
+    """The plain mean, of the same number of members where there is one."""
+    means = [one for one in built if one.method == "mean"]
+    same = [one for one in means if best is not None and one.about.get("top") == best.about.get("top")]
+    return next(iter(same or means), None)
+
+
+def ensemble_on_test(one: Built, dataset: Dataset, folds: Folds) -> Predicted:
+    """As the bundle would answer: calibrated, decided by its default rule. Raises RequestError where its predictions
+    are not of the study's test rows."""
+    name = "predictions.parquet"
+    table = pq.read_table(io.BytesIO(read_plain(one.path.resolve(), name, one.about["files"][name])))
+    test = np.array(table["split"].to_pylist()) == "test"
+    y, p, rows = from_column(table["y"]), from_column(table["probabilities"]), folds.test_rows()
+    if y is None or p is None or not np.array_equal(y[test], dataset.y[rows]) or p.shape[1] != len(dataset.classes):
+        raise RequestError(f"{one.path}/{name} does not hold the study's test rows. Build the ensemble again.")
+    calibrated = apply(one.about.get("calibration"), p[test].astype(np.float64))
+    decisions = one.about.get("decisions")
+    if decisions is None:
+        raise RequestError(f"{one.path}/bundle.json has no decisions. Build the ensemble again.")
+    said = decide(decisions, dataset.classes, dataset.multilabel, calibrated)
+    how = "the most probable class" if decisions["default"] == ARGMAX else f"{decisions['default']}, chosen out of fold"
+    return Predicted(one.method, TEST, rows, dataset.y[rows], calibrated, dataset.groups[rows], said, how)
