@@ -49,7 +49,8 @@ def make(
     from harness.cli.bundle import register_built
     from harness.cli.progress import step_progress
     from harness.ensemble.decisions import parse_rule
-    from harness.ensemble.methods import WITHOUT_TRAINING, require_method
+    from harness.ensemble.methods import require_method
+    from harness.ensemble.names import WITHOUT_TRAINING
     from harness.home import read_json
     from harness.ledger import require_study
 
