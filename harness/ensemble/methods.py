@@ -59,7 +59,9 @@ METHODS = {
     "adaboost": Method(adaboost.fit, adaboost.load, "all"),
     "stacking": Method(stacking.fit, stacking.load, "none"),
     "stacking-boosted": Method(stacking_boosted.fit, stacking_boosted.load, "none"),
-    "stacking-levels": Method(stacking_levels.fit, stacking_levels.load, "none", few=3),  # each fit is one of every pair of folds
+    "stacking-levels": Method(
+        stacking_levels.fit, stacking_levels.load, "none", few=3
+    ),  # each fit is one of every pair of folds
     "stacking-embeddings": Method(stacking_embeddings.fit, stacking_embeddings.load, "held_out"),
 }
 
