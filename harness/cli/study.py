@@ -4,6 +4,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.complete import settings, studies
+from harness.cli.help import Commands
+from harness.cli.options import NewestStudy, StudyFile
 from harness.cli.output import claim_stdout, print_json, results, show
 
 if TYPE_CHECKING:
@@ -12,11 +15,16 @@ if TYPE_CHECKING:
     from harness.search.nodes import Cluster
     from harness.study.load import Study
 
-app = typer.Typer(help="Search: train trials over their folds.", no_args_is_help=True)
+app = Commands(help="Search: train trials over their folds.")
 
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Set one key of the study file, e.g. optim.lr=1e-3. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        autocompletion=settings,
+        help="Set one key of the study file, e.g. optim.lr=1e-3. Repeatable.",
+    ),
 ]
 Jobs = Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="Trials trained at the same time.")]
 Device = Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu, cuda, or cuda:0,cuda:1.")]
@@ -37,7 +45,7 @@ SHOWN = 20
 
 @app.command("run")
 def run(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A study's name, or the path of its YAML file.")],
+    name: StudyFile,
     set_: Sets = None,
     jobs: Jobs = 1,
     device: Device = "auto",
@@ -70,7 +78,7 @@ def run(
 
 @app.command("resume", short_help="Go on with a study as it was begun.")
 def resume(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A study that ran before.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=studies, help="A study that ran before.")],
     jobs: Jobs = 1,
     device: Device = "auto",
     backend: Backend = "local",
@@ -233,9 +241,7 @@ def list_(json: Json = False) -> None:
 
 @app.command("show")
 def show_(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="The study; left out: the newest completed one.")
-    ] = None,
+    name: NewestStudy = None,
     all_: Annotated[bool, typer.Option("--all", help=f"Every trial, not only the best {SHOWN}.")] = False,
     json: Json = False,
 ) -> None:

@@ -18,6 +18,7 @@ from harness.search import checks, ray_engine
 from harness.search.driver import CLOSE_SECONDS, Driver, Engine
 from harness.search.estimate import estimate_study
 from harness.search.grid import check_sampler, total_trials
+from harness.search.made_with import made_with
 from harness.search.nodes import Cluster
 from harness.search.precisions import choose_precisions, measured_here
 from harness.search.start import pin_start
@@ -135,6 +136,7 @@ def begin(
         time.time(),
         precision=measure(),
         starts={weights: pin_start(weights, home) for weights in checks.options(study, "weights")},
+        made_with=made_with(device, usable_cores()),
     )
     return replace(
         record,

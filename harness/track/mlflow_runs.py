@@ -69,6 +69,11 @@ class Tracking:
         )
         return str(found[0].info.run_id) if found else None
 
+    def find_kind(self, kind: str) -> str | None:
+        """The id of the newest run of a kind of which a study has one, such as its report."""
+        found = self._client.search_runs([self._experiment], f"tags.`harness.kind` = '{kind}'", max_results=1)
+        return str(found[0].info.run_id) if found else None
+
     def log_params(self, run_id: str, params: dict[str, Any]) -> None:
         self._log(run_id, params=params)
 
@@ -106,6 +111,9 @@ class Tracking:
     def log_table(self, run_id: str, columns: dict[str, list[Any]], file: str) -> None:
         """A table as an artifact that MLflow's page of the run shows as one. `columns`: equally long lists by name."""
         self._client.log_table(run_id, columns, file)
+
+    def log_text(self, run_id: str, text: str, file: str) -> None:
+        self._client.log_text(run_id, text, file)
 
     def log_artifact(self, run_id: str, file: Path, folder: str = "") -> None:
         self._client.log_artifact(run_id, str(file), folder or None)
@@ -173,6 +181,20 @@ def log_run(
     for folder, file in (artifacts or {}).items():
         tracking.log_artifact(run_id, file, folder)
     return run_id
+
+
+def publish_page(home: Home, study: str, run_id: str | None, page: Path, title: str) -> None:
+    """A page as `report.html` of a run, in the place of an earlier one; of the study's own run where none is named.
+    Raises StoreAway."""
+    tracking = Tracking(home, study)
+    try:
+        if run_id is None:
+            tags = {"harness.kind": "report", "harness.state": "complete"}
+            note = f"{title}: open report.html under Artifacts."
+            run_id = tracking.find_kind("report") or tracking.log_run("report", tags, {}, {}, note)
+        tracking.log_text(run_id, page.read_text(), "report.html")
+    except Exception as error:
+        raise _away(home, error) from error
 
 
 def interval_metrics(prefix: str, scores: dict[str, Interval]) -> dict[str, float]:
