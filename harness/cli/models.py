@@ -59,12 +59,12 @@ def list_(
 
 def chosen(rows: "list[Row]", text: str | None, library: str | None, family: str | None) -> "list[Row]":
     """The rows that fit, by name. Raises RequestError where none does."""
-    from harness.errors import RequestError, nearest
+    from harness.errors import RequestError, listed, nearest
 
     families = sorted({row.family for row in rows})
     if family is not None and family not in families:
         raise RequestError(
-            f"--family {family}: no such family.{nearest(family, families)} Families: {', '.join(families)}."
+            f"--family {family}: no such family.{nearest(family, families)} Families: {listed(families)}."
         )
     found = [
         row
