@@ -138,7 +138,7 @@ def _invoke(arguments: list[str]) -> int:
             from harness.cli.usage import explain
 
             said = explain(error, command)
-            error.format_message = lambda: said  # type: ignore[attr-defined]
+            error.format_message = lambda: said
             error.show()
             return 2
         raise
