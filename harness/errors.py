@@ -37,3 +37,10 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """' Did you mean a, b?' for the known names nearest to `name`, or '' when none is near."""
     near = difflib.get_close_matches(name, list(known), n=count, cutoff=0.6)
     return f" Did you mean {' or '.join(near)}?" if near else ""
+
+
+def listed(names: Iterable[str], command: str = "", most: int = 12) -> str:
+    """'a, b, c'; of many the first few, how many more there are, and the command that shows them all."""
+    known = list(names)
+    more = f", and {len(known) - most} more{f' ({command})' if command else ''}" if len(known) > most else ""
+    return (", ".join(known[:most]) or "none") + more

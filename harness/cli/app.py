@@ -139,10 +139,10 @@ def _invoke(arguments: list[str]) -> int:
     except Exception as error:
         # typer's own usage errors, whichever click it carries: message, hint, and the code 2.
         if hasattr(error, "format_message") and hasattr(error, "show"):
-            said = getattr(error, "message", None)
-            if isinstance(said, str):  # some versions quote their validation library
-                plainer = said.replace("Value error, ", "").replace("Input should be", "it should be")
-                error.message = plainer  # type: ignore[attr-defined]
+            from harness.cli.usage import explain
+
+            said = explain(error, command)
+            error.format_message = lambda: said
             error.show()
             return 2
         raise

@@ -14,7 +14,7 @@ from harness.cli.study import Json
 app = Commands(help="Combine the saved checkpoints of a study.")
 
 
-@app.command("build")
+@app.command("build", short_help="Fit, score on the test split, save as a bundle.")
 def build(
     method: Annotated[
         str,

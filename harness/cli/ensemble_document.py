@@ -117,13 +117,14 @@ def saved_bundles(home: "Home", study: str | None) -> list[tuple["Path", dict[st
 
 def find_saved(home: "Home", bundle: str) -> tuple[Path, dict[str, Any]]:
     """(folder, bundle.json) of one of this home's bundles. Raises RequestError with the known ones."""
-    from harness.errors import RequestError, nearest
+    from harness.errors import RequestError, listed, nearest
 
     known = {f"{path.parent.name}/{path.name}": (path, about) for path, about in saved_bundles(home, None)}
     wanted = Path(bundle).resolve()
     found = known.get(bundle.rstrip("/")) or next((pair for pair in known.values() if pair[0] == wanted), None)
     if found is None:
         raise RequestError(
-            f"no ensemble {bundle!r} in {home.root}.{nearest(bundle, known)} Known: {', '.join(known) or 'none'}."
+            f"no ensemble {bundle!r} in {home.root}.{nearest(bundle, known)} "
+            f"Known: {listed(known, 'harness ensemble list')}."
         )
     return found

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from harness.models.table import Row
 
 app = Commands(help="Backbones from timm and torchvision.")
-app.command("export")(export)
+app.command("export", short_help="One network of a bundle as an ONNX file.")(export)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 SORTS = {"name": "name", "parameters": "parameters", "embedding": "embedding", "size": "size"}
 
 
-@app.command("list")
+@app.command("list", short_help="Every name that model.backbone takes.")
 def list_(
     filter_: Annotated[
         str | None, typer.Option("--filter", metavar="TEXT", help="Only names that contain this.")
@@ -59,12 +59,12 @@ def list_(
 
 def chosen(rows: "list[Row]", text: str | None, library: str | None, family: str | None) -> "list[Row]":
     """The rows that fit, by name. Raises RequestError where none does."""
-    from harness.errors import RequestError, nearest
+    from harness.errors import RequestError, listed, nearest
 
     families = sorted({row.family for row in rows})
     if family is not None and family not in families:
         raise RequestError(
-            f"--family {family}: no such family.{nearest(family, families)} Families: {', '.join(families)}."
+            f"--family {family}: no such family.{nearest(family, families)} Families: {listed(families)}."
         )
     found = [
         row
@@ -101,7 +101,7 @@ def short_count(number: int) -> str:
     return f"{number / 1e6:.1f}M" if number >= 999_500 else f"{number / 1e3:.0f}k"
 
 
-@app.command("show")
+@app.command("show", short_help="One backbone: stages, what freezes, weights.")
 def show_(
     name: Backbone,
     json: Json = False,
@@ -144,7 +144,7 @@ def describe(name: str) -> dict[str, Any]:
     }
 
 
-@app.command("diagram")
+@app.command("diagram", short_help="A backbone with a head as a flowchart.")
 def diagram_(
     name: Backbone,
     format_: Annotated[Literal["mermaid", "plantuml"], typer.Option("--format", help="Language.")] = "mermaid",

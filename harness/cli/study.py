@@ -239,7 +239,7 @@ def list_(json: Json = False) -> None:
     show("\nType: harness study run NAME")
 
 
-@app.command("show")
+@app.command("show", short_help="The trials of a study, best first.")
 def show_(
     name: NewestStudy = None,
     all_: Annotated[bool, typer.Option("--all", help=f"Every trial, not only the best {SHOWN}.")] = False,

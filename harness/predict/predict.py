@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from harness.data.dicom_series import Slice
 from harness.ensemble.bundle import Bundle, load_bundle
-from harness.errors import RequestError, nearest
+from harness.errors import RequestError, listed, nearest
 from harness.home import Home, is_done, open_home
 from harness.predict.answers import Answers, answer, of_series, pooled_how
 from harness.predict.augmented import View, views
@@ -174,6 +174,6 @@ def find_bundle(name: Path | str, home: Home | None = None) -> Path:
         return root / path
     raise RequestError(
         f"no bundle {str(name)!r}: neither a folder here nor STUDY/NAME in {root}."
-        f"{nearest(path.as_posix(), known)} Known: {', '.join(known) or 'none'}. "
+        f"{nearest(path.as_posix(), known)} Known: {listed(known, 'harness ensemble list')}. "
         "Build one: harness ensemble build --method stacking"
     )

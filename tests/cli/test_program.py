@@ -290,14 +290,34 @@ def test_a_reader_that_leaves_is_no_failure(place: Place) -> None:
     assert "Traceback" not in done.stderr and "Broken" not in done.stderr
 
 
-def test_doctor(place: Place) -> None:
+def test_doctor(place: Place, tmp_path: Path) -> None:
     found = json.loads(place.harness("doctor", "--json").stdout)
-    assert found["packages"]["torch"] and found["home"] == str(place.home)
+    assert found["packages"]["torch"] and found["home"] == str(place.home) and found["codecs"]["JPEG lossless"]
+    assert not [problem for problem in found["problems"] if problem["breaks"]]
     assert found["next"] == "harness study run lr_aug_sweep"
-    shown = place.harness("doctor", COLUMNS="60").stdout
-    assert "harness study run lr_aug_sweep" in shown
-    hidden = place.harness("doctor", "--json", HARNESS_STORAGE="postgresql://me:secret@db/x").stdout
-    assert "secret" not in hidden and "db/x" in hidden
+    assert found["memory_free_gib"] > 0 and not place.home.exists()
+    away = {"HARNESS_STORAGE": "postgresql+psycopg://me:secret@127.0.0.1:1/x"}
+    done = place.harness("doctor", COLUMNS="60", MLFLOW_TRACKING_URI="http://127.0.0.1:1", **away)
+    said = " ".join(done.stdout.split())
+    assert done.returncode == 1 and "secret" not in said + done.stderr and "127.0.0.1:1/x" in said
+    assert "BROKEN: HARNESS_STORAGE" in said and "unset HARNESS_STORAGE" in said
+    assert "look: the MLflow store" in said  # a study trains on without it
+    (tmp_path / "file").touch()
+    done = place.harness("doctor", "--json", HARNESS_HOME=str(tmp_path / "file/home"))
+    broken = [problem for problem in json.loads(done.stdout)["problems"] if problem["breaks"]]
+    assert done.returncode == 1 and "HARNESS_HOME" in broken[0]["type"]
+
+
+def test_doctor_sees_what_was_cut_off_and_what_is_damaged(finished: Said, tmp_path: Path) -> None:
+    home = Home(shutil.copytree(finished[0].home, tmp_path / "home"))
+    record = home.work("tiny") / "study.json"
+    record.write_text(record.read_text().replace('"complete"', '"running"'))
+    (home.root / "mlflow.db").write_bytes(b"SQLite format 3" + bytes(200))
+    done = finished[0].harness("doctor", "--json", HARNESS_HOME=str(home.root))
+    found = json.loads(done.stdout)
+    assert done.returncode == 0 and found["used"]["artifacts"] > 100_000
+    typed = [problem["type"].split("   ")[0] for problem in found["problems"]]
+    assert f"mv {home.root}/mlflow.db {home.root}/mlflow.db.damaged" in typed and "harness study resume tiny" in typed
 
 
 def test_version_and_help(place: Place) -> None:
