@@ -9,7 +9,7 @@ FROM $BASE AS python
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates python3 \
- && rm -rf /var/lib/apt/lists/*
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 
 
 # What to install, out of the lock, with the hash of every file; none of this stage's tools are in the image.
@@ -17,7 +17,7 @@ FROM python AS lock
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends python3-venv \
- && rm -rf /var/lib/apt/lists/* \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
  && python3 -m venv /uv \
  && /uv/bin/pip install --no-cache-dir uv==0.13.9
 WORKDIR /src

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results_table import commit_of, counts, newest_bundles, numbers
-from harness.ensemble.methods import KNOWN
+from harness.ensemble.names import KNOWN
 from harness.home import Home, open_home, read_json
 from harness.ledger import StudyRecord, require_study
 from harness.records import Interval

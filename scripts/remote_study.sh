@@ -13,7 +13,7 @@
 # follows it, goes on with it if it was stopped, or brings its results back if it has ended. STUDY is a name, or a YAML
 # file, which is sent. Port, key and user belong into ~/.ssh/config; HARNESS_SSH is another ssh command than `ssh`.
 #
-# What is needed there: bash, rsync, flock and Python 3.11 to 3.13 with venv, or uv. docs/container.md has an example.
+# Needed on both sides: Linux, bash, rsync; there also Python 3.11 to 3.13 with venv, or uv. docs/container.md has more.
 set -euo pipefail
 
 patience=${HARNESS_REMOTE_SECONDS:-10} # seconds between two looks
@@ -62,8 +62,8 @@ for folder in "${data[@]}"; do
   [[ -d $folder ]] || fail 2 "--data $folder: there is no such folder"
   [[ $folder != /* && /$folder/ != */../* ]] || fail 2 "--data $folder must be a relative path below this folder"
 done
-for tool in "${ssh_words[0]}" rsync; do
-  command -v "$tool" >/dev/null || fail 2 "$tool is not installed here. On Debian: apt-get install openssh-client rsync"
+for tool in "${ssh_words[0]}" rsync flock; do
+  command -v "$tool" >/dev/null || fail 2 "$tool is not installed here. On Debian: apt-get install openssh-client rsync util-linux"
 done
 
 # --- the line ---
@@ -138,7 +138,7 @@ set -euo pipefail
 cd "$1" && shift
 [ -x "$1" ] || { echo "error: there is no program $1 there" >&2; exit 2; }
 rm -f pid ended && : >log
-printf '%s\n' "${@:3}" >arguments
+printf '%s\n' "${@:2}" >arguments
 export HARNESS_HOME=$PWD/mlruns PYTHONUNBUFFERED=1
 setsid nohup flock -w 30 lock bash -c '
   "$1" study run "${@:2}" & echo $! >pid
@@ -209,20 +209,23 @@ may_replace() {
 bring_back() {
   local new old differing finished complete
   new=$(dirname "$to")/.${to##*/}.incoming old=$(dirname "$to")/.${to##*/}.replaced
+  mkdir -p "$(dirname "$to")"
+  exec 9>"$new.lock" && flock 9 # two that follow one study see its end at the same time
+  may_replace
   say "bringing results to $to"
   mkdir -p "$new"
   copy --delete --partial --exclude=.remote --link-dest="$to" "$host:$dir/mlruns/" "$new/"
   differing=$(copy --checksum --dry-run --itemize-changes --exclude=.remote "$host:$dir/mlruns/" "$new/")
   [[ $differing != *">f"* ]] || fail 1 "files differ from those there: ${differing}. The same command brings them again."
-  complete=$(grep -ls '"state": "complete"' "$new/work/$name/trials/"[0-9]*.json | wc -l)
-  finished=$(find "$new/artifacts/$name" -mindepth 3 -maxdepth 3 -name DONE 2>/dev/null | wc -l)
+  complete=$({ grep -ls '"state": "complete"' "$new/work/$name/trials/"[0-9]*.json || true; } | wc -l)
+  finished=$({ find "$new/artifacts/$name" -mindepth 3 -maxdepth 3 -name DONE 2>/dev/null || true; } | wc -l)
   ((finished >= complete)) || fail 1 "$complete trials are complete, $finished have all their files: $new is kept, $to is as it was"
   printf '%s\n%s\n' "$host:$dir" "$(fingerprint "$new")" >"$new/.remote"
   [[ ! -e $to/.gitkeep ]] || cp -p "$to/.gitkeep" "$new/"
   rm -rf "$old"
   [[ ! -e $to ]] || mv -T "$to" "$old"
   mv -T "$new" "$to"
-  rm -rf "$old"
+  rm -rf "$old" "$new.lock"
   say "$complete complete trials are in $to. To look at them: HARNESS_HOME=$to harness study show $name"
 }
 
@@ -255,6 +258,5 @@ trap 'say "the study goes on at $host. The same command follows it again; --stop
 code=0
 follow "$work" "$seen" || code=$?
 if [[ $code == 2 ]]; then fail 2 "the study was refused there"; fi
-may_replace
 bring_back
 exit "$code"

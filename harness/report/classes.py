@@ -10,12 +10,12 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from harness.ensemble.decisions import rates
-from harness.records import Interval
 from harness.report.figure import SCALE, label, plot, side_by_side
-from harness.report.numbers import called, interval
+from harness.report.numbers import called
 from harness.report.predicted import Predicted
 from harness.report.section import Section, Table
 from harness.stats.curves import areas, questions
+from harness.words import interval
 
 MOST_DRAWN = 20
 """classes of a matrix that is drawn; larger ones are told as the commonest mistakes"""
@@ -78,7 +78,7 @@ def _figure(one: Predicted, matrix: NDArray[np.int64], classes: tuple[str, ...])
             colorscale=SCALE,
             text=text,
             texttemplate="%{text}",
-            colorbar={"title": {"text": "share"}, "thickness": 12},
+            showscale=False,  # the cells say it
         )
     )
     figure.update_xaxes(title="said", type="category").update_yaxes(title="true", type="category", autorange="reversed")
@@ -127,8 +127,8 @@ def _per_class(one: Predicted, classes: tuple[str, ...], seed: int) -> Table:
         small |= n < FEW
         found = rates(answer, one.said[known, c], one.groups[known])
         area = areas(asked[name], one.groups, seed)[0]
-        cells = [_short(found[rate]) for rate in ("sensitivity", "specificity", "ppv")]
-        rows.append([name, f"{n:,}{'*' if n < FEW else ''}", *cells, _short(area)])
+        cells = [interval(found[rate]) for rate in ("sensitivity", "specificity", "ppv")]
+        rows.append([name, f"{n:,}{'*' if n < FEW else ''}", *cells, interval(area)])
     note = (
         "Sensitivity: of the class's images, the share found. Specificity: of the others, the share left alone. PPV: "
     )
@@ -136,7 +136,3 @@ def _per_class(one: Predicted, classes: tuple[str, ...], seed: int) -> Table:
     note += f" * fewer than {FEW} images." if small else ""
     columns = ("class", "images", "sensitivity", "specificity", "PPV", "AUROC")
     return Table(f"Each class, {one.title}", columns, rows, note=note)
-
-
-def _short(found: Interval) -> str:
-    return interval(found, 2)

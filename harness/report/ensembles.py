@@ -13,10 +13,11 @@ import numpy as np
 from harness.metrics import METRICS
 from harness.records import Difference
 from harness.report.forest import forest
-from harness.report.numbers import interval, number, p_value, read_interval, signed
+from harness.report.numbers import bare_p, read_interval, signed
 from harness.report.predicted import Built, best_built
 from harness.report.section import Section, Table
 from harness.stats.compare import holm
+from harness.words import interval, number
 
 BELIEVED = 0.05
 PARTLY = "~"
@@ -82,7 +83,7 @@ def _answer(
         delta, p = compared[key][place]
         good = (delta.value > 0) == METRICS[metric].higher_is_better
         word = "not distinguishable from" if not p < BELIEVED else "better than" if good else "worse than"
-        parts.append(f"{word} {other} ({signed(delta)}, p {p_value(p)})")
+        parts.append(f"{word} {other} ({signed(delta)}, p {bare_p(p)})")
     test = interval(read_interval(best.row["test"][metric]))
     return f"{best.name}, best by its nested score, has {metric} {test} on the test split: {' and '.join(parts)}."
 
@@ -143,8 +144,8 @@ def _compared(built: Sequence[Built], compared: Mapping[str, list[tuple[Differen
     rows = []
     for place, one in enumerate(built):
         (mean, p_mean), (single, p_single) = (compared[key][place] for key in ("delta_vs_mean", "delta_vs_single"))
-        of_mean = ["-", "-"] if one.method == "mean" else [signed(mean), p_value(p_mean)]
-        rows.append([one.name, *of_mean, signed(single), p_value(p_single)])
+        of_mean = ["-", "-"] if one.method == "mean" else [signed(mean), bare_p(p_mean)]
+        rows.append([one.name, *of_mean, signed(single), bare_p(p_single)])
     columns = ("ensemble", "minus the plain mean [95%]", "p", "minus the best single [95%]", "p")
     note = f"On the test split, paired by group; p after Holm over the {len(rows)} rows."
     return Table(f"Paired differences of {metric}", columns, rows, note=note)

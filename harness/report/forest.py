@@ -7,8 +7,9 @@ import plotly.graph_objects as go
 
 from harness.records import Difference, Interval
 from harness.report.figure import COLOURS, label, plot
-from harness.report.numbers import interval, signed
+from harness.report.numbers import signed
 from harness.report.section import Table
+from harness.words import interval
 
 Line = tuple[str, Interval | Difference]
 
@@ -30,8 +31,8 @@ def forest(lines: Sequence[Line], title: str, axis: str, description: str, at: f
     figure.update_xaxes(title=axis)
     if at is not None:
         figure.add_vline(x=at, line={"color": COLOURS[5], "width": 1, "dash": "dash"})
-    told = signed if at == 0 else interval
-    numbers = Table(f"{title}: the numbers", ("name", f"{axis} [95%]"), [[name, told(one)] for name, one in lines])
+    told = [[name, signed(one) if at == 0 else interval(Interval(one.value, one.lo, one.hi))] for name, one in lines]
+    numbers = Table(f"{title}: the numbers", ("name", f"{axis} [95%]"), told)
     return plot(figure, title, description, numbers, 100 + 27 * len(lines))
 
 

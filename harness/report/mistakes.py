@@ -16,9 +16,10 @@ from harness.metrics import UNKNOWN
 from harness.ragged import Pixels
 from harness.records import Dataset, Folds
 from harness.report.html import picture
-from harness.report.numbers import called, counted
+from harness.report.numbers import called
 from harness.report.predicted import Predicted
 from harness.report.section import Section, Table
+from harness.words import plural
 
 Ints = NDArray[np.int64]
 Overlay = Callable[[int, Ints, Ints], Sequence[NDArray[np.uint8]]]
@@ -100,7 +101,7 @@ def mistakes_section(
     table = Table(f"The worst mistakes, {one.title}", columns, rows, "lllrr", f"Decided by {one.rule}.")
     if not mistakes:
         return Section("mistakes", "Worst mistakes", f"{one.title}: no image is decided wrongly.")
-    answer = f"{one.title}: {wrong:,} of {counted(asked, 'answer')} are wrong; these are the ones it was surest of."
+    answer = f"{one.title}: {wrong:,} of {plural(asked, 'answer')} are wrong; these are the ones it was surest of."
     body = "" if pixels is None else _gallery(mistakes, dataset, folds, pixels, overlay)
     return Section("mistakes", "Worst mistakes", answer, body, (table,))
 

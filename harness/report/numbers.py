@@ -1,20 +1,10 @@
-"""Numbers as a report's tables tell them. Pure text."""
+"""Differences, p-values and JSON's numbers as a report's tables tell them, beside harness.words. Pure text."""
 
 import math
+from collections.abc import Mapping
 
 from harness.records import Difference, Interval
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
-
-
-def interval(found: Interval | Difference | None, digits: int = 3) -> str:
-    """0.842 [0.801, 0.880]"""
-    if found is None or not math.isfinite(found.value):
-        return "-"
-    ends = f" [{found.lo:.{digits}f}, {found.hi:.{digits}f}]"
-    return number(found.value, digits) + (ends if math.isfinite(found.lo) and math.isfinite(found.hi) else "")
+from harness.words import p_value
 
 
 def signed(found: Interval | Difference) -> str:
@@ -25,16 +15,9 @@ def signed(found: Interval | Difference) -> str:
     return f"{found.value:+.3f}" + (f" [{found.lo:+.3f}, {found.hi:+.3f}]" if known else "")
 
 
-def p_value(p: float | None) -> str:
-    """.41, < .001"""
-    if p is None or not math.isfinite(p):
-        return "-"
-    return "< .001" if p < 0.001 else f"{p:.{3 if p < 0.01 else 2}f}".removeprefix("0")
-
-
-def counted(count: int, what: str) -> str:
-    """1 image, 1,204 images"""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+def bare_p(p: float) -> str:
+    """.41, < .001: for a column that is headed p"""
+    return p_value(p).removeprefix("p ").removeprefix("= ")
 
 
 def called(name: str) -> str:
@@ -42,7 +25,7 @@ def called(name: str) -> str:
     return f"class {name}" if name.isdigit() else name
 
 
-def read_interval(found: dict[str, float | None] | None) -> Interval:
+def read_interval(found: Mapping[str, float | None]) -> Interval:
     """From JSON, where null is what is not known."""
-    got = found or {}
-    return Interval(*(math.nan if got.get(end) is None else float(got[end] or 0.0) for end in ("value", "lo", "hi")))
+    value, lo, hi = (math.nan if (end := found.get(name)) is None else float(end) for name in ("value", "lo", "hi"))
+    return Interval(value, lo, hi)

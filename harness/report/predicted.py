@@ -158,16 +158,17 @@ def mean_beside(built: Sequence[Built], best: Built | None) -> Built | None:
 
 def ensemble_on_test(one: Built, dataset: Dataset, folds: Folds) -> Predicted:
     """Probabilities as they were scored, X"""
-    name = "predictions.parquet"
-    table = pq.read_table(io.BytesIO(read_plain(one.path.resolve(), name, one.about["files"][name])))
+    file = "predictions.parquet"
+    table = pq.read_table(io.BytesIO(read_plain(one.path.resolve(), file, one.about["files"][file])))
     test = np.array(table["split"].to_pylist()) == "test"
     y, p, rows = from_column(table["y"]), from_column(table["probabilities"]), folds.test_rows()
     if y is None or p is None or not np.array_equal(y[test], dataset.y[rows]) or p.shape[1] != len(dataset.classes):
-        raise RequestError(f"{one.path}/{name} does not hold the study's test rows. Build the ensemble again.")
+        raise RequestError(f"{one.path}/{file} does not hold the study's test rows. Build the ensemble again.")
     p = p[test].astype(np.float64)
     decisions = one.about.get("decisions")
     if decisions is None:
         raise RequestError(f"{one.path}/bundle.json has no decisions. Build the ensemble again.")
     said = decide(decisions, dataset.classes, dataset.multilabel, apply(one.about.get("calibration"), p))
     how = "the most probable class" if decisions["default"] == ARGMAX else f"{decisions['default']}, chosen out of fold"
-    return Predicted(one.method, TEST, rows, dataset.y[rows], p, dataset.groups[rows], said, how)
+    name = "the plain mean" if one.method == "mean" else one.method
+    return Predicted(name, TEST, rows, dataset.y[rows], p, dataset.groups[rows], said, how)

@@ -10,11 +10,11 @@ import plotly.graph_objects as go
 
 from harness.records import Interval
 from harness.report.figure import COLOURS, DASHES, label, plot, side_by_side
-from harness.report.numbers import counted, interval
 from harness.report.predicted import OUT_OF_FOLD, Predicted
 from harness.report.section import Section, Table
 from harness.stats.curves import Curve, Question, areas, precision_recall, questions, roc
 from harness.stats.intervals import intervals
+from harness.words import interval, plural
 
 MOST_CLASSES = 8
 """drawn beside the mean over all; the tables have every one"""
@@ -53,7 +53,7 @@ def ranking_section(models: Sequence[Predicted], classes: tuple[str, ...], seed:
         "Areas under the curves", ("model", "of", "positive", "images", "AUROC", "AUPRC"), rows, "llrrrr", note
     )
     body = side_by_side(_figures(models, classes, seed))
-    return Section("ranking", "Telling classes apart", " ".join(answer[:2]), body, (table,))
+    return Section("ranking", "Telling classes apart", " ".join(dict.fromkeys([answer[0], answer[-1]])), body, (table,))
 
 
 def _told(one: Predicted, found: Interval, many: bool) -> str:
@@ -117,7 +117,7 @@ def _figure(
     x, y = axes if is_roc else ("share of positives found (recall)", "share of calls that are right (precision)")
     figure.update_xaxes(title=x, range=[-0.01, 1.01]).update_yaxes(title=y, range=[0, 1.02])
     where = part[0].part
-    of_all = counted(len(part[0].y), "image")
+    of_all = plural(len(part[0].y), "image")
     said = f"Each point is a threshold. Band: 95% interval of {curves[0][0]}, place by place, on {of_all}."
     numbers = Table(
         f"{name}, {where}: the numbers",
@@ -153,5 +153,9 @@ def _line(figure: go.Figure, name: str, curve: Curve, place: int, width: float) 
         y=curve.y.round(4).tolist(),
         name=label(name),
         mode="lines",
-        line={"color": COLOURS[place % len(COLOURS)], "dash": DASHES[place % len(DASHES)], "width": width},
+        line={
+            "color": COLOURS[place % len(COLOURS)],
+            "dash": DASHES[(place + place // len(COLOURS)) % len(DASHES)],
+            "width": width,
+        },
     )

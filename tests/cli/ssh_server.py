@@ -27,6 +27,7 @@ class SshServer:
         for name in ("host_key", "user_key"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
         variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        variables.setdefault("UV_CACHE_DIR", str(Path.home() / ".cache/uv"))  # gigabytes, once for a machine
         variables |= {"HOME": str(self.home), "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
         (folder / "sshd_config").write_text(
             f"ListenAddress 127.0.0.1\nPort {self.port}\nHostKey {folder / 'host_key'}\nPidFile none\nUsePAM no\n"
