@@ -21,7 +21,7 @@ class Hostile:
 
 @pytest.fixture(scope="session")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Hostile:
-    """Two classes, one with a hostile name, 24 patients; six trials raced over three folds, an ablation of two seeds
+    """Two classes, one with a hostile name, 24 patients; four trials raced over three folds, an ablation of two seeds
     around the best, and two ensembles."""
     from harness.ensemble.build import build
     from harness.ledger import require_study
@@ -42,8 +42,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Hostile:
         "optim": {"lr": {"float": [1e-6, 1e-2], "log": True}},
         "train": {"epochs": 2, "precision": "fp32", "batch_size": 16},
         "search": {
-            "trials": 6, "sampler": "random", "pruner": "race", "race_p": 0.4,
-            "enqueue": [{"optim.lr": 1e-2, "model.dropout": 0.0}],
+            "trials": 4, "sampler": "random", "pruner": "race", "race_p": 0.2,
+            "enqueue": [{"optim.lr": 1e-2, "model.dropout": 0.0}, {"optim.lr": 9e-3, "model.dropout": 0.3}],
         },
     }  # fmt: skip
     study = check_study(tree, "test")

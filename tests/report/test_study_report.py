@@ -41,11 +41,10 @@ def told(hostile) -> dict[str, object]:
     return json.loads(program(hostile.home.root, "study", "report", hostile.name, "--json"))
 
 
-def program(home: Path, *arguments: str) -> str:
+def program(home: Path, *arguments: str, **more: str) -> str:
     command = [sys.executable, "-m", "harness", *arguments]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "HARNESS_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    )
+    environment = {**os.environ, "HARNESS_HOME": str(home), "OMP_NUM_THREADS": "1", **more}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -60,7 +59,7 @@ def test_its_numbers_are_those_of_the_records(hostile, told) -> None:
     records = {trial.number: trial for trial in read_trials(hostile.home, hostile.name)}
     complete = [one for one in records.values() if one.state == "complete"]
     stopped = [one for one in records.values() if one.state == "pruned"]
-    assert len(records) == 6 and len(complete) > 1 and stopped
+    assert len(records) == 4 and len(complete) > 1 and stopped
     for one in complete:
         assert interval(one.oof["auroc"]) in text
     assert f"{len(complete)} complete, {len(stopped)} stopped early" in text
@@ -111,10 +110,17 @@ def test_mlflow_has_the_same_page_once(hostile, told) -> None:
     assert not [attrs for tag, attrs in alone.tags if tag == "img"]
 
 
+def test_a_store_that_is_away_costs_nothing_but_its_copy(hostile, tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    arguments = ["study", "report", hostile.name, "--no-images", "--out", str(out), "--json"]
+    told = json.loads(program(hostile.home.root, *arguments, MLFLOW_TRACKING_URI="http://127.0.0.1:9"))
+    assert told["in_mlflow"] is False and read(out.read_text()).open == []
+
+
 def test_what_is_missing_is_said(found) -> None:
     begun = replace(found, record=replace(found.record, state="interrupted"), built=[], ablations=[], data=None)
     sections = {one.anchor: one for one in sections_of(begun, [], True)}
-    assert "not finished (interrupted): 6 of 6 trials" in sections["answer"].answer
+    assert "not finished (interrupted): 4 of 4 trials" in sections["answer"].answer
     assert any("No ensemble has been built" in point for point in sections["answer"].points)
     assert "no ablation has been run" in sections["ablation"].answer
     assert "not there any more" in sections["data"].answer
