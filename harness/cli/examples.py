@@ -53,6 +53,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "harness study plots my_study",
         "harness study plots my_study --out figures",
     ),
+    "study report": (
+        "harness study report my_study --out report.html",
+        "harness study report my_study --trial 7 --no-images",
+        "harness study report my_study --format md --out report.md",
+    ),
     "study compare": (
         "harness study compare my_study my_sgd",
         "harness study compare my_study:3 my_study:7",
