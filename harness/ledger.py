@@ -50,6 +50,8 @@ class StudyRecord:
     """seconds that all its runs took until the last trial ended"""
     made_with: dict[str, str] = dataclasses.field(default_factory=dict)
     """commit, machine and versions of the libraries when it was begun; empty for a study of an earlier version"""
+    estimate: dict[str, Any] | None = None
+    """records.Estimate of all its trials, made before the first"""
 
 
 def write_study(home: Home, record: StudyRecord) -> None:

@@ -7,7 +7,6 @@ import typer
 from harness.cli.output import claim_stdout, print_json, results, show
 
 if TYPE_CHECKING:
-    from harness.home import Home
     from harness.ledger import StudyRecord
     from harness.records import TrialRecord
     from harness.search.nodes import Cluster
@@ -49,6 +48,9 @@ def run(
     address: Address = None,
     cpus_per_trial: CpusPerTrial = None,
     gpus_per_trial: GpusPerTrial = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, say how long it will take, and stop before trial 0.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run a study, or go on with it where it stopped.
@@ -59,7 +61,11 @@ def run(
     from harness.study.load import load_study
 
     cluster = _cluster(backend, address, cpus_per_trial, gpus_per_trial, device)
-    _run(load_study(name, set_, as_), jobs, device, cluster, json)
+    study = load_study(name, set_, as_)
+    if dry_run:
+        _dry_run(study, jobs, device, cluster, json)
+    else:
+        _run(study, jobs, device, cluster, json)
 
 
 @app.command("resume", short_help="Go on with a study as it was begun.")
@@ -113,7 +119,7 @@ def _cluster(backend: str, address: str | None, cpus: int | None, gpus: float | 
 
 def _run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json: bool) -> None:
     from harness.cli.progress import study_listener
-    from harness.cli.watch import look
+    from harness.cli.watch import how_to_go_on, look
     from harness.errors import HarnessError, Interrupted
     from harness.home import open_home
     from harness.ledger import read_study, read_trials
@@ -123,9 +129,9 @@ def _run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json
         try:
             from harness.search.run import run_study
 
-            run_study(study, home, jobs, device, listener, cluster)
+            run_study(study, home, jobs, device, listener, cluster, estimating=True)
         except KeyboardInterrupt:
-            raise Interrupted(_how_to_go_on(home, study.name)) from None
+            raise Interrupted(how_to_go_on(home, study.name)) from None
     record = read_study(home, study.name)
     if record is None:
         raise HarnessError(f"study {study.name} left no record in {home.work(study.name)}.")
@@ -142,12 +148,24 @@ def _run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json
         raise HarnessError(f"study {study.name} stopped early: too many trials failed one after the other.")
 
 
-def _how_to_go_on(home: "Home", name: str) -> str:
-    from harness.ledger import read_study
+def _dry_run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json: bool) -> None:
+    from harness.cli.dry_run import show_dry_run
+    from harness.cli.progress import study_listener
+    from harness.cli.watch import BEFORE_TRIALS
+    from harness.errors import Interrupted
+    from harness.home import open_home
 
-    if read_study(home, name) is None:
-        return "interrupted before the first trial."
-    return f"interrupted. Type: harness study resume {name}   (or the same command) to go on from here."
+    with study_listener() as listener:
+        try:
+            from harness.search.dry_run import dry_run
+
+            found = dry_run(study, open_home(), jobs, device, listener, cluster)
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted. {BEFORE_TRIALS}") from None
+    if json:
+        print_json(found)
+    else:
+        show_dry_run(found)
 
 
 def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int = SHOWN) -> None:
