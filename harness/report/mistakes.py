@@ -127,16 +127,17 @@ def _gallery(
         heat = heats.get(mistake)
         shown = pixels[mistake.row] if heat is None else beside(pixels[mistake.row], heat)
         figures.append(picture(shown, caption, caption, 2 * SIDE))
-    of = " of what was said" if len(dataset.classes) > 2 else f" of {called(dataset.classes[1])}"
-    how = (
-        f"<p>Left the image as the network is shown it, right where the fold model that never saw it finds evidence"
-        f"{escape(of)} (Grad-CAM): the brighter, the more. A heat map says where it looked, not why.</p>"
-        if heats
-        else f"<p>{escape(why)}</p>"
-    )
+    of = called(dataset.classes[1]) if len(dataset.classes) == 2 else "what was said"
+    of = "the finding" if dataset.multilabel else of
+    how = escape(why)
+    if heats:
+        how = (
+            "Left the image as the network is shown it, right where the fold model that never saw it finds evidence of "
+        )
+        how += f"{escape(of)} (Grad-CAM): the brighter, the more; all grey: nowhere. It says where it looked, not why."
     warning = "<p><b>These are patients' images.</b> Make the report without them before it leaves the house: "
-    warning += "<code>--no-images</code></p>"
-    return f'{warning}{how}<div class="strip pairs">{"".join(figures)}</div>'
+    warning += '<code style="white-space: nowrap">--no-images</code></p>'
+    return f'{warning}<p>{how}</p><div class="strip pairs">{"".join(figures)}</div>'
 
 
 def overlays_of(
