@@ -5,7 +5,7 @@ import json
 import platform
 from pathlib import Path
 
-from harness.track.mlflow_runs import commit
+from harness.commit import commit
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results_table import commit_of, counts, newest_bundles, numbers
-from harness.words import duration, interval, number, p_value
-from harness.ensemble.methods import KNOWN
+from harness.ensemble.names import KNOWN
 from harness.home import Home, open_home, read_json
 from harness.ledger import StudyRecord, require_study
 from harness.records import Interval
+from harness.words import duration, interval, number, p_value
 
 PAGE = Path(__file__).parents[1] / "docs" / "ensemble-results.md"
 HEAD = """# Every method on three data sets

@@ -21,11 +21,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from mlflow.tracking import MlflowClient
 
-from harness.words import interval, p_value
 from harness.home import Home, is_done, open_home, read_json
 from harness.ledger import StudyRecord, list_studies, require_study
 from harness.metrics import METRICS
 from harness.records import Interval
+from harness.words import interval, p_value
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"

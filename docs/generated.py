@@ -18,8 +18,8 @@ COMMANDS_HEAD = """# Commands
 
 This page is made from the program's own help (`python docs/generated.py`). `harness COMMAND --help` says the same.
 
-Results go to stdout, progress and messages to stderr; `--json` prints one JSON document on stdout and nothing else there.
-Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 130 interrupted.
+Results go to stdout, progress and messages to stderr; `--json` prints one JSON document on stdout and nothing
+else there. Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 130 interrupted.
 """
 
 
@@ -47,7 +47,9 @@ def command_page() -> str:
         usage = " ".join(command.collect_usage_pieces(context))
         lines += [f"## {name}", "", "```text", f"{name} {usage}", "```", "", *_help(command.help or "")]
         lines += _help(command.epilog or "")
-        rows = [record for record in (param.get_help_record(context) for param in command.get_params(context)) if record]
+        rows = [
+            record for record in (param.get_help_record(context) for param in command.get_params(context)) if record
+        ]
         if rows:
             lines += ["| option | meaning |", "|---|---|"]
             lines += [f"| `{_cell(left)}` | {_prose(right)} |" for left, right in rows if "--help" not in left]
@@ -98,7 +100,7 @@ def room_imports(package: Path = PACKAGE) -> dict[str, set[str]]:
 
 
 def without_detours(known: dict[str, set[str]]) -> list[tuple[str, str]]:
-    """The arrows that do not follow from a way over other rooms: the transitive reduction of a graph without circles."""
+    """Arrows that do not follow from a way over other rooms: the transitive reduction of a graph without circles."""
 
     def beyond(room: str) -> set[str]:
         return {further for there in known[room] for further in known[there] | beyond(there)}

@@ -282,11 +282,11 @@ def backbone(name: str) -> Document:
 
 def doctor(home: Place = None) -> Document:
     """What this machine and this home have, and what is wrong with them."""
-    from harness.cli.doctor import examine
+    from harness.cli.checkup import examine
 
     found = _plain(examine(_home(home)))
-    rows = [{"problem": problem} for problem in found["problems"]]
-    return Document(found, f"{len(rows)} problems" if rows else "no problems", rows)
+    title = "something that a study needs is broken" if any(one["breaks"] for one in found["problems"]) else "all works"
+    return Document(found, title, found["problems"])
 
 
 def _home(home: Place) -> Home:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from harness.records import EpochReport, TrialRecord
+from harness.records import EpochReport, Estimate, TrialRecord
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,15 @@ class SpeedMeasured:
 
 
 @dataclass(frozen=True)
+class Estimated:
+    """What the trials that are left will take, before any of them began."""
+
+    estimate: Estimate
+    free: int
+    """bytes on the disk"""
+
+
+@dataclass(frozen=True)
 class StudyStarted:
     name: str
     trials_total: int
@@ -55,6 +64,10 @@ class StudyStarted:
     jobs: int
     precision: dict[str, str]
     """what train.precision came to, by backbone"""
+    past: tuple[TrialRecord, ...]
+    """the trials that ended in earlier runs"""
+    best: TrialRecord | None
+    """of them"""
 
 
 @dataclass(frozen=True)
@@ -91,6 +104,10 @@ class StudyEnded:
     state: str
     trained: int
     """trials that this run finished; 0 when there was nothing left to do"""
+    seconds: float = 0.0
+    """of all its runs"""
+    estimate: Estimate | None = None
+    """where all its trials were estimated together"""
 
 
 Event = (
@@ -98,6 +115,7 @@ Event = (
     | Notice
     | DataReady
     | SpeedMeasured
+    | Estimated
     | StudyStarted
     | TrialStarted
     | EpochDone

@@ -87,6 +87,9 @@ class Home:
         """What the MLflow run of a trial will be given that began while MLflow was away."""
         return self.work(study) / "pending" / f"{number:04d}.json"
 
+    def report(self, study: str, trial: int | None, ending: str) -> Path:
+        return self.work(study) / f"{'report' if trial is None else f'report-trial-{trial:04d}'}{ending}"
+
     def bundles(self, study: str) -> Path:
         return self.root / "bundles" / study
 

@@ -48,6 +48,10 @@ class StudyRecord:
     """the study of whose trial this is an ablation; '' for a search, which it must not be taken for"""
     spent: float = 0.0
     """seconds that all its runs took until the last trial ended"""
+    estimate: dict[str, Any] | None = None
+    """records.Estimate of all its trials, made before the first"""
+    made_with: dict[str, str] = dataclasses.field(default_factory=dict)
+    """commit, machine and versions of the libraries when it was begun; empty for a study of an earlier version"""
 
 
 def write_study(home: Home, record: StudyRecord) -> None:

@@ -93,6 +93,25 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """What a study is thought to take, before it has taken anything (search.estimate)."""
+
+    low: float
+    """seconds of its trials, at least"""
+    high: float
+    """and at most"""
+    trials: int
+    """how many of them"""
+    jobs: int
+    """at a time"""
+    trial_seconds: dict[str, float]
+    """of one trial that is trained in full, by backbone"""
+    disk_low: int
+    """bytes of checkpoints"""
+    disk_high: int
+
+
+@dataclass(frozen=True)
 class EpochReport:
     """What the training loop says after each epoch (step = epoch, from 0)."""
 

@@ -64,6 +64,32 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60}:{minutes % 60:02d} h"
 
 
+def span(low: float, high: float) -> str:
+    """'40 to 90 s', '3 to 7 min', '50 s to 2 min', '2 to 5 h': a range that claims no more than it knows"""
+    (first, unit), (second, last) = _rough(low), _rough(high)
+    if (first, unit) == (second, last):
+        return f"about {first} {unit}"
+    return f"{first} to {second} {last}" if unit == last else f"{first} {unit} to {second} {last}"
+
+
+def _rough(seconds: float) -> tuple[str, str]:
+    """About two digits, and the unit."""
+    for most, size, unit in ((90, 1, "s"), (5400, 60, "min"), (172800, 3600, "h")):
+        if seconds < most:
+            count = seconds / size
+            return (f"{count:.1f}".removesuffix(".0") if count < 5 and unit == "h" else f"{max(count, 1):.0f}"), unit
+    return f"{seconds / 86400:.1f}".removesuffix(".0"), "days"
+
+
+def bytes_(count: float) -> str:
+    """48 kB, 3.1 MB, 24 GB"""
+    for size, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if count >= 0.9995 * size:
+            value = count / size
+            return f"{value:.1f} {unit}" if value < 9.95 else f"{value:,.0f} {unit}"
+    return f"{count / 1e3:.0f} kB"
+
+
 def ago(seconds: float) -> str:
     """12 s ago, 5 min ago, 3 h ago, 2 days ago"""
     for unit, size, most in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48)):

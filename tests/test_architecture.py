@@ -40,6 +40,7 @@ FLOORS = {
     "columns": 0,
     "drawing": 0,
     "displays": 0,
+    "commit": 0,
     "strict_json": 0,
     "events": 0,
     "metrics": 0,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli.options import NewestStudy
 from harness.cli.output import claim_stdout, note, print_json, results, show
 from harness.cli.study import Device, Jobs, Json
 
@@ -15,9 +16,7 @@ if TYPE_CHECKING:
 
 
 def ablate(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="The study; left out: the newest completed one.")
-    ] = None,
+    name: NewestStudy = None,
     factor: Annotated[
         list[str] | None,
         typer.Option(

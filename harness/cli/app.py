@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from harness.cli import (
     ablate,
@@ -18,37 +17,38 @@ from harness.cli import (
     compare,
     data,
     doctor,
+    editors,
     ensemble,
     evaluate,
     init,
     models,
     predict,
+    report,
     search,
     server,
     study,
 )
+from harness.cli.help import Commands, Group
 from harness.cli.interrupt import catch_signals
 from harness.cli.manner import COLORS, hoisted, in_color, set_manner
 from harness.cli.output import escape_control, flush_results
 from harness.errors import HarnessError, Interrupted
 
-ORDER = ("init", "study", "ensemble", "predict", "evaluate", "data", "models", "ui", "doctor")
+ORDER = ("init", "study", "ensemble", "predict", "evaluate", "data", "models", "ui", "doctor", "completion")
 
 
-class _InOrder(TyperGroup):
+class _InOrder(Group):
     """Commands in the order in which a person needs them, not typer's."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [name for name in ORDER if name in self.commands]
 
 
-app = typer.Typer(
+app = Commands(
     name="harness",
     cls=_InOrder,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Honest hyperparameter search and ensembles for image classification.\n\n"
-    "Begin with:\n\n\b\n  harness study run lr_aug_sweep\n  harness ensemble build --method stacking",
-    no_args_is_help=True,
+    help="Honest hyperparameter search and ensembles for image classification.",
     add_completion=False,
     rich_markup_mode=None,
 )
@@ -56,7 +56,9 @@ app.add_typer(study.app, name="study")
 study.app.command("ablate", short_help="What each setting of a trial gives.")(ablate.ablate)
 study.app.command("importance", short_help="Which searched keys made the difference.")(search.importance)
 study.app.command("plots", short_help="A search's plots, as one page.")(search.plots)
+study.app.command("report", short_help="Everything about a study, as one page.")(report.report)
 study.app.command("compare", short_help="Is one study or trial better than another?")(compare.compare)
+study.app.command("schema", short_help="For editors: completes and checks a study file.")(editors.schema)
 app.add_typer(ensemble.app, name="ensemble")
 ensemble.app.command("register", short_help="A bundle as a model in MLflow.")(bundle.register)
 ensemble.app.command("diagram", short_help="How a bundle answers, as a flowchart.")(bundle.diagram)
@@ -67,13 +69,16 @@ app.command("predict", short_help="Probabilities for new images.")(predict.predi
 app.command("evaluate", short_help="An ensemble on another data set.")(evaluate.evaluate)
 app.command("ui", short_help="MLflow's pages: trials to sort and compare.")(server.ui)
 app.command("doctor", short_help="What this machine has, and what to type next.")(doctor.doctor)
+app.command("completion", short_help="Completion for bash, zsh and fish.")(editors.completion)
 
 
 def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"harness {version('harness')}")
+        from harness.commit import commit
+
+        typer.echo(f"harness {version('harness')} (commit {commit()})")
         raise typer.Exit()
 
 
@@ -122,6 +127,10 @@ def run(arguments: Sequence[str]) -> int:
 
 def _invoke(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
+    if asked := os.environ.get("_HARNESS_COMPLETE"):
+        from harness.cli.complete import answer
+
+        return answer(command, asked)
     try:
         with command.make_context("harness", arguments) as context:
             command.invoke(context)

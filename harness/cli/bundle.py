@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from harness.cli.options import Bundle
 from harness.cli.output import claim_stdout, note, print_json, show
 from harness.cli.study import Json
 
 if TYPE_CHECKING:
     from harness.home import Home
     from harness.track.models import Registered
-
-Bundle = Annotated[str, typer.Argument(metavar="BUNDLE", help="STUDY/NAME (harness ensemble list), or a folder.")]
 
 
 def register(

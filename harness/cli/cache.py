@@ -4,13 +4,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli.help import Commands
 from harness.cli.output import claim_stdout, note, print_json, show
 from harness.cli.study import Json
 
 if TYPE_CHECKING:
     from harness.data.cache import Cache
 
-app = typer.Typer(help="Decoded images and scans that are kept.", no_args_is_help=True)
+app = Commands(help="Decoded images and scans that are kept.")
 
 SHORT = 14
 """characters of a name in a table: its kind and enough of its key; --json has all"""

@@ -4,13 +4,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli.complete import sides
 from harness.cli.output import claim_stdout, print_json, results, show
 from harness.cli.study import Json
 
 if TYPE_CHECKING:
     from harness.search.compare import Comparison, Side
 
-Operand = typer.Argument(metavar="STUDY[:TRIAL]", help="A study (its best trial), or one of its trials: NAME:7.")
+Operand = typer.Argument(
+    metavar="STUDY[:TRIAL]", autocompletion=sides, help="A study (its best trial), or one of its trials: NAME:7."
+)
 
 
 def compare(a: Annotated[str, Operand], b: Annotated[str, Operand], json: Json = False) -> None:

@@ -7,22 +7,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli import cache, fetch
+from harness.cli.complete import study_files
+from harness.cli.help import Commands
+from harness.cli.options import StudyFile
 from harness.cli.output import claim_stdout, note, print_json, show
 from harness.cli.study import Json, Sets
 
 if TYPE_CHECKING:
     from harness.study.load import Study
 
-app = typer.Typer(help="The images and labels of a study.", no_args_is_help=True)
+app = Commands(help="The images and labels of a study.")
 app.add_typer(cache.app, name="cache")
 app.command("fetch", short_help="Download a public data set.")(fetch.fetch)
-
-StudyName = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A study's name, or the path of its YAML file.")]
 
 
 @app.command("scan", short_help="Read, check, divide and decode everything once.")
 def scan(
-    name: StudyName,
+    name: StudyFile,
     set_: Sets = None,
     force: Annotated[bool, typer.Option("--force", help="Read and decode unchanged files again, too.")] = False,
     json: Json = False,
@@ -50,7 +51,7 @@ def scan(
 
 @app.command("show", short_help="Classes by part, sizes, formats; as a page with --out.")
 def show_(
-    name: StudyName,
+    name: StudyFile,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="PAGE.html", help="Write a page with pictures and findings.")
     ] = None,
@@ -87,7 +88,7 @@ def show_(
 
 
 @app.command("audit", short_help="Look for what makes scores lie.")
-def audit(name: StudyName, set_: Sets = None, json: Json = False) -> None:
+def audit(name: StudyFile, set_: Sets = None, json: Json = False) -> None:
     """Look for what makes scores lie: groups in two parts, duplicates, conflicting labels, shortcuts.
 
     Exit code 2 when a finding blocks the study.
@@ -176,9 +177,11 @@ def decode(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An image: PNG, JPEG, DICOM.")],
     out: Annotated[Path, typer.Option("--out", metavar="PNG", help="Where to write it.")],
     study: Annotated[
-        str | None, typer.Option("--study", metavar="NAME|FILE", help="Decode as this study does.")
+        str | None,
+        typer.Option("--study", metavar="NAME|FILE", autocompletion=study_files, help="Decode as this study does."),
     ] = None,
     set_: Sets = None,
+    json: Json = False,
 ) -> None:
     """Write what the model would be shown of one file, before augmentation and normalisation.
 
@@ -209,4 +212,8 @@ def decode(
     stored = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(stored, "PNG")
     write_bytes(out, stored.getvalue())
-    note(f"{out}: {pixels.shape[1]} x {pixels.shape[0]} pixels, {'grey' if pixels.shape[-1] == 1 else 'RGB'}")
+    height, width, channels = pixels.shape
+    if json:
+        print_json({"file": file, "out": out, "width": width, "height": height, "channels": channels})
+    else:
+        note(f"{out}: {width} x {height} pixels, {'grey' if channels == 1 else 'RGB'}")

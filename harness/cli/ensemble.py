@@ -4,11 +4,14 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.complete import methods, studies
 from harness.cli.ensemble_document import find_saved, make, saved_bundles, saved_document
+from harness.cli.help import Commands
+from harness.cli.options import Bundle
 from harness.cli.output import claim_stdout, plain, print_json, show
 from harness.cli.study import Json
 
-app = typer.Typer(help="Combine the saved checkpoints of a study.", no_args_is_help=True)
+app = Commands(help="Combine the saved checkpoints of a study.")
 
 
 @app.command("build")
@@ -18,6 +21,7 @@ def build(
         typer.Option(
             "--method",
             metavar="METHOD",
+            autocompletion=methods,
             help="How members are combined: mean, greedy, stacking, ... (an unknown one lists them), or all.",
         ),
     ],
@@ -26,6 +30,7 @@ def build(
         typer.Option(
             "--study",
             metavar="NAME",
+            autocompletion=studies,
             help="The study; repeat it for members of several. Left out: the newest completed one.",
         ),
     ] = None,
@@ -79,7 +84,9 @@ def build(
 
 @app.command("list")
 def list_(
-    study: Annotated[str | None, typer.Option("--study", metavar="NAME", help="Only this study's.")] = None,
+    study: Annotated[
+        str | None, typer.Option("--study", metavar="NAME", autocompletion=studies, help="Only this study's.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """The ensembles that were built, oldest first."""
@@ -111,7 +118,7 @@ def list_(
 
 @app.command("show")
 def show_(
-    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="STUDY/NAME (harness ensemble list), or a folder.")],
+    bundle: Bundle,
     json: Json = False,
 ) -> None:
     """What an ensemble is made of and how well it did."""

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli.complete import settings
+from harness.cli.options import Bundle
 from harness.cli.output import claim_stdout, note, print_json, show
 from harness.cli.study import Json
 
@@ -24,7 +26,7 @@ Several = list[str] | None
 
 
 def evaluate(
-    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="STUDY/NAME (harness ensemble list), or a folder.")],
+    bundle: Bundle,
     data: Annotated[
         str, typer.Option("--data", metavar="FOLDER|FILE", help="Images and labels; or a study file that names them.")
     ],
@@ -32,7 +34,13 @@ def evaluate(
         Path | None, typer.Option("--labels", metavar="CSV", help="The table of labels; in FOLDER when left out.")
     ] = None,
     set_: Annotated[
-        Several, typer.Option("--set", metavar="data.KEY=VALUE", help="A key of a study's data block, such as label.")
+        Several,
+        typer.Option(
+            "--set",
+            metavar="data.KEY=VALUE",
+            autocompletion=settings,
+            help="A key of a study's data block, such as label.",
+        ),
     ] = None,
     map_: Annotated[
         Several, typer.Option("--map", metavar="THEIRS=OURS", help="What a label is called here; THEIRS=- leaves out.")

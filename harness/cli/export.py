@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.options import Bundle
 from harness.cli.output import claim_stdout, print_json, show
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
 def export(
-    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="STUDY/NAME (harness ensemble list), or a folder.")],
+    bundle: Bundle,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write, such as network.onnx.")],
     member: Annotated[
         str | None, typer.Option("--member", metavar="NAME", help="Such as trial-0007, where there are several.")

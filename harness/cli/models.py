@@ -4,13 +4,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from harness.cli.complete import families
 from harness.cli.export import export
+from harness.cli.help import Commands
+from harness.cli.options import Backbone
 from harness.cli.output import claim_stdout, note, print_json, results, show
 
 if TYPE_CHECKING:
     from harness.models.table import Row
 
-app = typer.Typer(help="Backbones from timm and torchvision.", no_args_is_help=True)
+app = Commands(help="Backbones from timm and torchvision.")
 app.command("export")(export)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -29,7 +32,8 @@ def list_(
         Literal["timm", "torchvision"] | None, typer.Option("--library", help="Only of this one.")
     ] = None,
     family: Annotated[
-        str | None, typer.Option("--family", metavar="NAME", help="Only of this family, such as resnet.")
+        str | None,
+        typer.Option("--family", metavar="NAME", autocompletion=families, help="Only of this family, such as resnet."),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="The first N of them.")] = None,
     json: Json = False,
@@ -99,7 +103,7 @@ def short_count(number: int) -> str:
 
 @app.command("show")
 def show_(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone, as `harness models list` names it.")],
+    name: Backbone,
     json: Json = False,
 ) -> None:
     """One backbone: its stages and what each number of train.freeze freezes, its embedding, its weights."""
@@ -142,7 +146,7 @@ def describe(name: str) -> dict[str, Any]:
 
 @app.command("diagram")
 def diagram_(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone, as `harness models list` names it.")],
+    name: Backbone,
     format_: Annotated[Literal["mermaid", "plantuml"], typer.Option("--format", help="Language.")] = "mermaid",
     depth: Annotated[
         int, typer.Option("--depth", metavar="N", help="1: stages; 2: what is in them; more: down to single layers.")

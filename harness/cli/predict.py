@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.options import Bundle
 from harness.cli.output import claim_stdout, complain, note, print_json
 from harness.cli.study import Json
 
@@ -12,7 +13,7 @@ FILE = "FILE"
 
 
 def predict(
-    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="STUDY/NAME (harness ensemble list), or a folder.")],
+    bundle: Bundle,
     paths: Annotated[
         list[Path],
         typer.Argument(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli.options import NewestStudy
 from harness.cli.output import claim_stdout, note, print_json, show
 
 if TYPE_CHECKING:
@@ -13,12 +14,11 @@ if TYPE_CHECKING:
     from harness.search.importance import Importance
     from harness.study.load import Study
 
-Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="The study; left out: the newest completed one.")]
 Method = Annotated[str, typer.Option("--method", metavar="M", help="ped_anova or fanova.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
-def importance(name: Name = None, method: Method = "ped_anova", json: Json = False) -> None:
+def importance(name: NewestStudy = None, method: Method = "ped_anova", json: Json = False) -> None:
     """Which searched keys made the difference, from the trials so far."""
     claim_stdout()
     from harness.cli.tables import table
@@ -39,9 +39,10 @@ def importance(name: Name = None, method: Method = "ped_anova", json: Json = Fal
 
 
 def plots(
-    name: Name = None,
+    name: NewestStudy = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to write the page.")] = Path("plots"),
     method: Method = "ped_anova",
+    json: Json = False,
 ) -> None:
     """History, importances, parallel coordinates, slices and contours of a search, as one HTML page."""
     claim_stdout()
@@ -73,7 +74,10 @@ def plots(
     write_text(path, page)
     if warning:
         note(warning)
-    show(f"{path}")
+    if json:
+        print_json({"study": study.name, "page": path, "warning": warning or None})
+    else:
+        show(f"{path}")
 
 
 def importance_document(study: "Study", method: str, found: "list[Importance]", warning: str) -> dict[str, Any]:

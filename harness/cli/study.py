@@ -4,20 +4,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.complete import settings, studies
+from harness.cli.help import Commands
+from harness.cli.options import NewestStudy, StudyFile
 from harness.cli.output import claim_stdout, print_json, results, show
 
 if TYPE_CHECKING:
-    from harness.home import Home
     from harness.ledger import StudyRecord
     from harness.records import TrialRecord
     from harness.search.nodes import Cluster
     from harness.study.load import Study
 
-app = typer.Typer(help="Search: train trials over their folds.", no_args_is_help=True)
+app = Commands(help="Search: train trials over their folds.")
 
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Set one key of the study file, e.g. optim.lr=1e-3. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        autocompletion=settings,
+        help="Set one key of the study file, e.g. optim.lr=1e-3. Repeatable.",
+    ),
 ]
 Jobs = Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="Trials trained at the same time.")]
 Device = Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu, cuda, or cuda:0,cuda:1.")]
@@ -38,7 +45,7 @@ SHOWN = 20
 
 @app.command("run")
 def run(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A study's name, or the path of its YAML file.")],
+    name: StudyFile,
     set_: Sets = None,
     jobs: Jobs = 1,
     device: Device = "auto",
@@ -49,6 +56,9 @@ def run(
     address: Address = None,
     cpus_per_trial: CpusPerTrial = None,
     gpus_per_trial: GpusPerTrial = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, say how long it will take, and stop before trial 0.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run a study, or go on with it where it stopped.
@@ -59,12 +69,16 @@ def run(
     from harness.study.load import load_study
 
     cluster = _cluster(backend, address, cpus_per_trial, gpus_per_trial, device)
-    _run(load_study(name, set_, as_), jobs, device, cluster, json)
+    study = load_study(name, set_, as_)
+    if dry_run:
+        _dry_run(study, jobs, device, cluster, json)
+    else:
+        _run(study, jobs, device, cluster, json)
 
 
 @app.command("resume", short_help="Go on with a study as it was begun.")
 def resume(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A study that ran before.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=studies, help="A study that ran before.")],
     jobs: Jobs = 1,
     device: Device = "auto",
     backend: Backend = "local",
@@ -113,7 +127,7 @@ def _cluster(backend: str, address: str | None, cpus: int | None, gpus: float | 
 
 def _run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json: bool) -> None:
     from harness.cli.progress import study_listener
-    from harness.cli.watch import look
+    from harness.cli.watch import how_to_go_on, look
     from harness.errors import HarnessError, Interrupted
     from harness.home import open_home
     from harness.ledger import read_study, read_trials
@@ -123,9 +137,9 @@ def _run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json
         try:
             from harness.search.run import run_study
 
-            run_study(study, home, jobs, device, listener, cluster)
+            run_study(study, home, jobs, device, listener, cluster, estimating=True)
         except KeyboardInterrupt:
-            raise Interrupted(_how_to_go_on(home, study.name)) from None
+            raise Interrupted(how_to_go_on(home, study.name)) from None
     record = read_study(home, study.name)
     if record is None:
         raise HarnessError(f"study {study.name} left no record in {home.work(study.name)}.")
@@ -142,12 +156,24 @@ def _run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json
         raise HarnessError(f"study {study.name} stopped early: too many trials failed one after the other.")
 
 
-def _how_to_go_on(home: "Home", name: str) -> str:
-    from harness.ledger import read_study
+def _dry_run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json: bool) -> None:
+    from harness.cli.dry_run import show_dry_run
+    from harness.cli.progress import study_listener
+    from harness.cli.watch import BEFORE_TRIALS
+    from harness.errors import Interrupted
+    from harness.home import open_home
 
-    if read_study(home, name) is None:
-        return "interrupted before the first trial."
-    return f"interrupted. Type: harness study resume {name}   (or the same command) to go on from here."
+    with study_listener() as listener:
+        try:
+            from harness.search.dry_run import dry_run
+
+            found = dry_run(study, open_home(), jobs, device, listener, cluster)
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted. {BEFORE_TRIALS}") from None
+    if json:
+        print_json(found)
+    else:
+        show_dry_run(found)
 
 
 def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int = SHOWN) -> None:
@@ -215,9 +241,7 @@ def list_(json: Json = False) -> None:
 
 @app.command("show")
 def show_(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="The study; left out: the newest completed one.")
-    ] = None,
+    name: NewestStudy = None,
     all_: Annotated[bool, typer.Option("--all", help=f"Every trial, not only the best {SHOWN}.")] = False,
     json: Json = False,
 ) -> None:

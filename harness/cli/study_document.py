@@ -67,10 +67,10 @@ def _study_row(home: "Home", name: str, path: Path | None, record: "StudyRecord 
     """What `study list` says about one study. A broken study file is a row that says so, not the end of the list."""
     from harness.cli.tables import ranked
     from harness.cli.watch import look
-    from harness.words import number
     from harness.errors import RequestError
     from harness.ledger import read_trials
     from harness.study.load import load_study
+    from harness.words import number
 
     row = {"study": name, "state": "not run", "done": 0, "total": 0, "best": None, "description": "", "file": path}
     tree = record.tree if record else None

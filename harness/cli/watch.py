@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from harness.records import TrialRecord
 
 
+BEFORE_TRIALS = (
+    "No trial had begun. What was finished before (headers read, images decoded, folds) is kept for the next time; a "
+    "decoding that was cut off begins anew."
+)
+
+
 @dataclass(frozen=True)
 class Running:
     """A trial that has begun and not ended."""
@@ -65,6 +71,27 @@ def _running(home: "Home", study: str, trial: "TrialRecord", metric: str) -> Run
     # an epoch that is trained again keeps its first time in MLflow; its line in the log is the newest all the same
     seen = home.trial_epochs(study, trial.number).stat().st_mtime
     return Running(trial.number, report.fold, report.epoch, report.epochs, value, seen, trial.deaths)
+
+
+def how_to_go_on(home: "Home", name: str) -> str:
+    """What an interrupted study keeps, and what to type."""
+    from harness.ledger import read_study, read_trials
+    from harness.records import ENDED
+
+    record = read_study(home, name)
+    if record is None:
+        return f"interrupted. {BEFORE_TRIALS}"
+    trials = read_trials(home, name)
+    kept = [plural(sum(trial.state in ENDED for trial in trials), "ended trial")]
+    for one in look(home, record, trials).running:
+        if one.fold is None or one.epoch is None:
+            kept.append(f"trial {one.number}, which begins anew")
+        else:
+            kept.append(f"trial {one.number} up to fold {one.fold + 1}, epoch {one.epoch + 1}/{one.epochs}")
+    return (
+        f"interrupted. Kept: {', '.join(kept)}.\n"
+        f"Type: harness study resume {name}   (or the same command) to go on from here."
+    )
 
 
 def live_document(live: Live) -> dict[str, Any]:

@@ -31,6 +31,23 @@ def is_available(uid: str) -> bool:
     return uid in DECODER_DEPENDENCIES and importlib.util.find_spec("imagecodecs") is not None
 
 
+def readable() -> dict[str, bool]:
+    """Which kinds of compressed frames can be read here. Raises ImportError where a codec does not even load."""
+    import imagecodecs
+    import jpeg_ls
+    from PIL import features
+
+    found = {
+        "PNG": features.check("zlib"),
+        "JPEG": features.check("jpg"),
+        "JPEG 12-bit": imagecodecs.JPEG8.available,
+        "JPEG lossless": imagecodecs.JPEGSOF3.available,
+        "JPEG 2000": imagecodecs.JPEG2K.available,
+        "JPEG-LS": hasattr(jpeg_ls, "decode"),
+    }
+    return {name: bool(there) for name, there in found.items()}
+
+
 def decode_frame(source: bytes, runner: Any) -> bytes:
     """One frame's samples, colour by pixel, little endian, in the frame's own colour space; called by pydicom.
 

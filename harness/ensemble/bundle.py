@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from harness.ensemble.about import checked, read_about, read_plain
 from harness.ensemble.embed import Load, run_encoder
 from harness.ensemble.labels import LabelModels
-from harness.ensemble.methods import KNOWN, reader
+from harness.ensemble.methods import reader
+from harness.ensemble.names import KNOWN
 from harness.ensemble.networks import check_network
 from harness.ensemble.oof import Embed, Model, check_probabilities, silent
 from harness.ensemble.trees import check_trees

@@ -9,6 +9,7 @@ from typing import Any
 from harness.drawing import Arrow, Box, Drawing
 from harness.ensemble.about import About, Member
 from harness.ensemble.methods import METHODS
+from harness.ensemble.names import FITTED
 from harness.study.dataset import Decode
 
 SHOWN = 8
@@ -24,7 +25,7 @@ def ensemble_diagram(about: Mapping[str, Any], found: About) -> Drawing:
     for number, decode in enumerate(found.decodes):
         boxes.append(Box(f"decode {number}", ("decode", *_decoding(decode))))
         arrows.append(Arrow("image", f"decode {number}"))
-    fitted = method.says if method is not None else ""
+    fitted = FITTED.get(found.method, "")
     for place, member in enumerate(found.members[:SHOWN]):
         boxes.append(Box(f"member {place}", _member(member), ("members",)))
         decode = found.decodes[member.decode]

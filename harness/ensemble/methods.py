@@ -1,4 +1,4 @@
-"""The table of ensemble methods. Adding one: a file with `fit` and `load`, and one line here."""
+"""The table of ensemble methods. Adding one: a file with `fit` and `load`, one line here, and its name in names.py."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from harness.ensemble import (
     weighted,
 )
 from harness.ensemble.labels import fit_labels, load_labels
+from harness.ensemble.names import KNOWN, NETWORK_METHODS
 from harness.ensemble.oof import Embed, Fitted, Model, OofTable
 from harness.errors import RequestError, nearest
 from harness.records import Progress
@@ -30,8 +31,9 @@ class Method:
     load_classes: Callable[[Mapping[str, bytes]], Model]
     embeddings: Literal["none", "held_out", "all"]
     """what an encoder's embeddings are needed of: nothing, the development rows that it held out, or all of them"""
-    says: str
     takes_device: bool = False
+    few: int = 10
+    """members up to which it is fitted again without each of them, to tell what each gives"""
 
     def fit(
         self, table: OofTable, embed: Embed | None, seed: int, progress: Progress | None, device: str = "cpu"
@@ -49,36 +51,17 @@ class Method:
 
 
 METHODS = {
-    "mean": Method(mean.fit, mean.load, "none", "the average of all fold models"),
-    "weighted": Method(weighted.fit, weighted.load, "none", "the members' average by their most likely weights"),
-    "greedy": Method(greedy.fit, greedy.load, "none", "members taken one by one, with replacement, while it helps"),
-    "bagging": Method(bagging.fit, bagging.load, "held_out", "that average, with bootstrapped heads on the embeddings"),
-    "boosting": Method(boosting.fit, boosting.load, "all", "XGBoost on the embeddings, per encoder", True),
-    "adaboost": Method(adaboost.fit, adaboost.load, "all", "a vote of stumps on the embeddings, per encoder"),
-    "stacking": Method(stacking.fit, stacking.load, "none", "a logistic regression on the members' predictions"),
-    "stacking-boosted": Method(
-        stacking_boosted.fit, stacking_boosted.load, "none", "XGBoost on the members' predictions, from their mean on"
-    ),
-    "stacking-levels": Method(
-        stacking_levels.fit, stacking_levels.load, "none", "a logistic regression on what four other methods say"
-    ),
-    "stacking-embeddings": Method(
-        stacking_embeddings.fit,
-        stacking_embeddings.load,
-        "held_out",
-        "stacking with heads on the embeddings beside it",
-    ),
+    "mean": Method(mean.fit, mean.load, "none"),
+    "weighted": Method(weighted.fit, weighted.load, "none"),
+    "greedy": Method(greedy.fit, greedy.load, "none"),
+    "bagging": Method(bagging.fit, bagging.load, "held_out"),
+    "boosting": Method(boosting.fit, boosting.load, "all", True),
+    "adaboost": Method(adaboost.fit, adaboost.load, "all"),
+    "stacking": Method(stacking.fit, stacking.load, "none"),
+    "stacking-boosted": Method(stacking_boosted.fit, stacking_boosted.load, "none"),
+    "stacking-levels": Method(stacking_levels.fit, stacking_levels.load, "none", few=3),  # each fit is one of every pair of folds
+    "stacking-embeddings": Method(stacking_embeddings.fit, stacking_embeddings.load, "held_out"),
 }
-
-NETWORK_METHODS = {
-    "soup": "one network: the mean of the weights of fine-tunes that share a start",
-    "soup-greedy": "the same, of those that do each other no harm",
-    "bagging-retrained": "the best trial trained anew on bootstrap resamples of the groups",
-}
-"""Methods that make networks of their own, whose mean predicts (build.py)."""
-KNOWN = (*METHODS, *NETWORK_METHODS)
-WITHOUT_TRAINING = tuple(name for name in KNOWN if name != "bagging-retrained")
-"""what `--method all` builds"""
 
 
 def reader(name: str) -> Method | None:

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.columns import to_column
+from harness.commit import commit
 from harness.data.headers import Hash, salted
 from harness.ensemble.about import FORMAT, sha256
 from harness.ensemble.gather import Gathered
 from harness.ensemble.oof import Model
 from harness.ensemble.scores import EnsembleResult, Predictions, as_json, result_json
 from harness.home import link_or_copy, write_bytes, write_json
-from harness.track.mlflow_runs import commit
 from harness.train.checkpoint import FoldMeta
 
 PACKAGES = ("harness", "torch", "timm", "torchvision", "numpy", "scikit-learn", "xgboost")

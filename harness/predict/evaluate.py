@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from harness.columns import from_column
+from harness.commit import commit
 from harness.ensemble.bundle import Bundle, load_bundle, predict_bundle
 from harness.ensemble.calibration import apply
 from harness.ensemble.contents import FILE, seen
@@ -40,7 +41,7 @@ from harness.records import Progress
 from harness.stats.grouped import How
 from harness.stats.subgroups import Subgroup, chosen_columns, kinds, subgroups, worst
 from harness.stats.unpaired import Sample
-from harness.track.mlflow_runs import commit, interval_metrics, log_run
+from harness.track.mlflow_runs import interval_metrics, log_run
 from harness.train.devices import parse_devices
 
 

@@ -14,11 +14,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.data.answers import split_answers
+from harness.data.attributes import read_attributes
 from harness.data.guess import guess
 from harness.data.npz import is_archive
 from harness.data.pixels import open_store
-from harness.data.scan import EMPTY_LABEL, NO_FILE, NO_LABEL, root_of, scan_data
-from harness.data.sources import read_source
+from harness.data.scan import EMPTY_LABEL, NO_FILE, NO_LABEL, scan_data
 from harness.errors import RequestError
 from harness.home import Home
 from harness.predict.label_mapping import columns_mapping, in_words, label_mapping
@@ -106,8 +106,7 @@ def read_external(
 ) -> External:
     """Raises RequestError where the request is wrong (see data.scan), labels fit no class, or no row is left."""
     if multilabel == isinstance(data.label, str):
-        wanted = "[A, B], a column of 1 and 0 for each label" if multilabel else "COLUMN, one column with the class"
-        raise RequestError(f"the bundle's task has another form: type --set data.label={wanted}.")
+        raise RequestError(_other_form(data.label, classes))
     data = data.model_copy(update={"classes": None})
     scan = scan_data(data, home, progress)
     rows = scan.manifest
@@ -122,9 +121,22 @@ def read_external(
         keep = ~rows["id"].isin(list(unreadable)).to_numpy()
         rows, y = rows[keep].reset_index(drop=True), y[keep]
         images, _ = _pixels(scan.root, rows, decodes, home, progress)
-    attributes, private = _attributes(data, rows, home, progress)
+    attributes, private = read_attributes(data, rows, home, progress)
     groups = rows["group"].to_numpy(dtype=np.str_)
     return External(y, groups, images, attributes, private, dict(left_out), mapped)
+
+
+def _other_form(label: str | tuple[str, ...], classes: tuple[str, ...]) -> str:
+    """What to say where one side names a class for each image and the other answers several questions of it."""
+    if isinstance(label, str):
+        return (
+            f"data.label: {label} is one column that names a class, but this bundle says yes or no to each of "
+            f"{', '.join(classes)}. Type --set 'data.label=[COLUMN, ...]', a column of 1 and 0 for each of them."
+        )
+    return (
+        f"data.label: {', '.join(label)} are columns of 1 and 0, but this bundle chooses one of {', '.join(classes)}. "
+        "Type --set data.label=COLUMN, the one column that names the class."
+    )
 
 
 def _kind(reason: str) -> str:
@@ -164,16 +176,3 @@ def _pixels(
     if len(problems) == len(rows):
         raise RequestError(f"none of the {len(rows)} labelled images under {root} can be decoded.")
     return tuple(store.pixels for store in stores), problems
-
-
-def _attributes(data: Data, rows: pd.DataFrame, home: Home, progress: Progress) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Columns of the source, in the order of the rows, and those of DICOM headers; and which of them are private."""
-    root = root_of(data, home, progress)
-    source = read_source(data, root, home)
-    table = source.columns.fillna("").astype(str)
-    table.index = pd.Index(source.ids)
-    table = table[~table.index.duplicated()].loc[list(rows["id"])].reset_index(drop=True)
-    headers = rows[[name for name in rows if str(name).startswith("dicom.")]].astype(str)
-    labels = (data.label,) if isinstance(data.label, str) else data.label
-    private = [data.group, *labels, *([data.join] if data.join else [])]
-    return pd.concat([table, headers], axis=1), tuple(private)

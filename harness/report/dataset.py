@@ -58,7 +58,7 @@ def dataset_page(study: Study, prepared: Prepared, manifest: pd.DataFrame, seed:
     sections = [
         Section("classes-by-part", "Classes by part", "", _balance(prepared)),
         Section("findings", "Findings", "", _findings(prepared)),
-        Section("pictures", "Pictures", "", shown + _pictures(prepared)),
+        Section("pictures", "Pictures", "", shown + sample_pictures(prepared)),
         Section("sizes-and-formats", "Sizes and formats", "", shown + _sizes(rows, dataset)),
         Section("grey-levels", "Grey levels", "", shown + _grey_levels(prepared)),
         Section("augmentation", "Augmentation", "", _augmentation(study, prepared, seed)),
@@ -67,7 +67,7 @@ def dataset_page(study: Study, prepared: Prepared, manifest: pd.DataFrame, seed:
     return page(f"{study.name}: the data", lead, sections)
 
 
-def _called(name: str) -> str:
+def called(name: str) -> str:
     """A class that is a number is called one."""
     return f"class {name}" if name.isdigit() else name
 
@@ -83,7 +83,7 @@ def _balance(prepared: Prepared) -> str:
         cells = [share_cell(count, len(part), c) for c, count in enumerate(counts)]
         rows.append([name, str(len(part)), str(groups), *cells])
     caption = "Images and groups of each part, and of each class with its share of the part"
-    return table(caption, ["part", "images", "groups", *map(_called, dataset.classes)], rows)
+    return table(caption, ["part", "images", "groups", *map(called, dataset.classes)], rows)
 
 
 def _findings(prepared: Prepared) -> str:
@@ -92,12 +92,17 @@ def _findings(prepared: Prepared) -> str:
     return "".join(_finding(finding, prepared.dataset) for finding in prepared.findings)
 
 
-def _finding(finding: Finding, dataset: Dataset) -> str:
+def told_finding(finding: Finding, dataset: Dataset) -> str:
+    """What the audit says, with no group's name in it."""
     message = finding.message
     if finding.kind == "group_overlap":  # the one kind that names groups
         for group in sorted(set(dataset.groups.tolist()) - set(dataset.ids.tolist()), key=len, reverse=True):
             message = message.replace(group, "a group")
-    images = ""
+    return message
+
+
+def _finding(finding: Finding, dataset: Dataset) -> str:
+    message, images = told_finding(finding, dataset), ""
     if finding.images:
         listed = "".join(f"<li>{escape(name)}</li>" for name in finding.images[:LISTED])
         more = f"<li>and {len(finding.images) - LISTED} more</li>" if len(finding.images) > LISTED else ""
@@ -111,18 +116,19 @@ def _finding(finding: Finding, dataset: Dataset) -> str:
     )
 
 
-def _pictures(prepared: Prepared) -> str:
+def sample_pictures(prepared: Prepared, count: int = SAMPLES) -> str:
+    """Some pictures of each class and part, as the network is shown them."""
     dataset, folds = prepared.dataset, prepared.folds
     parts = [("development", folds.development_rows()), ("test", folds.test_rows())]
     said = ["<p>As the network is shown them, evenly spread over the rows of each class.</p>"]
     for c, name in enumerate(dataset.classes[:MOST_CLASSES]):
         for part, rows in parts:
-            chosen = samples(dataset, rows, c, SAMPLES)
+            chosen = samples(dataset, rows, c, count)
             figures = [
-                picture(prepared.pixels[row], f"{_called(name)}, {part}: {dataset.ids[row]}", str(dataset.ids[row]))
+                picture(prepared.pixels[row], f"{called(name)}, {part}: {dataset.ids[row]}", str(dataset.ids[row]))
                 for row in chosen.tolist()
             ]
-            said.append(f"<h3>{escape(_called(name))} <span class=soft>({part})</span></h3>")
+            said.append(f"<h3>{escape(called(name))} <span class=soft>({part})</span></h3>")
             said.append(strip(figures) if figures else "<p>None.</p>")
     return "".join(said)
 
@@ -145,7 +151,7 @@ def _sizes(rows: pd.DataFrame, dataset: Dataset) -> str:
         said.append(
             table(
                 f"Images by {name} of the file, and their share of the class",
-                [name, *map(_called, dataset.classes)],
+                [name, *map(called, dataset.classes)],
                 cells,
             )
         )
@@ -163,7 +169,7 @@ def _grey_levels(prepared: Prepared) -> str:
 
 
 def _curves(spread: Spread, dataset: Dataset, heights: NDArray[np.float64]) -> str:
-    names = [_called(name) for name in dataset.classes[:MOST_CLASSES]]
+    names = [called(name) for name in dataset.classes[:MOST_CLASSES]]
     notes = [
         "no images" if np.isnan(q).any() else f"median {q[1]:.0f}, 90% in {q[0]:.0f} to {q[2]:.0f}"
         for q in spread.quantiles[: len(names)]

@@ -79,10 +79,17 @@ def plot(
     )
 
 
-def label(name: object) -> str:
+def side_by_side(plots: Iterable[str]) -> str:
+    """Two plots in a row where there is room."""
+    return f'<div class="plots">{"".join(plots)}</div>'
+
+
+def label(name: object, longest: int = LONGEST) -> str:
     """Text from the data as a plot's markup shows it, of a bearable length."""
     text = " ".join(str(name).split())
-    return escape(text if len(text) <= LONGEST else f"{text[: LONGEST - 12]}...{text[-9:]}", quote=False)
+    if len(text) > longest:
+        text = f"{text[: longest * 2 // 3]}...{text[3 - longest // 3 :]}"
+    return escape(text, quote=False)
 
 
 def _numbers(figure: go.Figure, title: str) -> Table:

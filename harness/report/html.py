@@ -49,10 +49,14 @@ th:first-child, td:first-child { text-align: left; }
 thead th { border-bottom: 2px solid var(--line); }
 th.l, td.l { text-align: left; }
 th.r, td.r { text-align: right; }
+@media (min-width: 40rem) { td.r { white-space: nowrap; } }
+.whole { white-space: nowrap; }
+td.l { min-width: 6rem; }
 .answer { font-size: 1.1rem; font-weight: 600; }
 .plot { margin: 1rem 0; }
-.plot h3 { margin-bottom: 0; }
+.plot h3 { margin-bottom: 0; color: var(--text); }
 .plot p { margin: 0 0 .3rem; }
+.plots { display: grid; column-gap: 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); }
 .drawing { width: 100%; max-width: 60rem; }
 .drawing :is(.xtick, .ytick, .g-xtitle, .g-x2title, .g-ytitle, .g-y2title, .annotation, .colorbar) text,
 .drawing .legendtext { fill: var(--text) !important; }
@@ -70,6 +74,7 @@ pre { overflow-x: auto; background: var(--card); padding: .6rem .8rem; font-size
 .axis { display: flex; justify-content: space-between; color: var(--soft); font-size: .85rem; }
 .strip { display: grid; gap: .5rem; margin: .3rem 0 .8rem;
   grid-template-columns: repeat(auto-fill, minmax(min(7.5rem, 21vw), 1fr)); }
+.strip.pairs { grid-template-columns: repeat(auto-fill, minmax(min(15rem, 42vw), 1fr)); }
 figure { margin: 0; min-width: 0; }
 figure img { width: 100%; height: auto; display: block; background: #000; border: 1px solid var(--line); }
 figcaption { font-size: .75rem; color: var(--soft); overflow-wrap: anywhere; line-height: 1.2; }
@@ -106,7 +111,12 @@ def page(title: str, lead: str, sections: Sequence[Section], head: str = "") -> 
 
 def _section(section: Section) -> str:
     answer = f'<p class="answer">{escape(section.answer)}</p>\n' if section.answer else ""
-    tables = "".join(map(table_html, section.tables))
+    if section.points:
+        answer += f"<ul>{''.join(f'<li>{escape(point)}</li>' for point in section.points)}</ul>\n"
+    tables = "".join(table_html(one) for one in section.tables if one.rows)
+    if section.listing:
+        named = f'tabindex="0" role="region" aria-label="{escape(section.title)}: the file"'
+        tables += f"<pre {named}>{escape(section.listing)}</pre>"
     return (
         f'<section aria-labelledby="{section.anchor}"><h2 id="{section.anchor}">{escape(section.title)}</h2>\n'
         f"{answer}{section.body}\n{tables}\n</section>\n"
@@ -155,10 +165,10 @@ def curves(names: Sequence[str], notes: Sequence[str], heights: NDArray[np.float
     return f'<div class="curve">{"".join(parts)}{ends}</div>'
 
 
-def picture(pixels: NDArray[np.uint8], alt: str, caption: str = "") -> str:
-    """(S, S, channels) as a figure, at most LARGEST a side. Texts are text."""
+def picture(pixels: NDArray[np.uint8], alt: str, caption: str = "", largest: int = LARGEST) -> str:
+    """(H, W, channels) as a figure, at most `largest` a side. Texts are text."""
     image = PIL.Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    image.thumbnail((LARGEST, LARGEST))
+    image.thumbnail((largest, largest))
     stored = io.BytesIO()
     image.save(stored, "PNG", optimize=True)
     data = base64.b64encode(stored.getvalue()).decode()

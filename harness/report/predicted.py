@@ -86,9 +86,12 @@ def trial_member(home: Home, study: str, trial: TrialRecord) -> Member:
 
 def trial_out_of_fold(member: Member, data: Prepared) -> Predicted:
     """Raises HarnessError where its files do not fit the study's rows and folds (members.read_oof)."""
-    dataset, rows = data.dataset, data.folds.development_rows()
-    p = probabilities(read_oof([member], dataset, data.folds)[:, 0], dataset.multilabel)
-    answers = Answers(dataset.y[rows], p, dataset.groups[rows], data.folds.fold[rows])
+    dataset, folds, development = data.dataset, data.folds, data.folds.development_rows()
+    # fold by fold, the order in which training scored them: the same bootstrap, so the very same intervals
+    rows = np.concatenate([folds.held_out_rows(k) for k in range(folds.k)])
+    logits = read_oof([member], dataset, folds)[np.searchsorted(development, rows), 0]
+    p = probabilities(logits, dataset.multilabel)
+    answers = Answers(dataset.y[rows], p, dataset.groups[rows], folds.fold[rows])
     rule = usual_rule(dataset.classes, dataset.multilabel)
     said = said_out_of_fold(rule, answers, dataset.classes, dataset.multilabel)
     how = "the most probable class" if rule.kind == ARGMAX else f"{rule}, each fold by the threshold of the others"
@@ -138,10 +141,12 @@ def built_ensembles(home: Home, record: StudyRecord) -> tuple[list[Built], list[
 
 
 def best_built(built: Sequence[Built], metric: str) -> Built | None:
-    """The ensemble, the plain mean left out, with the best nested score; the first of equals."""
+    """The ensemble, the plain mean left out, with the best nested score; the first of equals. What has none is taken
+    by its score out of fold only where nothing has one."""
     sign = 1.0 if METRICS[metric].higher_is_better else -1.0
     scored = [one for one in built if one.method != "mean" and math.isfinite(one.honest(metric))]
-    return max(scored, key=lambda one: sign * one.honest(metric), default=None)
+    nested = [one for one in scored if one.row.get("nested")]
+    return max(nested or scored, key=lambda one: sign * one.honest(metric), default=None)
 
 
 def mean_beside(built: Sequence[Built], best: Built | None) -> Built | None:
@@ -152,18 +157,18 @@ def mean_beside(built: Sequence[Built], best: Built | None) -> Built | None:
 
 
 def ensemble_on_test(one: Built, dataset: Dataset, folds: Folds) -> Predicted:
-    """As the bundle would answer: calibrated, decided by its default rule. Raises RequestError where its predictions
-    are not of the study's test rows."""
-    name = "predictions.parquet"
-    table = pq.read_table(io.BytesIO(read_plain(one.path.resolve(), name, one.about["files"][name])))
+    """Probabilities as they were scored, X"""
+    file = "predictions.parquet"
+    table = pq.read_table(io.BytesIO(read_plain(one.path.resolve(), file, one.about["files"][file])))
     test = np.array(table["split"].to_pylist()) == "test"
     y, p, rows = from_column(table["y"]), from_column(table["probabilities"]), folds.test_rows()
     if y is None or p is None or not np.array_equal(y[test], dataset.y[rows]) or p.shape[1] != len(dataset.classes):
-        raise RequestError(f"{one.path}/{name} does not hold the study's test rows. Build the ensemble again.")
-    calibrated = apply(one.about.get("calibration"), p[test].astype(np.float64))
+        raise RequestError(f"{one.path}/{file} does not hold the study's test rows. Build the ensemble again.")
+    p = p[test].astype(np.float64)
     decisions = one.about.get("decisions")
     if decisions is None:
         raise RequestError(f"{one.path}/bundle.json has no decisions. Build the ensemble again.")
-    said = decide(decisions, dataset.classes, dataset.multilabel, calibrated)
+    said = decide(decisions, dataset.classes, dataset.multilabel, apply(one.about.get("calibration"), p))
     how = "the most probable class" if decisions["default"] == ARGMAX else f"{decisions['default']}, chosen out of fold"
-    return Predicted(one.method, TEST, rows, dataset.y[rows], calibrated, dataset.groups[rows], said, how)
+    name = "the plain mean" if one.method == "mean" else one.method
+    return Predicted(name, TEST, rows, dataset.y[rows], p, dataset.groups[rows], said, how)

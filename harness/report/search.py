@@ -19,6 +19,8 @@ from harness.report.section import Section, Table
 MOST_CONTOURS = 4
 """keys of which every pair is drawn, the most important ones"""
 BANDS = 5
+SHORT = 16
+"""characters of an option beside others on one axis"""
 BLUE, ORANGE, GREY = COLOURS[0], COLOURS[1], COLOURS[5]
 
 
@@ -165,33 +167,37 @@ def bars(importances: Sequence[tuple[str, float | None, int]]) -> go.Figure:
 
 
 def parallel(axes: Sequence[Axis], rows: Sequence[Row], metric: str, higher: bool) -> go.Figure:
-    """One line for each trial over all keys and its score, in five bands of equally many trials, the best on top. A
-    line has a gap where a key does not stand in its trial."""
+    """One line for each trial down all keys to its score, in five bands of equally many trials, the best on top. An
+    axis lies across, so that it fits a phone, with its name above it. A line has a gap where a trial lacks a key."""
     score = Axis(metric, False, ())
     columns = [*axes, score]
     table_ = [[*(row.params.get(axis.name) for axis in axes), row.value] for row in rows]
-    heights = np.array([_heights(axis, [line[i] for line in table_]) for i, axis in enumerate(columns)], float)
+    places = np.array([_heights(axis, [line[i] for line in table_]) for i, axis in enumerate(columns)], float)
     order = np.argsort([row.value if higher else -row.value for row in rows], kind="stable")
     figure = go.Figure()
     for band, members in enumerate(np.array_split(order, BANDS)):
         x: list[float | None] = []
         y: list[float | None] = []
         for member in members:
-            x += [*range(len(columns)), None]
-            y += [None if math.isnan(h) else h for h in heights[:, member].tolist()] + [None]
+            x += [None if math.isnan(place) else place for place in places[:, member].tolist()] + [None]
+            y += [*(-i for i in range(len(columns))), None]
         name = "best fifth" if band == BANDS - 1 else "worst fifth" if band == 0 else f"fifth {BANDS - band}"
         colour = ORANGE if band == BANDS - 1 else BLUE if band == BANDS - 2 else GREY
         line = {"color": colour, "width": 1 + 0.5 * band}
         figure.add_scatter(x=x, y=y, mode="lines", name=name, line=line, opacity=0.8, hoverinfo="skip")
     for i, axis in enumerate(columns):
-        for height, text in _ticks(axis, [line[i] for line in table_]):
-            place = {"x": i, "y": height, "xanchor": "left", "xshift": 4}
-            figure.add_annotation(text=label(text), showarrow=False, font={"size": 11}, bgcolor="white", **place)
-        figure.add_vline(x=i, line={"color": GREY, "width": 1})
-    names = [label(axis.name).replace(".", ".<br>") for axis in columns]
-    figure.update_xaxes(tickvals=list(range(len(columns))), ticktext=names, range=[-0.2, len(columns) - 0.5])
-    figure.update_yaxes(visible=False)
-    return _laid_out(figure, "", "", height=520)
+        figure.add_shape(type="line", x0=0, x1=1, y0=-i, y1=-i, line={"color": GREY, "width": 1}, layer="below")
+        above = {"text": f"<b>{label(axis.name)}</b>", "x": 0, "xanchor": "left", "yshift": 12}
+        figure.add_annotation(y=-i, showarrow=False, **above)
+        for place, text in _ticks(axis, [line[i] for line in table_]):
+            side = "left" if place < 0.1 else "right" if place > 0.9 else "center"
+            mark = {"x": place, "xanchor": side, "yshift": -8, "font": {"size": 11}}
+            figure.add_annotation(y=-i, text=label(text, SHORT), showarrow=False, **mark)
+    figure.update_xaxes(visible=False, range=[-0.03, 1.03])
+    figure.update_yaxes(visible=False, range=[0.6 - len(columns), 0.6])
+    return _laid_out(figure, "", "", height=60 + 62 * len(columns)).update_layout(
+        margin={"l": 10, "r": 10, "t": 30, "b": 5}
+    )
 
 
 def slice_(axis: Axis, rows: Sequence[Row], metric: str) -> go.Figure:

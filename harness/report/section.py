@@ -36,6 +36,10 @@ class Section:
     body: str = ""
     """HTML: pictures and plots, above the tables"""
     tables: tuple[Table, ...] = ()
+    points: tuple[str, ...] = ()
+    """more sentences like the answer (text), where one is not enough"""
+    listing: str = ""
+    """text of a file, such as a study's YAML, shown as it is below the tables"""
 
 
 def alignment(table: Table) -> str:
@@ -60,7 +64,7 @@ def table_html(table: Table) -> str:
 def _scrolled(name: str, head: str, sides: str, rows: Sequence[Sequence[str]]) -> str:
     def line(row: Sequence[str]) -> str:
         cells = "".join(
-            f'<td class="{side}">{escape(cell)}</td>' for side, cell in zip(sides[1:], row[1:], strict=True)
+            f'<td class="{side}">{_unbroken(cell)}</td>' for side, cell in zip(sides[1:], row[1:], strict=True)
         )
         return f'<tr><th scope="row" class="{sides[0]}">{escape(row[0])}</th>{cells}</tr>'
 
@@ -68,6 +72,11 @@ def _scrolled(name: str, head: str, sides: str, rows: Sequence[Sequence[str]]) -
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(name)}"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(map(line, rows))}</tbody></table></div>"
     )
+
+
+def _unbroken(cell: str) -> str:
+    """As HTML; an interval goes below its value where there is no room, but is not broken itself."""
+    return re.sub(r"\[[^\[\]]{1,24}\]", r'<span class="whole">\g<0></span>', escape(cell))
 
 
 def table_markdown(table: Table) -> str:
@@ -95,7 +104,9 @@ def markdown(title: str, sections: Sequence[Section]) -> str:
     parts = [f"# {_markdown(title)}"]
     for section in sections:
         parts += [f"## {_markdown(section.title)}", _markdown(section.answer)]
+        parts += ["\n".join(f"- {_markdown(point)}" for point in section.points)]
         parts += [table_markdown(table) for table in section.tables if table.rows]
+        parts += [f"````yaml\n{section.listing.strip()}\n````"] if section.listing else []
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -104,7 +115,11 @@ def latex(title: str, sections: Sequence[Section]) -> str:
     parts = [f"% {_one_line(title)}\n% preamble: \\usepackage{{booktabs}}"]
     for section in sections:
         parts += [f"\\section{{{_latex(section.title)}}}", _latex(section.answer)]
+        listed = "\n".join(f"\\item {_latex(point)}" for point in section.points)
+        parts += [f"\\begin{{itemize}}\n{listed}\n\\end{{itemize}}"] if listed else []
         parts += [table_latex(table) for table in section.tables if table.rows]
+        file = section.listing.strip().replace(r"\end{verbatim}", "")
+        parts += [f"\\begin{{verbatim}}\n{file}\n\\end{{verbatim}}"] if file else []
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

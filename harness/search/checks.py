@@ -12,6 +12,7 @@ from harness.models.backbones import check_weights, resolve
 from harness.models.network import Network, build_network, require_any_size
 from harness.models.stages import require_level
 from harness.models.weights import kind_of
+from harness.search.disk import disk_needed
 from harness.search.start import find_start, refuse_own_checkpoint, resolve_start, start_file
 from harness.study.conditions import probes
 from harness.study.load import Study, differences, spec_hash
@@ -23,14 +24,14 @@ from harness.train.optim import check_optimizer
 from harness.train.synthetic import check_synthetic
 
 
-def check_networks(study: Study, home: Home, data: Prepared) -> int:
+def check_networks(study: Study, home: Home, data: Prepared) -> dict[str, int]:
     """Build every network that the study can draw, at the ends of its ranges: each backbone with every pooling and
-    every start, as few times as that takes. Returns the parameters of the largest. Raises RequestError."""
+    every start, as few times as that takes. Returns how many parameters each has. Raises RequestError."""
     first: dict[str, Any] = {name: extremes(range_)[0] for name, range_ in study.space.items()}
     first["model.drop_path"] = _largest(study, "model.drop_path", study.spec.model.drop_path)
     first["model.hidden"] = _largest(study, "model.hidden", study.spec.model.hidden)
     level = int(_largest(study, "train.freeze", study.spec.train.freeze))
-    largest = 0
+    parameters = {}
     for backbone in options(study, "backbone"):
         starts, poolings = options(study, "weights"), options(study, "pooling")
         for number in range(max(len(starts), len(poolings))):
@@ -39,8 +40,8 @@ def check_networks(study: Study, home: Home, data: Prepared) -> int:
             values["model.pooling"] = poolings[number if number < len(poolings) else 0]
             network = _build(study.draw(values), home, data)
             require_level(network, level)
-            largest = max(largest, sum(parameter.numel() for parameter in network.parameters()))
-    return largest
+            parameters[backbone] = sum(parameter.numel() for parameter in network.parameters())
+    return parameters
 
 
 def _build(spec: Spec, home: Home, data: Prepared) -> Network:
@@ -92,9 +93,9 @@ def _largest(study: Study, name: str, fixed: float) -> float:
     return max((value for value in values if isinstance(value, int | float)), default=fixed)
 
 
-def check_disk(study: Study, home: Home, parameters: int, trials: int) -> None:
-    """Room for the checkpoints of all trials, and for one resume state with the optimiser. Raises RequestError."""
-    need = 4 * parameters * (study.spec.data.folds * trials + 4)
+def check_disk(study: Study, home: Home, parameters: dict[str, int], trials: int) -> None:
+    """Room for the checkpoints of all trials, were they all of the largest network. Raises RequestError."""
+    need = disk_needed(max(parameters.values()), study.spec.data.folds, trials)
     free = shutil.disk_usage(home.root).free
     if need > free:
         raise RequestError(

@@ -23,6 +23,11 @@ def full_disk(home: Home, study: str, running: int) -> DiskFull:
     )
 
 
+def disk_needed(parameters: int, k: int, trials: int) -> int:
+    """Bytes for the checkpoints of trials with k folds, and for one resume state with the optimiser."""
+    return 4 * parameters * (k * trials + 4)
+
+
 def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 

@@ -17,7 +17,7 @@ from harness.events import EpochDone, FoldDone, Listener, Notice, StudyEnded, St
 from harness.heartbeat import beating
 from harness.home import Home, is_disk_full, is_done, sweep
 from harness.ledger import StudyRecord, audit_tags, is_optimistic, read_study, read_trials, write_study
-from harness.records import ENDED, TrialRecord
+from harness.records import ENDED, Estimate, TrialRecord
 from harness.search.best import best_trial
 from harness.search.disk import full_disk
 from harness.search.duplicates import copy_of, trained, twins
@@ -55,7 +55,7 @@ class Driver:
     def __init__(
         self, study: Study, home: Home, data: Prepared, record: StudyRecord, source: Source, listener: Listener
     ) -> None:
-        from harness.track.mlflow_runs import commit
+        from harness.commit import commit
 
         self.study, self.home, self.data, self.listener = study, home, data, listener
         self.record, self.source = record, source
@@ -134,6 +134,8 @@ class Driver:
                 ",".join(devices),
                 jobs,
                 self.record.precision,
+                tuple(record for record in self.records.values() if record.state in ENDED),
+                best_trial(list(self.records.values()), self.search.metric),
             )
         )
 
@@ -294,7 +296,12 @@ class Driver:
             write_study(self.home, self.record)
         finally:
             self.tracked.close(wait)
-        self.listener(StudyEnded(self.study.name, state, self.trained))
+        self.listener(StudyEnded(self.study.name, state, self.trained, spent, self._estimate()))
+
+    def _estimate(self) -> Estimate | None:
+        """What was estimated for just these trials, to be held against what they took."""
+        found = self.record.estimate
+        return Estimate(**found) if found and found["trials"] == self.source.total else None
 
     def _corrected(self) -> dict[str, float | None]:
         """The best trial's score, corrected for having been chosen among the complete ones."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 
+from harness.commit import commit
 from harness.home import write_text
 
 PATIENCE = 5.0
@@ -47,8 +48,6 @@ class Software:
 
 def software() -> Software:
     """Of this machine; torch is not imported for it."""
-    from harness.track.mlflow_runs import commit
-
     return Software(version("harness"), commit(), version("torch"))
 
 

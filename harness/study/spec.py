@@ -14,6 +14,9 @@ from harness.study.part import Part
 from harness.study.search import Search
 from harness.study.training import Augment, Model, Optim, Train
 
+NAME = "[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+"""of a study: it is a folder and an experiment, too"""
+
 
 class Spec(Part):
     """One trial, whole."""
@@ -34,7 +37,7 @@ class Spec(Part):
     @field_validator("name")
     @classmethod
     def _plain_name(cls, value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", value):
+        if not re.fullmatch(NAME, value):
             raise ValueError(
                 "use letters, digits, '_', '-' and '.', at most 64 of them, starting with a letter or digit"
             )

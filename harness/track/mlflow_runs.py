@@ -8,7 +8,6 @@ exists.
 import math
 import os
 import re
-import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -70,6 +69,11 @@ class Tracking:
         )
         return str(found[0].info.run_id) if found else None
 
+    def find_kind(self, kind: str) -> str | None:
+        """The id of the newest run of a kind of which a study has one, such as its report."""
+        found = self._client.search_runs([self._experiment], f"tags.`harness.kind` = '{kind}'", max_results=1)
+        return str(found[0].info.run_id) if found else None
+
     def log_params(self, run_id: str, params: dict[str, Any]) -> None:
         self._log(run_id, params=params)
 
@@ -107,6 +111,9 @@ class Tracking:
     def log_table(self, run_id: str, columns: dict[str, list[Any]], file: str) -> None:
         """A table as an artifact that MLflow's page of the run shows as one. `columns`: equally long lists by name."""
         self._client.log_table(run_id, columns, file)
+
+    def log_text(self, run_id: str, text: str, file: str) -> None:
+        self._client.log_text(run_id, text, file)
 
     def log_artifact(self, run_id: str, file: Path, folder: str = "") -> None:
         self._client.log_artifact(run_id, str(file), folder or None)
@@ -176,6 +183,20 @@ def log_run(
     return run_id
 
 
+def publish_page(home: Home, study: str, run_id: str | None, page: Path, title: str) -> None:
+    """A page as `report.html` of a run, in the place of an earlier one; of the study's own run where none is named.
+    Raises StoreAway."""
+    tracking = Tracking(home, study)
+    try:
+        if run_id is None:
+            tags = {"harness.kind": "report", "harness.state": "complete"}
+            note = f"{title}: open report.html under Artifacts."
+            run_id = tracking.find_kind("report") or tracking.log_run("report", tags, {}, {}, note)
+        tracking.log_text(run_id, page.read_text(), "report.html")
+    except Exception as error:
+        raise _away(home, error) from error
+
+
 def interval_metrics(prefix: str, scores: dict[str, Interval]) -> dict[str, float]:
     """{'oof/auroc': ..., 'oof/auroc_lo': ..., 'oof/auroc_hi': ...}"""
     flat: dict[str, float] = {}
@@ -186,22 +207,6 @@ def interval_metrics(prefix: str, scores: dict[str, Interval]) -> dict[str, floa
             f"{prefix}/{name}_hi": interval.hi,
         }
     return flat
-
-
-def commit() -> str:
-    """The commit of this program's checkout, with '+' when files differ from it; 'unknown' outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return found.stdout.strip() if found.returncode == 0 else "unknown"
 
 
 def open_store(home: Home, study: str, description: str = "") -> tuple["MlflowClient", str]:

@@ -136,7 +136,7 @@ def train_part(
 ) -> FoldResult:
     """Train one network, or go on with it, and leave its files in part.folder, whole. Raises as fit_fold does."""
     dataset = data.dataset
-    fold_data = _fold_data(spec, data, part, device)
+    fold_data = part_data(spec, data, part, device)
     resume = ResumeState(part.state)
     fitted = fit_fold(spec, fold_data, device, precision, resume, on_epoch, part.start)
     meta = FoldMeta(
@@ -165,7 +165,7 @@ def train_part(
     return FoldResult(part.number, part.held_out, logits, scores, fitted.history, fitted.seconds, fitted.images)
 
 
-def _fold_data(spec: Spec, data: Prepared, part: Part, device: str) -> FoldData:
+def part_data(spec: Spec, data: Prepared, part: Part, device: str) -> FoldData:
     """The arrays of a part. With train.select: inner a part of its training rows, whole groups, is kept aside; images
     are generated from what is left."""
     dataset = data.dataset

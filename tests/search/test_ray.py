@@ -12,6 +12,7 @@ import pytest
 from test_run import tiny
 
 from benchmarks._servers import RayCluster, ray_cluster, session, wait_until
+from harness.commit import commit
 from harness.errors import RequestError
 from harness.events import EpochDone, FoldDone, Notice
 from harness.home import Home
@@ -19,7 +20,6 @@ from harness.ledger import read_trials
 from harness.search.nodes import Cluster, leave_token, misfit, software
 from harness.search.run import run_study
 from harness.study.load import dump_yaml
-from harness.track.mlflow_runs import commit
 
 ray = pytest.importorskip("ray", reason="pip install 'harness[ray]'")
 

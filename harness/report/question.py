@@ -1,0 +1,200 @@
+"""What a study asked, and what came out: what won, by how much, and whether that is more than chance.
+
+Every difference stands with its interval; the best of many with its corrected value; an ensemble beside the best single
+member and the simple mean. Makes sentences and tables of numbers that the stages have made.
+"""
+
+import math
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from harness.records import Difference, Interval
+from harness.report.collect import Collected
+from harness.report.predicted import Built, best_built, mean_beside
+from harness.report.section import Section, Table
+from harness.study.space import Choice, Range
+from harness.words import BELIEVABLE_P, OPTIMISTIC, interval, number, p_value, plural, value
+
+
+def question_section(found: Collected) -> Section:
+    description = str(found.record.tree["description"]).strip()
+    body = f"<p>{escape(description)}</p>" if description else ""
+    answer = " ".join([*_state(found), _winner(found)])
+    points = (*_lead(found), *_ensembles(found), *found.notes)
+    tables = [table for table in (_numbers(found), _varied(found)) if table.rows]
+    return Section("answer", "Question and answer", answer, body, tuple(tables), points)
+
+
+def _state(found: Collected) -> list[str]:
+    if found.record.state == "complete":
+        return []
+    total = found.record.tree["search"]["trials"]
+    ended = sum(one.state != "running" for one in found.trials)
+    return [
+        f"This study is not finished ({found.record.state}): {ended} of {total} trials have ended. "
+        "What stands here is what there is so far."
+    ]
+
+
+def _winner(found: Collected) -> str:
+    best, metric = found.chosen, found.metric
+    if best is None:
+        return "No trial is complete yet, so there is no answer."
+    if best.state != "complete":
+        return f"Trial {best.number} is {best.state}: it has no score."
+    star = ", which is optimistic" if best.optimistic else ""
+    said = f"out-of-fold {metric} {interval(best.oof[metric])}{star}"
+    if found.asked:
+        return f"Trial {best.number}: {said}."
+    count = len(found.complete)
+    if count == 1:
+        return f"One trial is complete, trial {best.number}: {said}."
+    corrected = found.record.corrected
+    honest = f"; corrected for having been chosen, {_json_interval(corrected)}" if _known(corrected) else ""
+    return f"Trial {best.number} is the best of {count}: {said}{honest}."
+
+
+def _lead(found: Collected) -> list[str]:
+    if found.lead is None or found.runner_up is None or not math.isfinite(found.lead.value):
+        return []
+    over = f"trial {found.runner_up.number}, {'the best of the others' if found.asked else 'the next'}"
+    said = f"Its lead over {over}, is {_difference(found.lead)}: {_judged(found.lead.p)}"
+    chosen = not found.asked and len(found.complete) > 2
+    said += f", before allowing for a choice among {len(found.complete)}." if chosen else "."
+    floor = next((table for table in found.ablations if table["noise_floor"] is not None), None)
+    if floor is None:
+        return [said + " How much another training seed alone would change was not measured (an ablation does)."]
+    inside = abs(found.lead.value) <= floor["noise_floor"]
+    return [
+        f"{said} Training with other seeds alone moves {found.metric} by up to {number(floor['noise_floor'])}, "
+        f"{'more' if inside else 'less'} than this lead."
+    ]
+
+
+def _ensembles(found: Collected) -> list[str]:
+    if found.asked:
+        return []
+    best, mean = best_built(found.built, found.metric), mean_beside(found.built, None)
+    one = best or mean
+    if one is None:
+        return ["No ensemble has been built, so nothing has been scored on the held-out test split."]
+    test = _json_interval(one.row["test"][found.metric])
+    if best is None:
+        delta = one.about["delta_vs_single"]
+        return [
+            f"The simple mean of {len(one.about['members'])} members scores {test} on the held-out test split, "
+            f"{_signed(delta)} against the best single member: {_judged(delta['p_holm'])}."
+        ]
+    single, to_mean = one.about["delta_vs_single"], one.about["delta_vs_mean"]
+    chances = [_judged(delta["p_holm"]) for delta in (single, to_mean)]
+    return [
+        f"Of {plural(len(found.built), 'ensemble')}, {one.method} is the best by its nested score; on the held-out "
+        f"test split it scores {test}, {_signed(single)} against the best single member ({chances[0]}) and "
+        f"{_signed(to_mean)} against the simple mean ({chances[1]})."
+    ]
+
+
+def _numbers(found: Collected) -> Table:
+    metric, best, rows = found.metric, found.chosen, []
+    if best is not None and best.state == "complete":
+        star = "*" if best.optimistic else ""
+        rows.append((f"trial {best.number}", "out of fold", interval(best.oof[metric]) + star, ""))
+        if not found.asked and _known(found.record.corrected):
+            name = f"the best of {len(found.complete)}, corrected for that"
+            rows.append((name, "left-out groups", _json_interval(found.record.corrected), ""))
+    if found.runner_up is not None:
+        rows.append((f"trial {found.runner_up.number}", "out of fold", interval(found.runner_up.oof[metric]), ""))
+        if found.lead is not None:
+            name = f"trial {found.chosen.number if found.chosen else ''} minus trial {found.runner_up.number}"
+            rows.append((name, "out of fold, paired", _difference(found.lead), _p(found.lead.p)))
+    if not found.asked:
+        rows += _ensemble_rows(found)
+    note = "95% intervals over groups. The p of an ensemble is corrected for those built with it (Holm)."
+    if best is not None and best.optimistic:
+        note += f" {OPTIMISTIC}"
+    return Table(f"The answer in numbers: {metric}", ("what", "scored on", f"{metric} [95%]", "p"), rows, "llrr", note)
+
+
+def _ensemble_rows(found: Collected) -> list[tuple[str, str, str, str]]:
+    metric, rows = found.metric, []
+    best = best_built(found.built, metric)
+    mean = mean_beside(found.built, best)
+    some = best or mean
+    if some is None:
+        return []
+    singles = [row for row in some.about["scores"] if row["kind"] == "single"]
+    single = next((row for row in singles if row.get("selection")), singles[0] if singles else None)
+    if single:
+        rows.append((f"best single member: {single['name']}", "test split", _json_interval(single["test"][metric]), ""))
+    for row in (row for row in some.about["scores"] if row["kind"] == "mean"):
+        rows.append(("simple mean", "test split", _json_interval(row["test"][metric]), ""))
+    if best is not None:
+        rows += _of_ensemble(best, metric)
+    return rows
+
+
+def _of_ensemble(one: Built, metric: str) -> list[tuple[str, str, str, str]]:
+    nested = one.row.get("nested") or one.row["oof"]
+    rows = [
+        (one.method, "out of fold, nested", _json_interval(nested[metric]), ""),
+        (one.method, "test split", _json_interval(one.row["test"][metric]), ""),
+    ]
+    for name, key in (("best single member", "delta_vs_single"), ("simple mean", "delta_vs_mean")):
+        delta = one.about[key]
+        rows.append((f"{one.method} minus {name}", "test split, paired", _signed(delta), _p(delta["p_holm"])))
+    return rows
+
+
+def _varied(found: Collected) -> Table:
+    """The question: what was searched, and what the chosen trial has."""
+    own = found.chosen.params if found.chosen else {}
+    whose = f"trial {found.chosen.number}" if found.chosen else "-"
+    rows = [
+        (name, told_range(range_), value(own[name]) if name in own else "-")
+        for name, range_ in found.study.space.items()
+    ]
+    caption = f"What was varied, in {plural(int(found.record.tree['search']['trials']), 'trial')}"
+    return Table(caption, ("key", "from", whose), rows, "lll")
+
+
+def told_range(range_: Range) -> str:
+    """1e-05 to 1e-02, on a log scale; 0 or 0.5"""
+    if isinstance(range_, Choice):
+        return " or ".join(value(option) for option in range_.options)
+    step = f", in steps of {value(range_.step)}" if range_.step not in (None, 1) else ""
+    return f"{value(range_.low)} to {value(range_.high)}{', on a log scale' if range_.log else step}"
+
+
+def _judged(p: float | None) -> str:
+    if p is None or not math.isfinite(p):
+        return "no test was possible"
+    return f"{p_value(p)}, more than chance" if p < BELIEVABLE_P else f"{p_value(p)}, this may be chance"
+
+
+def _difference(delta: Difference) -> str:
+    return f"{delta.value:+.3f} [{delta.lo:+.3f}, {delta.hi:+.3f}]"
+
+
+def _p(p: float | None) -> str:
+    """.41, < .001"""
+    return "-" if p is None else p_value(p).removeprefix("p ").removeprefix("= ")
+
+
+def _known(found: Mapping[str, float | None] | None) -> bool:
+    return bool(found) and found is not None and found["value"] is not None
+
+
+def _signed(found: Mapping[str, Any]) -> str:
+    if found["value"] is None:
+        return "-"
+    ends = "" if found["lo"] is None else f" [{found['lo']:+.3f}, {found['hi']:+.3f}]"
+    return f"{found['value']:+.3f}{ends}"
+
+
+def _json_interval(found: Mapping[str, float | None] | None) -> str:
+    if found is None or found["value"] is None:
+        return "-"
+    nan = math.nan
+    lo, hi = (nan if found[end] is None else float(found[end] or 0.0) for end in ("lo", "hi"))
+    return interval(Interval(found["value"], lo, hi))

@@ -1,0 +1,121 @@
+"""How long a study will take and how much disk it will fill, before trial 0: a range, from folds that were measured.
+
+Each backbone that the study may draw is measured twice where its settings allow a cheap and a dear trial: once with
+everything that is trained with (augmentation, epochs, frozen stages, ...) at its cheap end, once at its dear end.
+Numbers are in docs/search.md ("How long will it take?"), how good they were in benchmarks/results/estimate.json.
+"""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from harness.data.prepare import Prepared
+from harness.events import Listener, Notice, Working
+from harness.records import Estimate
+from harness.search.disk import disk_needed
+from harness.study.load import Study
+from harness.study.space import Choice, Range, Value, extremes
+from harness.study.spec import Spec
+from harness.train.precision import parse_precision
+from harness.train.probe import fold_seconds
+
+PRUNED_SHARE = {"race": 0.4, "wilcoxon": 0.6, "median": 0.5, "none": 1.0}
+"""of the fold trainings of a study, how many are trained at least; measured: .48, .71, .63 (docs/search.md)"""
+TRIAL_SECONDS = 1.1
+"""what a trial takes beside its folds (benchmarks/trial_overhead)"""
+MARGIN = 1.25
+"""how much the machine's own pace varies: what else runs, how warm it is"""
+CHEAPER_WHEN_LARGE = ("train.freeze", "train.batch_size")
+SPEEDS = ("train.", "augment.", "model.")
+"""the keys that make a training longer; those of the optimiser hardly do"""
+
+
+def estimate_study(
+    study: Study,
+    data: Prepared,
+    precisions: dict[str, str],
+    parameters: dict[str, int],
+    device: str,
+    jobs: int,
+    trials: int,
+    listener: Listener,
+) -> Estimate | None:
+    """For the `trials` that are left. None, with a notice, where a probe failed: an estimate never stops a study."""
+    k, pruner = data.folds.k, study.spec.search.pruner
+    trial_seconds: dict[str, tuple[float, float]] = {}
+    asked = [(backbone, *ends(study, backbone)) for backbone in precisions]
+    try:
+        for number, (backbone, cheap, dear) in enumerate(asked):
+            listener(Working("time estimate: networks probed", number, len(asked)))
+            way = replace(parse_precision(precisions[backbone]), compiled=False)  # compiling takes longer than it tells
+            low = k * fold_seconds(cheap, data, device, way)
+            high = low if cheap == dear else k * fold_seconds(dear, data, device, way)
+            trial_seconds[backbone] = (min(low, high), max(low, high))
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        listener(Notice(f"no estimate of the time: {reason}"))
+        return None
+    finally:
+        listener(Working("time estimate: networks probed", len(asked), len(asked)))
+    shared = device.startswith("cuda")  # trials on one card may gain nothing from each other
+    low, high = total_seconds(list(trial_seconds.values()), trials, jobs, PRUNED_SHARE[pruner], shared)
+    if study.spec.search.timeout_minutes is not None:
+        most = 60 * study.spec.search.timeout_minutes
+        low, high = min(low, most), min(high, most + max(end for _, end in trial_seconds.values()))
+    sizes = list(parameters.values())
+    return Estimate(
+        low,
+        high,
+        trials,
+        jobs,
+        {name: sum(both) / 2 for name, both in trial_seconds.items()},
+        int(4 * np.mean(sizes) * k * trials * PRUNED_SHARE[pruner]),
+        disk_needed(max(sizes), k, trials),
+    )
+
+
+def total_seconds(
+    each: list[tuple[float, float]], trials: int, jobs: int, share: float, shared: bool
+) -> tuple[float, float]:
+    """Seconds of the whole study, at least and at most: pure arithmetic.
+
+    each: what a trial of a backbone takes when it is trained in full, (cheap, dear). A trial's backbone is any of them,
+    its settings anywhere between: n trials take n times the mean, give or take two standard deviations of such a sum.
+    """
+    low, high = np.array(each).T
+    middle = (low + high) / 2
+    mean = float(middle.mean())
+    spread = math.sqrt(float(middle.var()) + float(np.mean((high - low) ** 2)) / 12)
+    swing = min(2 * spread / math.sqrt(trials), mean - float(low.min()) + 1e-9) if trials else 0.0
+    at_once = min(jobs, max(trials, 1))
+    rounds = math.ceil(trials / at_once) * at_once  # the last round may be half empty
+    share = (1 + share * (trials - 1)) / trials if trials else 1.0  # the first trial is never stopped
+    least = trials * (share * (mean - swing) + TRIAL_SECONDS) / at_once / MARGIN
+    most = rounds * (mean + 2 * spread / math.sqrt(max(trials, 1)) + TRIAL_SECONDS) / (1 if shared else at_once)
+    return least, most * MARGIN
+
+
+def ends(study: Study, backbone: str) -> tuple[Spec, Spec]:
+    """The spec of a cheap trial with this backbone, and of a dear one."""
+    points = []
+    for dear in (False, True):
+        point = {name: _end(name, range_, dear) for name, range_ in study.space.items()}
+        if "model.backbone" in point:
+            point["model.backbone"] = backbone
+        points.append(_without_start(study.draw(point)))
+    return points[0], points[1]
+
+
+def _without_start(spec: Spec) -> Spec:
+    """Where the weights start from changes no speed."""
+    return spec.model_copy(update={"model": spec.model.model_copy(update={"weights": "none"})})
+
+
+def _end(name: str, range_: Range, dear: bool) -> Value:
+    values = extremes(range_)
+    numbers = [value for value in values if isinstance(value, int | float)]
+    if len(numbers) < len(values) or not name.startswith(SPEEDS):
+        options = range_.options if isinstance(range_, Choice) else values
+        return options[-1 if dear and name.startswith(SPEEDS) else 0]
+    return max(numbers) if dear != (name in CHEAPER_WHEN_LARGE) else min(numbers)
