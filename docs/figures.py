@@ -1,6 +1,6 @@
 """The figures of the documentation, made by harness itself.
 
-    python docs/figures.py       writes docs/images/augmentation.png and docs/images/best-of-n.svg
+python docs/figures.py       writes docs/images/augmentation.png and docs/images/best-of-n.svg
 """
 
 import tempfile

@@ -50,7 +50,10 @@ class DocumentedPlace:
         lines = [f"harness study run {name} --quiet"]
         lines += [f"harness ensemble build --method {method} --study {name}" for method in BUNDLES]
         if name == "breastmnist":
-            lines += [f"harness study run {name} --as {name}_{letter} --set seed={seed}" for seed, letter in ((0, "a"), (1, "b"))]
+            lines += [
+                f"harness study run {name} --as {name}_{letter} --set seed={seed}"
+                for seed, letter in ((0, "a"), (1, "b"))
+            ]
         done = self._shell("\n".join(lines))
         assert done.returncode == 0, done.stderr[-4000:]
 

@@ -38,7 +38,9 @@ def stray_commands() -> list[str]:
     for page in PAGES:
         if page.name in GENERATED:
             continue
-        outside = FENCE.sub(lambda fence: "" if fence["info"].startswith(("sh", "text")) else fence[0], page.read_text())
+        outside = FENCE.sub(
+            lambda fence: "" if fence["info"].startswith(("sh", "text")) else fence[0], page.read_text()
+        )
         found += [f"{page.name}: {line}" for line in re.findall(r"^(?: {4})?harness [a-z].*$", outside, re.MULTILINE)]
     return found
 

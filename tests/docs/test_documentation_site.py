@@ -43,7 +43,9 @@ class _Fetched(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
         loaded = given.get("rel") in ("stylesheet", "icon", "preload", "preconnect", "modulepreload")
-        if tag in ("script", "img", "iframe", "source", "video", "audio", "object", "embed") or (tag == "link" and loaded):
+        if tag in ("script", "img", "iframe", "source", "video", "audio", "object", "embed") or (
+            tag == "link" and loaded
+        ):
             self.found += [value for key in ("src", "href", "data") if (value := given.get(key))]
 
 
@@ -106,7 +108,11 @@ def test_generated_pages_are_what_the_program_says(name: str) -> None:
 
 
 def test_the_drawing_of_rooms_is_read_from_the_modules(tmp_path: Path) -> None:
-    for room, text in (("a", "from harness.b.x import y\nfrom harness.c import z"), ("b", "import harness.c.z"), ("c", "")):
+    for room, text in (
+        ("a", "from harness.b.x import y\nfrom harness.c import z"),
+        ("b", "import harness.c.z"),
+        ("c", ""),
+    ):
         (tmp_path / room).mkdir()
         (tmp_path / room / "__init__.py").touch()
         (tmp_path / room / "m.py").write_text(text)
@@ -119,7 +125,9 @@ PRIVATE = re.compile(r"(?<![\w.])/(work|home|root|Users|opt|mnt)/|/tmp/|/bash_jo
 
 
 def test_no_page_names_a_machine() -> None:
-    assert PRIVATE.search("see /home/me/x") and PRIVATE.search("in /tmp/h/x") and not PRIVATE.search("mlruns/work/STUDY")
+    assert (
+        PRIVATE.search("see /home/me/x") and PRIVATE.search("in /tmp/h/x") and not PRIVATE.search("mlruns/work/STUDY")
+    )
     for page in [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CITATION.cff"]:
         found = PRIVATE.search(page.read_text())
         assert not found, (page.name, found)
