@@ -45,8 +45,9 @@ def augmentation() -> None:
         write_phantom(images, lambda what, done, total: None)
         pixels = decode(images / "images/img0003.png", Decode(size=96, channels=1))
     figure, axes = pyplot.subplots(2, 6, figsize=(9, 3.5), layout="constrained", facecolor="white")
-    for axis, switch in zip(axes.flat, SWITCHES, strict=True):
-        shown = augmented(pixels, Augment(**switch), 4, 3)[2]  # type: ignore[arg-type]
+    for number, (axis, switch) in enumerate(zip(axes.flat, SWITCHES, strict=True)):
+        draws = augmented(pixels, Augment(**switch), 4, 3)
+        shown = draws[2 if number < 11 else 3]  # type: ignore[arg-type]
         axis.imshow(shown.squeeze(-1), cmap="gray", vmin=0, vmax=255)
         name = next(iter(switch), "unchanged")
         axis.set_title(name if name != "policy" else "trivialaugment", fontsize=9)

@@ -1,4 +1,4 @@
-"""The site builds without a warning, asks no other machine for anything, and its generated parts are what they should be.
+"""The site builds without a warning and asks no other machine for anything; its generated parts are up to date.
 
 Sphinx itself checks every link between pages and to their headings: one that leads nowhere is a warning.
 """

@@ -41,7 +41,7 @@ def problem(arguments: list[str]) -> str | None:
     except typer.Exit:
         return None
     except Exception as error:
-        return getattr(error, "format_message", lambda: repr(error))()
+        return str(error.format_message()) if hasattr(error, "format_message") else repr(error)
     return None
 
 
@@ -68,7 +68,7 @@ def test_every_command_in_a_block_parses() -> None:
 
 
 def test_every_command_in_running_text_parses() -> None:
-    """A command without what it needs (`harness data audit`) names the command; its options have to exist all the same."""
+    """A command without its arguments (`harness data audit`) only names it; its options have to exist all the same."""
     found = inline_commands()
     assert len(found) > 40
     wrong = {f"{page}: harness {' '.join(arguments)}": problem(arguments) for page, arguments in found}
