@@ -12,9 +12,7 @@ from harness.study.spec import Spec
 
 HEAD = """# The study file
 
-One YAML file is one study. This page is made from the configuration's own types by
-
-    harness study reference > docs/study-file.md
+One YAML file is one study. This page is made from the configuration's own types by `harness study reference`.
 
 Keys are strict: an unknown key, a key written twice or a value of the wrong type is refused with the nearest known
 name, before anything is trained. Any key can be set from the command line: `--set optim.lr=1e-3`.

@@ -2,7 +2,7 @@
 
 Each backbone that the study may draw is measured twice where its settings allow a cheap and a dear trial: once with
 everything that is trained with (augmentation, epochs, frozen stages, ...) at its cheap end, once at its dear end.
-Numbers are in docs/search.md ("How long will it take?"), how good they were in benchmarks/results/estimate.json.
+Numbers are in docs/searching.md ("How long will it take?"), how good they were in benchmarks/results/estimate.json.
 """
 
 import math
@@ -21,7 +21,7 @@ from harness.train.precision import parse_precision
 from harness.train.probe import fold_seconds, warm_up
 
 PRUNED_SHARE = {"race": 0.4, "wilcoxon": 0.6, "median": 0.5, "none": 1.0}
-"""of the fold trainings of a study, how many are trained at least; measured: .48, .71, .63 (docs/search.md)"""
+"""of the fold trainings of a study, how many are trained at least; measured: .48, .71, .63 (docs/searching.md)"""
 TRIAL_SECONDS = 1.1
 """what a trial takes beside its folds (benchmarks/trial_overhead)"""
 MARGIN = 1.25
