@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._report import arguments, publish
+from benchmarks._tiny_study import tiny
 from harness.data.decode import to_size
 from harness.data.phantom import PATIENTS, display, draw
 from harness.home import Home
@@ -26,7 +27,6 @@ from harness.predict.explain import grad_cam, heat_maps, scaled
 from harness.search.run import run_study
 from harness.stats.proportions import share
 from harness.study.dataset import Decode
-from harness.study.load import check_study
 from harness.study.training import Model
 from harness.train.checkpoint import load_fold, read_meta
 from harness.train.infer import infer
@@ -43,22 +43,17 @@ Box = tuple[float, float, float, float]
 
 def train(name: str, home: Home, backbone: str, size: int, lr: float, epochs: int) -> list[Path]:
     """The two fold models of one trial."""
-    tree = {
-        "name": name,
-        "data": {
-            "root": "phantom",
-            "classes": ["normal", "bleed"],
-            "group": "patient",
-            "folds": 2,
-            "decode": {"size": size, "channels": 1},
-        },
-        "model": {"backbone": backbone},
-        "optim": {"lr": {"choice": [lr]}},
-        "augment": {"hflip": 0.5, "vflip": 0.5, "rotate": 15, "translate": 0.1},
-        "train": {"epochs": epochs, "batch_size": 16},
-        "search": {"trials": 1, "sampler": "grid", "pruner": "none"},
-    }
-    run_study(check_study(tree, name), home, 1, "auto", lambda event: None)
+    study = tiny(
+        name=name,
+        data__folds=2,
+        data__decode__size=size,
+        model__backbone=backbone,
+        optim__lr=lr,
+        augment={"hflip": 0.5, "vflip": 0.5, "rotate": 15, "translate": 0.1},
+        train={"epochs": epochs, "batch_size": 16},
+        search__trials=1,
+    )
+    run_study(study, home, 1, "auto", lambda event: None)
     (trial,) = read_trials(home, name)
     folder = home.run_artifacts(name, trial.run_id)
     return [folder / f"fold_{k}" / "weights.safetensors" for k in range(2)]

@@ -64,7 +64,7 @@ def draw(fence: str) -> None:
         (place / "theme.json").write_text(json.dumps(THEME))
         (place / "browser.json").write_text(json.dumps({"executablePath": CHROMIUM, "args": ["--no-sandbox"]}))
         files = ["-i", "fence.mmd", "-o", "drawing.svg", "-c", "theme.json", "-p", "browser.json"]
-        settings = ["--backgroundColor", "transparent", "--svgId", drawing(fence).stem, "--quiet"]
+        settings = ["--backgroundColor", "transparent", "--svgId", f"d{drawing(fence).stem}", "--quiet"]
         # An installed program is used where MMDC names one; npx fetches it otherwise.
         program = [os.environ["MMDC"]] if "MMDC" in os.environ else ["npx", "--yes", TOOL]
         variables = {**os.environ, "PUPPETEER_SKIP_DOWNLOAD": "1"}

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pydicom
 import pytest
+from every_method import build_every
 
 from harness.data.dicom import write_dicom
-from harness.ensemble.build import build
 from harness.home import Home
 from harness.ledger import require_study
 from harness.predict.predict import predict
@@ -82,7 +82,7 @@ def test_nothing_that_tells_who_somebody_is_is_ever_written(tmp_path: Path, grou
     }
     said: list[object] = []
     run_study(check_study(tree, "test"), home, 1, "cpu", said.append)
-    built = build(home, [require_study(home, "secret")], ["stacking"], 5, 0, "cpu")[0]
+    built = build_every(home, [require_study(home, "secret")], ["stacking"], 5, 0, "cpu")[0]
     said += [built, predict(built.bundle, [images], "cpu")]
     assert len(list(home.root.rglob("weights.safetensors"))) >= 2  # the study did run
 

@@ -9,9 +9,9 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from every_method import build_every
 
 from harness.data.phantom import ensure_phantom
-from harness.ensemble.build import build
 from harness.home import Home
 from harness.ledger import read_trials, require_study
 from harness.search.run import run_study
@@ -71,7 +71,7 @@ def scores(tmp_path_factory):
             row[f"trial {number} cv"] = trial.cv["auroc"]
             row[f"trial {number} oof"] = trial.oof["auroc"].value
         for method in METHODS:
-            result = build(home, [record], [method], 5, 0, "cpu", quiet, resamples=3)[0]
+            result = build_every(home, [record], [method], 5, 0, "cpu", quiet, resamples=3)[0]
             last = next(score for score in reversed(result.rows) if score.kind == "ensemble")
             row[f"{method} oof"], row[f"{method} test"] = last.oof["auroc"].value, last.test["auroc"].value
         rows.append(row)

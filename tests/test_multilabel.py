@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from every_method import build_every
 from hashed_rows import names_by_hash
 from PIL import Image
 
 from harness.columns import from_column, to_column
-from harness.ensemble.build import build
 from harness.ensemble.bundle import load_bundle
 from harness.home import Home
 from harness.ledger import read_trials, require_study
@@ -78,7 +78,7 @@ def test_the_study_learns_every_label(ran: tuple[Home, Path]) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_ensemble_is_built_and_predicts_again_what_it_said(ran: tuple[Home, Path], method: str) -> None:
     home, images = ran
-    built = build(home, [require_study(home, "several")], [method], 5, 0, "cpu", resamples=3)[0]
+    built = build_every(home, [require_study(home, "several")], [method], 5, 0, "cpu", resamples=3)[0]
     assert {row.kind for row in built.rows} == {"single", "mean", "ensemble"}
     learnt = [row for row in built.rows if row.name != "soup"]  # from random starts only the greedy one is sure to help
     assert all(0.5 < row.test["auroc"].value <= 1 for row in learnt)

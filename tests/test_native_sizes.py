@@ -6,13 +6,13 @@ import numpy as np
 import onnxruntime
 import pyarrow.parquet as pq
 import pytest
+from every_method import build_every
 from hashed_rows import names_by_hash
 from PIL import Image
 
 from harness.columns import from_column
 from harness.data.decode import decode
 from harness.data.prepare import prepare
-from harness.ensemble.build import build
 from harness.ensemble.bundle import load_bundle, outputs_of_bundle
 from harness.ensemble.export import export_network
 from harness.errors import RequestError
@@ -82,7 +82,7 @@ def test_a_study_and_its_ensembles(images: Path, tmp_path: Path) -> None:
     (trial,) = read_trials(home, "sizes")
     assert trial.state == "complete"
     for method in ("mean", "boosting"):
-        built = build(home, [require_study(home, "sizes")], [method], 5, 0, "cpu")[0]
+        built = build_every(home, [require_study(home, "sizes")], [method], 5, 0, "cpu")[0]
         stored = pq.read_table(built.bundle / "predictions.parquet")
         test = np.flatnonzero(np.array(stored["split"].to_pylist()) == "test")
         said = from_column(stored["probabilities"])

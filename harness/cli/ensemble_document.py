@@ -63,10 +63,10 @@ def make(
     if not studies:
         note(f"study {records[0].name} (the newest completed one)")
     with step_progress() as progress:
-        from harness.ensemble.build import build_table
+        from harness.ensemble.build import build
 
         use_seed = records[0].tree["seed"] if seed is None else seed
-        built = build_table(home, records, methods, top, use_seed, device, progress, rule, resamples, reference)
+        built = build(home, records, methods, top, use_seed, device, progress, rule, resamples, reference)
     if built.untracked:
         note(f"MLflow shows none of this: {built.untracked}")
     bundles = [result.bundle for result in built.results]

@@ -36,7 +36,7 @@ augment:
 
 A range stands only where its condition holds with `when`, such as
 `optim.momentum: {{float: [0.5, 0.99], when: {{optim.name: sgd}}}}`; elsewhere the key has its default. Samplers,
-conditions, several objectives, constraints, budgets: [docs/search.md](search.md).
+conditions, several objectives, constraints, budgets: [docs/searching.md](searching.md).
 
 `search.trials` is the TOTAL number of trials: running a finished study again does nothing, a larger total adds trials
 to it. `search.trials`, `search.timeout_minutes`, `search.trial_minutes` and `description` may change between two runs

@@ -37,10 +37,7 @@ from harness.records import Progress
 from harness.track.mlflow_runs import StoreAway, log_run
 from harness.train.devices import parse_devices
 
-__all__ = ["Built", "Candidate", "EnsembleResult", "ScoreRow", "build", "build_table"]
-
-FEW = 10
-"""members up to which a method is fitted again without each of them, where it needs no embeddings"""
+__all__ = ["Built", "Candidate", "EnsembleResult", "ScoreRow", "build"]
 
 
 @dataclass(frozen=True)
@@ -87,33 +84,13 @@ def build(
     decide: Rule | None = None,
     resamples: int = RESAMPLES,
     reference: bool = True,
-) -> list[EnsembleResult]:
-    """As build_table; raises what it says of the first method that cannot be built."""
-    built = build_table(
-        home, studies, methods, top, seed, device, progress, decide, resamples, reference, all_or_none=True
-    )
-    return built.results
-
-
-def build_table(
-    home: Home,
-    studies: list[StudyRecord],
-    methods: list[str],
-    top: int,
-    seed: int,
-    device: str = "auto",
-    progress: Progress | None = None,
-    decide: Rule | None = None,
-    resamples: int = RESAMPLES,
-    reference: bool = True,
-    all_or_none: bool = False,
 ) -> Built:
     """Fit `methods` over the fold checkpoints of the `top` best complete trials, by out-of-fold search metric.
 
     Bundles are written to home.bundles(study)/METHOD-topN; building the same again replaces it. A method that cannot be
-    built of these members is refused with its reason, and the others are built, unless `all_or_none`. Raises
-    RequestError when there is nothing to build from or the data are not those of the study, Leak when a member's files
-    do not fit the rows they are scored on, HarnessError when they are damaged.
+    built of these members is refused with its reason, and the others are built; the only one asked for raises it.
+    Raises RequestError when there is nothing to build from or the data are not those of the study, Leak when a member's
+    files do not fit the rows they are scored on, HarnessError when they are damaged.
 
     decide: the rule by which the bundles decide (None: see decisions.fit_decisions). resamples: how many networks
     bagging-retrained trains. reference: keep what usual images look like to the networks, so that foreign ones are
@@ -136,7 +113,7 @@ def build_table(
             except (Leak, DiskFull, Interrupted):
                 raise
             except HarnessError as error:
-                if all_or_none or len(chosen) == 1:
+                if len(chosen) == 1:
                     raise
                 refused[name] = str(error)
         results = score_candidates(home, found, candidates, use_device, seed, report)
@@ -192,7 +169,7 @@ def fit_method(
 
 def _without_each(method: Method, found: Gathered, seed: int) -> list[NDArray[np.float64]]:
     members = range(found.table.members)
-    if method.needs_embeddings or not 1 < len(members) <= FEW:
+    if method.needs_embeddings or not 1 < len(members) <= method.few:
         return []
     others = [tuple(m for m in members if m != left_out) for left_out in members]
     return [method.fit(only(found.table, rest), None, seed, None).oof for rest in others]

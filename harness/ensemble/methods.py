@@ -32,6 +32,8 @@ class Method:
     embeddings: Literal["none", "held_out", "all"]
     """what an encoder's embeddings are needed of: nothing, the development rows that it held out, or all of them"""
     takes_device: bool = False
+    few: int = 10
+    """members up to which it is fitted again without each of them, to tell what each gives"""
 
     def fit(
         self, table: OofTable, embed: Embed | None, seed: int, progress: Progress | None, device: str = "cpu"
@@ -57,7 +59,9 @@ METHODS = {
     "adaboost": Method(adaboost.fit, adaboost.load, "all"),
     "stacking": Method(stacking.fit, stacking.load, "none"),
     "stacking-boosted": Method(stacking_boosted.fit, stacking_boosted.load, "none"),
-    "stacking-levels": Method(stacking_levels.fit, stacking_levels.load, "none"),
+    "stacking-levels": Method(
+        stacking_levels.fit, stacking_levels.load, "none", few=3
+    ),  # each fit is one of every pair of folds
     "stacking-embeddings": Method(stacking_embeddings.fit, stacking_embeddings.load, "held_out"),
 }
 

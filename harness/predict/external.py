@@ -106,8 +106,7 @@ def read_external(
 ) -> External:
     """Raises RequestError where the request is wrong (see data.scan), labels fit no class, or no row is left."""
     if multilabel == isinstance(data.label, str):
-        wanted = "[A, B], a column of 1 and 0 for each label" if multilabel else "COLUMN, one column with the class"
-        raise RequestError(f"the bundle's task has another form: type --set data.label={wanted}.")
+        raise RequestError(_other_form(data.label, classes))
     data = data.model_copy(update={"classes": None})
     scan = scan_data(data, home, progress)
     rows = scan.manifest
@@ -125,6 +124,19 @@ def read_external(
     attributes, private = read_attributes(data, rows, home, progress)
     groups = rows["group"].to_numpy(dtype=np.str_)
     return External(y, groups, images, attributes, private, dict(left_out), mapped)
+
+
+def _other_form(label: str | tuple[str, ...], classes: tuple[str, ...]) -> str:
+    """What to say where one side names a class for each image and the other answers several questions of it."""
+    if isinstance(label, str):
+        return (
+            f"data.label: {label} is one column that names a class, but this bundle says yes or no to each of "
+            f"{', '.join(classes)}. Type --set 'data.label=[COLUMN, ...]', a column of 1 and 0 for each of them."
+        )
+    return (
+        f"data.label: {', '.join(label)} are columns of 1 and 0, but this bundle chooses one of {', '.join(classes)}. "
+        "Type --set data.label=COLUMN, the one column that names the class."
+    )
 
 
 def _kind(reason: str) -> str:

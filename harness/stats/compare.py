@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import RequestError, nearest
-from harness.metrics import METRICS
+from harness.metrics import METRICS, Metric
 from harness.records import Difference
 from harness.stats.intervals import percentiles, weight_blocks
 
@@ -48,9 +48,7 @@ def paired_differences(
 ) -> list[Difference]:
     """paired_difference for each pair, all under the same replicates. An array that is in several pairs is scored
     once."""
-    if metric not in METRICS:
-        raise RequestError(f"metric {metric!r} does not exist.{nearest(metric, METRICS)} Known: {', '.join(METRICS)}.")
-    of = METRICS[metric].of
+    of = require_metric(metric).of
     distinct = {id(p): p for pair in pairs for p in pair}
     values = {key: float(of(y, p, None)[0]) for key, p in distinct.items()}
     if len(np.unique(groups)) < 2:
@@ -62,6 +60,13 @@ def paired_differences(
             blocks[key].append(of(y, p, w))
     scored = {key: np.concatenate(found) for key, found in blocks.items()}
     return [of_replicates(values[id(a)] - values[id(b)], scored[id(a)] - scored[id(b)]) for a, b in pairs]
+
+
+def require_metric(name: str) -> Metric:
+    """Raises RequestError with the nearest name and those there are."""
+    if name not in METRICS:
+        raise RequestError(f"metric {name!r} does not exist.{nearest(name, METRICS)} Known: {', '.join(METRICS)}.")
+    return METRICS[name]
 
 
 def of_replicates(value: float, replicates: Floats) -> Difference:
@@ -76,8 +81,11 @@ def of_replicates(value: float, replicates: Floats) -> Difference:
 
 
 def holm(p_values: Floats) -> Floats:
-    """(n,) p-values corrected for their number (Holm 1979, step-down). NaN stays NaN and is not counted as a test."""
+    """(n,) p-values corrected for their number (Holm 1979, step-down). NaN stays NaN and is not counted as a test.
+    Raises ValueError for what is no p-value."""
     p = np.asarray(p_values, dtype=np.float64)
+    if ((p < 0) | (p > 1)).any():
+        raise ValueError(f"p-values lie between 0 and 1, not at {np.nanmin(p)} or {np.nanmax(p)}")
     corrected = np.full(p.shape, np.nan)
     tests = np.flatnonzero(~np.isnan(p))
     order = tests[np.argsort(p[tests], kind="stable")]

@@ -6,8 +6,8 @@ The best of M trials is partly lucky, and the more trials, the luckier. Knows ar
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.metrics import METRICS
 from harness.records import Interval
+from harness.stats.compare import require_metric
 from harness.stats.intervals import percentiles, weight_blocks
 
 Floats = NDArray[np.float64]
@@ -22,7 +22,9 @@ def best_corrected(
     cross-validation", algorithm 5: in each replicate the trial that is best on the drawn groups is scored on the groups
     that were not drawn. Value: the mean over replicates; interval: their 2.5% and 97.5% percentiles.
 
-    y (N,), p (M, N, C) out-of-fold probabilities of every complete trial, groups (N,). NaN where it is not defined.
+    y (N,), p (M, N, C) out-of-fold probabilities of every complete trial, groups (N,). NaN where it is not defined; a
+    trial that lacks a row is never the best. Raises RequestError for a metric that does not exist, ValueError for no
+    trials.
     """
     return _summary(_honest(metric, y, p, groups, seed, reps))
 
@@ -47,9 +49,12 @@ def corrected_difference(
 
 def _honest(metric: str, y: NDArray[np.int64], p: Floats, groups: NDArray[np.str_], seed: int, reps: int) -> Floats:
     """(R,) per drawing of groups: the score of the trial that is best on them, on the groups that were not drawn."""
+    if not len(p):
+        raise ValueError("there is no best of no trials")
     if len(np.unique(groups)) < 2:
         return np.full(reps, np.nan)
-    of, sign = METRICS[metric].of, 1.0 if METRICS[metric].higher_is_better else -1.0
+    scored = require_metric(metric)
+    of, sign = scored.of, 1.0 if scored.higher_is_better else -1.0
     honest = []
     for drawn in weight_blocks(groups, reps, seed):
         left_out = (drawn == 0).astype(np.float64)

@@ -35,7 +35,7 @@ class Search(Part):
     """the TOTAL number of trials of the study"""
     metric: Literal["auroc", "auprc", "accuracy", "balanced_accuracy", "log_loss", "brier"] = "auroc"
     sampler: Literal["tpe", "gp", "cmaes", "random", "qmc", "grid"] = "tpe"
-    """who proposes the next trial; docs/search.md says when to take which"""
+    """who proposes the next trial; docs/searching.md says when to take which"""
     startup: Annotated[int, Field(ge=1)] = 5
     """random trials before tpe and gp start to model"""
     enqueue: tuple[dict[str, bool | int | float | str | None], ...] = ()
@@ -46,7 +46,7 @@ class Search(Part):
     """such as ["megabytes <= 20", "latency_ms <= 5"]: a trial that breaks one is not trained and never the best"""
     pruner: Literal["race", "wilcoxon", "median", "none"] = "race"
     """what stops a hopeless trial: race: its chance to overtake the best one, inside the first fold and after each fold
-    (docs/search.md); wilcoxon: folds that are worse than the best trial's, paired; median: worse than most trials"""
+    (docs/searching.md); wilcoxon: folds that are worse than the best trial's, paired; median: worse than most trials"""
     race_p: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """race stops a trial whose chance to overtake is below this, times the share of its training that is done; larger
     is cheaper and loses the best trial more often"""

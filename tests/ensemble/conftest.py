@@ -8,6 +8,6 @@ from harness.ensemble.scores import EnsembleResult
 
 @pytest.fixture(scope="session")
 def built(small_study) -> dict[str, EnsembleResult]:
-    from harness.ensemble.build import build
+    from every_method import build_every
 
-    return {name: build(small_study.home, [small_study.record], [name], 5, 0, "cpu")[0] for name in METHODS}
+    return {name: build_every(small_study.home, [small_study.record], [name], 5, 0, "cpu")[0] for name in METHODS}

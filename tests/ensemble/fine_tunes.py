@@ -4,11 +4,11 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from benchmarks._tiny_study import tiny
 from harness.home import Home
 from harness.ledger import StudyRecord
 from harness.models.network import build_network
 from harness.search.run import run_study
-from harness.study.load import check_study
 from harness.study.training import Model
 
 
@@ -22,21 +22,8 @@ def start_file(folder: Path, backbone: str = "test_resnet", seed: int = 7) -> Pa
     return path
 
 
-def fine_tuned(home: Home, weights: str, name: str = "fine", **blocks) -> StudyRecord:
+def fine_tuned(home: Home, weights: str, name: str = "fine", **values) -> StudyRecord:
     """Three trials of three folds on the built-in data set, that differ in their learning rate."""
-    tree = {
-        "name": name,
-        "data": {
-            "root": "phantom",
-            "classes": ["normal", "bleed"],
-            "group": "patient",
-            "folds": 3,
-            "decode": {"size": 32, "channels": 1},
-        },
-        "model": {"backbone": "test_resnet", "weights": weights},
-        "optim": {"lr": {"choice": [1e-3, 2e-3, 4e-3]}},
-        "train": {"epochs": 1, "precision": "fp32"},
-        "search": {"trials": 3, "sampler": "grid", "pruner": "none"},
-        **blocks,
-    }
-    return run_study(check_study(tree, name), home, 1, "cpu", lambda event: None)
+    start = {"name": name, "model__weights": weights, "optim__lr": {"choice": [1e-3, 2e-3, 4e-3]}}
+    short = {"train__epochs": 1, "search__trials": 3, "search__sampler": "grid"}
+    return run_study(tiny(**{**start, **short, **values}), home, 1, "cpu", lambda event: None)

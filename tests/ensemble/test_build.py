@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from every_method import build_every
 
 from harness import metrics
 from harness.data.headers import salted
 from harness.data.prepare import prepare
-from harness.ensemble.build import build, build_table
+from harness.ensemble.build import build
 from harness.ensemble.bundle import load_bundle, predict_bundle
 from harness.ensemble.methods import METHODS
 from harness.errors import HarnessError, RequestError
@@ -132,12 +133,12 @@ class TestEveryMethod:
         assert len(raw) and not set(part["group"]) & set(raw)
 
     def test_building_again_gives_the_same_without_running_networks(self, built, method, copied, small_study):
-        first = build(copied, [small_study.record], [method], 5, 0, "cpu")[0]
+        first = build_every(copied, [small_study.record], [method], 5, 0, "cpu")[0]
         np.testing.assert_allclose(stored(first)["oof"][1], stored(built[method])["oof"][1], atol=1e-12)
         kept = {path: path.stat().st_mtime_ns for path in (copied.work("small") / "embeddings").iterdir()}
         # the test split, held-out rows asked again, and the held-out rows that usual images are told by
         assert len(kept) == 6 * {"none": 3, "held_out": 3, "all": 5}[METHODS[method].embeddings]
-        again = build(copied, [small_study.record], [method], 5, 0, "cpu")[0]
+        again = build_every(copied, [small_study.record], [method], 5, 0, "cpu")[0]
         assert {path: path.stat().st_mtime_ns for path in kept} == kept
         assert again.rows == first.rows
         np.testing.assert_array_equal(stored(again)["test"][1], stored(first)["test"][1])
@@ -150,7 +151,7 @@ def test_the_mean_is_a_row_of_its_own_even_when_it_is_the_method(built):
 
 
 def test_a_single_member_makes_a_bundle_too(copied, small_study):
-    result = build(copied, [small_study.record], ["mean"], 1, 0, "cpu")[0]
+    result = build_every(copied, [small_study.record], ["mean"], 1, 0, "cpu")[0]
     best = max(read_trials(copied, "small"), key=lambda trial: trial.oof["auroc"].value)
     assert result.members == [best.number] and result.bundle.name == "mean-top1"
     single, mean, ensemble = result.rows
@@ -174,51 +175,51 @@ def test_other_data_than_the_study_had_is_refused(copied, small_study):
     for key in ("data_hash", "folds_hash"):
         record = dataclasses.replace(small_study.record, **{key: "another"})
         with pytest.raises(RequestError, match=r"have changed since it ran.*--as NEWNAME"):
-            build(copied, [record], ["mean"], 5, 0, "cpu")[0]
+            build_every(copied, [record], ["mean"], 5, 0, "cpu")[0]
 
 
 def test_a_damaged_checkpoint_is_named_and_leaves_nothing(copied, small_study):
     path = folds_of(copied)[2] / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(HarnessError, match=r"fold_2/weights\.safetensors"):
-        build(copied, [small_study.record], ["mean"], 5, 0, "cpu")[0]
+        build_every(copied, [small_study.record], ["mean"], 5, 0, "cpu")[0]
     assert nothing_left(copied)
 
 
 def test_a_damaged_cache_is_computed_again(copied, small_study, built):
-    build(copied, [small_study.record], ["mean"], 5, 0, "cpu")[0]
+    build_every(copied, [small_study.record], ["mean"], 5, 0, "cpu")[0]
     for path in (copied.work("small") / "embeddings").iterdir():
         path.write_bytes(path.read_bytes()[:200])
-    again = build(copied, [small_study.record], ["mean"], 5, 0, "cpu")[0]
+    again = build_every(copied, [small_study.record], ["mean"], 5, 0, "cpu")[0]
     np.testing.assert_allclose(stored(again)["test"][1], stored(built["mean"])["test"][1], atol=1e-12)
 
 
 @pytest.mark.parametrize("store", ["nosuchstore://here", "http://127.0.0.1:9"])
 def test_a_store_that_is_away_costs_no_bundle_and_is_told(copied, small_study, monkeypatch, store):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-    built = build_table(copied, [small_study.record], ["mean", "greedy"], 5, 0, "cpu")
+    built = build(copied, [small_study.record], ["mean", "greedy"], 5, 0, "cpu")
     assert "MLflow store" in built.untracked and "does not answer" in built.untracked
     assert [load_bundle(result.bundle).method for result in built.results] == ["mean", "greedy"]
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert build_table(copied, [small_study.record], ["mean"], 5, 0, "cpu").untracked == ""
+    assert build(copied, [small_study.record], ["mean"], 5, 0, "cpu").untracked == ""
 
 
 def test_what_a_killed_build_left_is_cleared_away(copied, small_study):
     left = copied.bundles("small") / ".mean-top5.abcdef"
     left.mkdir(parents=True)
     (left / "bundle.json").touch()
-    build(copied, [small_study.record], ["mean"], 5, 0, "cpu")[0]
+    build_every(copied, [small_study.record], ["mean"], 5, 0, "cpu")[0]
     assert [path.name for path in copied.bundles("small").iterdir()] == ["mean-top5"]
 
 
 def test_wrong_requests(small_study):
     home, record = small_study.home, small_study.record
     with pytest.raises(RequestError, match=r"--method bosting.*boosting"):
-        build(home, [record], ["bosting"], 5, 0, "cpu")[0]
+        build_every(home, [record], ["bosting"], 5, 0, "cpu")[0]
     with pytest.raises(RequestError, match="--top 0"):
-        build(home, [record], ["mean"], 0, 0, "cpu")[0]
+        build_every(home, [record], ["mean"], 0, 0, "cpu")[0]
     with pytest.raises(RequestError, match="--device gpu"):
-        build(home, [record], ["mean"], 5, 0, "gpu")[0]
+        build_every(home, [record], ["mean"], 5, 0, "gpu")[0]
 
 
 def test_torch_stays_out_of_the_fitting_half():

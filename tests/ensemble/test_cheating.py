@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from every_method import build_every
 
 from harness.data.prepare import prepare
-from harness.ensemble.build import build, build_table, fit_method, score_candidates
+from harness.ensemble.build import build, fit_method, score_candidates
 from harness.ensemble.gather import Gathered, gather
 from harness.ensemble.methods import METHODS
 from harness.ensemble.oof import silent
@@ -45,7 +46,7 @@ def forget_fingerprints(home: Home) -> None:
 
 def refused(home: Home, small_study, method: str, saying: str) -> None:
     with pytest.raises(Leak, match=saying):
-        build(home, [small_study.record], [method], 5, 0, "cpu")
+        build_every(home, [small_study.record], [method], 5, 0, "cpu")
     folder = home.bundles("small")
     assert not folder.exists() or not [path for path in folder.iterdir() if is_done(path)]
 
@@ -123,7 +124,7 @@ def test_a_tenth_of_the_rows_edited_is_enough_to_be_refused(copied, small_study)
 def test_predictions_edited_after_the_outputs_were_kept_are_refused(copied, small_study):
     """What the networks say is kept on disk from an earlier build, and not computed again."""
     forget_fingerprints(copied)
-    build(copied, [small_study.record], ["mean"], 5, 0, "cpu")
+    build_every(copied, [small_study.record], ["mean"], 5, 0, "cpu")
     shutil.rmtree(copied.bundles("small"))
     plant_perfect_predictions(folds_of(copied)[1] / "predictions.parquet")
     refused(copied, small_study, "stacking", "trial 0, fold 1: its network gives other logits")
@@ -141,7 +142,7 @@ def test_a_build_of_all_methods_stops_at_a_leak(copied, small_study):
     """A leak is no reason to leave one method out: what every method rests on is spoiled."""
     plant_perfect_predictions(folds_of(copied)[0] / "predictions.parquet")
     with pytest.raises(Leak):
-        build_table(copied, [small_study.record], list(METHODS), 5, 0, "cpu")
+        build(copied, [small_study.record], list(METHODS), 5, 0, "cpu")
 
 
 @pytest.fixture(scope="module")

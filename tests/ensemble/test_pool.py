@@ -4,8 +4,9 @@ import shutil
 
 import numpy as np
 import pytest
+from every_method import build_every
 
-from harness.ensemble.build import build, build_table
+from harness.ensemble.build import build
 from harness.ensemble.gather import gather
 from harness.ensemble.methods import METHODS
 from harness.ensemble.oof import silent, single_oof
@@ -48,7 +49,7 @@ def test_members_are_chosen_again_without_each_fold(small_study):
 
 def test_the_best_single_carries_the_worth_of_taking_the_best(small_study):
     found = gather(small_study.home, [small_study.record], 5, "cpu", silent)
-    (result,) = build(small_study.home, [small_study.record], ["mean"], 5, 0, "cpu")
+    (result,) = build_every(small_study.home, [small_study.record], ["mean"], 5, 0, "cpu")
     singles = result.rows[:2]
     best = max(range(2), key=lambda m: singles[m].oof["auroc"].value)
     assert singles[best].selection == singles[best].oof and singles[1 - best].nested is None
@@ -63,23 +64,23 @@ def test_the_best_single_carries_the_worth_of_taking_the_best(small_study):
 def test_a_rival_whose_files_do_not_fit_is_left_out_and_named(copied, small_study):
     trials = sorted(read_trials(copied, "small"), key=lambda trial: trial.oof["auroc"].value)
     (copied.fold("small", trials[0].run_id, 1) / "predictions.parquet").write_bytes(b"nothing")
-    (result,) = build(copied, [small_study.record], ["mean"], 1, 0, "cpu")
+    (result,) = build_every(copied, [small_study.record], ["mean"], 1, 0, "cpu")
     assert result.members == [trials[1].number]
     assert any(f"small/trial-{trials[0].number:04d}" in note for note in result.notes)
 
 
 def test_a_method_that_cannot_be_built_does_not_stop_the_others(copied, small_study):
     """A soup needs two members."""
-    built = build_table(copied, [small_study.record], ["mean", "soup", "weighted"], 1, 0, "cpu")
+    built = build(copied, [small_study.record], ["mean", "soup", "weighted"], 1, 0, "cpu")
     assert [result.method for result in built.results] == ["mean", "weighted"]
     assert list(built.refused) == ["soup"] and "two" in built.refused["soup"]
-    with pytest.raises(HarnessError):
-        build(copied, [small_study.record], ["mean", "soup"], 1, 0, "cpu")
+    with pytest.raises(HarnessError, match="two"):  # of a single method nothing is left to build
+        build(copied, [small_study.record], ["soup"], 1, 0, "cpu")
 
 
 def test_the_test_split_s_use_is_counted_once_for_each_ensemble(copied, small_study):
     def reads(methods, top):
-        return build(copied, [small_study.record], methods, top, 0, "cpu")[0].test_reads
+        return build_every(copied, [small_study.record], methods, top, 0, "cpu")[0].test_reads
 
     assert reads(["mean"], 5) == 1
     assert reads(["mean"], 5) == 1  # the same numbers again are no further look
@@ -88,7 +89,7 @@ def test_the_test_split_s_use_is_counted_once_for_each_ensemble(copied, small_st
 
 
 def test_costs_and_contributions_are_in_the_result(copied, small_study):
-    mean, weighted = build(copied, [small_study.record], ["mean", "weighted"], 5, 0, "cpu")
+    mean, weighted = build_every(copied, [small_study.record], ["mean", "weighted"], 5, 0, "cpu")
     for result in (mean, weighted):
         assert set(result.cost) == {"fit_seconds", "networks", "seconds_per_image", "megabytes"}
         assert result.cost["networks"] == 6 and result.cost["seconds_per_image"] > 0

@@ -6,11 +6,11 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from every_method import build_every
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.data.prepare import prepare
-from harness.ensemble.build import build
 from harness.ensemble.bundle import load_bundle, predict_bundle
 from harness.ensemble.gather import gather
 from harness.ensemble.oof import silent
@@ -74,7 +74,7 @@ def watched(home, small_study):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(crossval, "fit_fold", watching)
-        (result,) = build(home, [small_study.record], ["bagging-retrained"], 5, 0, "cpu", resamples=3)
+        (result,) = build_every(home, [small_study.record], ["bagging-retrained"], 5, 0, "cpu", resamples=3)
     return result, seen
 
 
@@ -135,20 +135,20 @@ def test_a_killed_build_goes_on_where_it_was_and_ends_the_same(watched, home, sm
             raise Killed
 
     with pytest.raises(Killed):
-        build(other, [small_study.record], ["bagging-retrained"], 5, 0, "cpu", kill, resamples=3)
+        build_every(other, [small_study.record], ["bagging-retrained"], 5, 0, "cpu", kill, resamples=3)
     assert len(resamples_of(other)) == 1 and not list(other.bundles("small").glob("*"))
 
     def listen(what, done, total):
         if what == "epochs of the resamples":
             said.append((done, total))
 
-    (again,) = build(other, [small_study.record], ["bagging-retrained"], 5, 0, "cpu", listen, resamples=3)
+    (again,) = build_every(other, [small_study.record], ["bagging-retrained"], 5, 0, "cpu", listen, resamples=3)
     assert said == [(2, 3), (3, 3)]
     for a, b in zip(resamples_of(home), resamples_of(other), strict=True):
         assert a.name == b.name
         assert (a / "weights.safetensors").read_bytes() == (b / "weights.safetensors").read_bytes()
     assert again.rows == result.rows
-    build(other, [small_study.record], ["bagging-retrained"], 5, 0, "cpu", listen, resamples=3)
+    build_every(other, [small_study.record], ["bagging-retrained"], 5, 0, "cpu", listen, resamples=3)
     assert len(said) == 2  # all of it was kept
 
 

@@ -8,9 +8,10 @@ from copy import deepcopy
 import numpy as np
 import pandas as pd
 import pytest
+from every_method import build_every
 
 from harness.data.prepare import prepare
-from harness.ensemble.build import build, build_table
+from harness.ensemble.build import build
 from harness.ensemble.bundle import load_bundle, predict_bundle
 from harness.ensemble.oof import silent
 from harness.errors import RequestError
@@ -35,7 +36,7 @@ def two(small_study, tmp_path_factory) -> tuple[Home, StudyRecord, StudyRecord]:
 
 def test_members_of_both_in_one_bundle_that_predicts_by_itself(two):
     home, small, other = two
-    (result,) = build(home, [small, other], ["greedy"], 5, 0, "cpu")
+    (result,) = build_every(home, [small, other], ["greedy"], 5, 0, "cpu")
     assert result.members == ["small/trial-0000", "small/trial-0001", "other/trial-0000"]
     assert result.bundle == home.bundles("small") / "greedy-top5-with-other"
     assert [row.name for row in result.rows[:3]] == [f"{name} (test_resnet)" for name in result.members]
@@ -52,7 +53,7 @@ def test_members_of_both_in_one_bundle_that_predicts_by_itself(two):
 
 def test_each_study_gives_its_best(two):
     home, small, other = two
-    (result,) = build(home, [other, small], ["mean"], 1, 0, "cpu")
+    (result,) = build_every(home, [other, small], ["mean"], 1, 0, "cpu")
     assert len(result.members) == 2 and result.study == "other"
     assert [name.split("/")[0] for name in result.members] == ["other", "small"]
 
@@ -82,4 +83,4 @@ def with_tree(home: Home, record: StudyRecord, **data) -> StudyRecord:
 def test_what_does_not_agree_is_refused_with_the_fact(two, data, saying):
     home, small, _ = two
     with pytest.raises(RequestError, match=saying):
-        build_table(home, [small, with_tree(home, small, **data)], ["mean"], 5, 0, "cpu")
+        build(home, [small, with_tree(home, small, **data)], ["mean"], 5, 0, "cpu")

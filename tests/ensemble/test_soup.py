@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from every_method import build_every
 from fine_tunes import fine_tuned, start_file
 from sklearn.metrics import log_loss
 
-from harness.ensemble.build import build
 from harness.ensemble.bundle import load_bundle, predict_bundle
 from harness.ensemble.gather import Gathered, gather
 from harness.ensemble.oof import silent
@@ -51,7 +51,7 @@ def fine(tmp_path_factory) -> Fine:
 @pytest.fixture(scope="module")
 def built(fine):
     names = ["soup", "soup-greedy"]
-    return dict(zip(names, build(fine.home, [fine.record], names, 5, 0, "cpu"), strict=True))
+    return dict(zip(names, build_every(fine.home, [fine.record], names, 5, 0, "cpu"), strict=True))
 
 
 def reference(found: Gathered, members, parts, train, rows) -> np.ndarray:
@@ -102,15 +102,14 @@ def test_random_starts_are_shared_within_a_fold_and_a_backbone_only(small_study,
     found = gather(small_study.home, [small_study.record], 5, "cpu", silent)
     starts = [[meta.start_id for meta in row] for row in found.metas]
     assert starts[0] == starts[1] and len(set(starts[0])) == 3
-    data = {"optim": {"lr": 1e-3}, "model": {"backbone": {"choice": ["test_resnet", "test_vit"]}}}
-    trials = {"search": {"trials": 2, "sampler": "grid", "pruner": "none"}}
-    record = fine_tuned(Home(tmp_path), "none", "two", **data, **trials)
+    both = {"choice": ["test_resnet", "test_vit"]}
+    record = fine_tuned(Home(tmp_path), "none", "two", optim__lr=1e-3, model__backbone=both, search__trials=2)
     other = gather(Home(tmp_path), [record], 5, "cpu", silent)
     by_backbone = {row[0].model["backbone"]: [meta.start_id for meta in row] for row in other.metas}
     assert by_backbone["test_resnet"] == starts[0]  # same seed, same start, in whatever study
     assert set(by_backbone["test_vit"]).isdisjoint(starts[0]) and len(set(by_backbone["test_vit"])) == 3
     with pytest.raises(RequestError, match=r"none of these 2 members \(test_resnet, test_vit\).*model\.weights"):
-        build(Home(tmp_path), [record], ["soup"], 5, 0, "cpu")
+        build_every(Home(tmp_path), [record], ["soup"], 5, 0, "cpu")
     assert not list((Home(tmp_path).root / "bundles").glob("*/*"))
 
 
@@ -180,7 +179,7 @@ def test_a_soup_is_one_checkpoint_that_predicts_by_itself(fine, built, method):
 def test_soups_of_random_starts_are_one_for_each_fold(small_study, tmp_path):
     home = Home(tmp_path)
     shutil.copytree(small_study.home.root, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("bundles"))
-    (result,) = build(home, [small_study.record], ["soup"], 5, 0, "cpu")
+    (result,) = build_every(home, [small_study.record], ["soup"], 5, 0, "cpu")
     metas = [read_meta(path) for path in sorted(result.bundle.rglob("*.safetensors"))]
     assert [(meta.trial, meta.fold) for meta in metas] == [(SEVERAL, fold) for fold in range(3)]
     found = gather(home, [small_study.record], 5, "cpu", silent)
@@ -192,13 +191,13 @@ def test_soups_of_random_starts_are_one_for_each_fold(small_study, tmp_path):
 
 def test_building_again_gives_the_same_bytes_and_runs_nothing_that_is_kept(fine, built, tmp_path):
     home = fine.copy(tmp_path)
-    (first,) = build(home, [fine.record], ["soup-greedy"], 5, 0, "cpu")
+    (first,) = build_every(home, [fine.record], ["soup-greedy"], 5, 0, "cpu")
     kept = {path: path.stat().st_mtime_ns for path in (home.work("fine") / "soups" / "fold_logits").iterdir()}
     assert kept
-    (again,) = build(home, [fine.record], ["soup-greedy"], 5, 0, "cpu")
+    (again,) = build_every(home, [fine.record], ["soup-greedy"], 5, 0, "cpu")
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert again.rows == first.rows == built["soup-greedy"].rows
     for path in kept:
         path.write_bytes(path.read_bytes()[:50])  # damaged: computed anew
-    (mended,) = build(home, [fine.record], ["soup-greedy"], 5, 0, "cpu")
+    (mended,) = build_every(home, [fine.record], ["soup-greedy"], 5, 0, "cpu")
     assert mended.rows == first.rows

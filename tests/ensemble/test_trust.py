@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from every_method import build_every
 
-from harness.ensemble.build import build
 from harness.ensemble.bundle import load_bundle
 from harness.ensemble.calibration import apply
 from harness.ensemble.decisions import Answers, decide, parse_rule, pooled, rates
@@ -47,7 +47,7 @@ def test_a_bundle_carries_both_and_they_fit_its_predictions(built, method):
 
 def test_the_rule_asked_for_is_the_one_that_decides(small_study, tmp_path):
     home = Home(shutil.copytree(small_study.home.root, tmp_path / "home"))
-    (result,) = build(home, [small_study.record], ["mean"], 1, 0, "cpu", decide=parse_rule("sensitivity=.9"))
+    (result,) = build_every(home, [small_study.record], ["mean"], 1, 0, "cpu", decide=parse_rule("sensitivity=.9"))
     about = json.loads((result.bundle / "bundle.json").read_text())["decisions"]
     assert about["default"] == "sensitivity=0.9"
     assert about["points"][0]["promise"] in ("met", "within noise", "missed")

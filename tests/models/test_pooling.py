@@ -7,9 +7,9 @@ from torch import nn
 
 from harness.errors import RequestError
 from harness.models import timm_models, torchvision_models
-from harness.models.backbones import resolve
+from harness.models.backbones import _embedding_size, resolve
 from harness.models.network import build_network
-from harness.models.pooling import Pool
+from harness.models.pooling import Pool, PooledFeatures
 from harness.study.training import Model
 from harness.train.checkpoint import FoldMeta, load_fold, save_weights
 
@@ -102,6 +102,13 @@ def test_the_tokens_of_a_torchvision_transformer():
 def test_what_cannot_be_pooled_is_refused(name):
     with pytest.raises(RequestError, match=r"model.pooling: gem: .*model.pooling=native"), torch.device("meta"):
         build_network(Model(backbone=name, pooling="gem"), 2, 3, 224, 0)
+
+
+def test_a_mistake_in_our_own_pooling_is_not_told_as_a_wrong_size():
+    backbone = timm.create_model("test_resnet", num_classes=0)
+    pool = PooledFeatures("gem", (2, 3), lambda network, x: network.forward_features(x), norm="gone")
+    with pytest.raises(AttributeError, match="gone"):
+        _embedding_size(backbone, pool, resolve("test_resnet"), 3, 32)
 
 
 def test_an_mlp_head_and_its_dropout():

@@ -7,6 +7,6 @@ import pytest
 
 @pytest.fixture(scope="session")
 def mean_bundle(small_study) -> Path:
-    from harness.ensemble.build import build
+    from every_method import build_every
 
-    return build(small_study.home, [small_study.record], ["mean"], 2, 0, "cpu")[0].bundle
+    return build_every(small_study.home, [small_study.record], ["mean"], 2, 0, "cpu")[0].bundle

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from every_method import build_every
 from hashed_rows import names_by_hash
 from PIL import Image, ImageFilter
 
+from benchmarks._tiny_study import tiny
 from harness.cli.output import plain
-from harness.ensemble.build import build
 from harness.ensemble.bundle import load_bundle
 from harness.errors import RequestError
 from harness.home import Home
@@ -21,34 +22,29 @@ from harness.ledger import require_study
 from harness.metrics import METRICS
 from harness.predict.evaluate import evaluate, home_sample, log_evaluation
 from harness.search.run import run_study
-from harness.study.load import check_study
 
 SHARED = Path(__file__).parents[2].parent / "shared/data"
 JPEG, DICOM = SHARED / "chest_xray", SHARED / "chest_xray_dicom"
 pytestmark = pytest.mark.skipif(not (JPEG.is_dir() and DICOM.is_dir()), reason=f"no development data at {SHARED}")
-TREE = {
-    "name": "chest",
-    "data": {
-        "root": str(JPEG),
-        "image": "images/{file}",
-        "classes": ["NORMAL", "PNEUMONIA"],
-        "group": "patient",
-        "folds": 2,
-        "decode": {"size": 32, "channels": 1},
-    },
-    "model": {"backbone": "test_resnet"},
-    "optim": {"lr": {"choice": [5e-3]}},
-    "train": {"epochs": 3, "batch_size": 32, "precision": "fp32"},
-    "search": {"trials": 1, "sampler": "grid", "pruner": "none"},
-}
+STUDY = tiny(
+    name="chest",
+    data__root=str(JPEG),
+    data__image="images/{file}",
+    data__classes=["NORMAL", "PNEUMONIA"],
+    data__folds=2,
+    optim__lr=5e-3,
+    train__epochs=3,
+    train__batch_size=32,
+    search__trials=1,
+)
 MAPS = ["1=PNEUMONIA", "0=NORMAL"]
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Home:
     home = Home(tmp_path_factory.mktemp("chest"))
-    run_study(check_study(TREE, "test"), home, 1, "cpu", lambda event: None)
-    build(home, [require_study(home, "chest")], ["mean"], 1, 0, "cpu")
+    run_study(STUDY, home, 1, "cpu", lambda event: None)
+    build_every(home, [require_study(home, "chest")], ["mean"], 1, 0, "cpu")
     return home
 
 
@@ -197,7 +193,7 @@ def test_home_is_the_held_out_split(home, held_out):
     [
         ("nowhere", {}, r"--data nowhere: there is no such folder"),
         ("nowhere.yaml", {}, r"no study file at nowhere\.yaml"),
-        (DICOM, {}, r"another form: type --set data.label=COLUMN"),
+        (DICOM, {}, r"pneumonia, .* are columns.*one of NORMAL, PNEUMONIA\. Type --set data\.label=COLUMN"),
         (DICOM, {"sets": ["data.label=pneumonia"]}, r"labels '0', '1' are no class.*--map 0=CLASS"),
         (DICOM, {"sets": ["data.label=pneumonai"], "maps": MAPS}, r"no column 'pneumonai'.*Did you mean pneumonia"),
         (DICOM, {"sets": ["model.backbone=resnet18"]}, r"a data block only"),

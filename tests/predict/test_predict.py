@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from every_method import build_every
 from hashed_rows import names_by_hash
 from PIL import Image
 
 from harness.data.decode import decode
-from harness.ensemble.build import build
 from harness.errors import RequestError
 from harness.predict.inputs import find_images
 from harness.predict.predict import Asked, predict
@@ -18,7 +18,7 @@ from harness.predict.predict import Asked, predict
 
 @pytest.fixture(scope="module")
 def bundle(small_study):
-    return build(small_study.home, [small_study.record], ["stacking"], 2, 0, "cpu")[0].bundle
+    return build_every(small_study.home, [small_study.record], ["stacking"], 2, 0, "cpu")[0].bundle
 
 
 @pytest.fixture(scope="module")

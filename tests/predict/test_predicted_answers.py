@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from every_method import build_every
 from hashed_rows import names_by_hash
 from PIL import Image
 from test_inputs import ONE, OTHER, series
 
 from harness.data.decode import decode
-from harness.ensemble.build import build
 from harness.ensemble.bundle import load_bundle, outputs_of_bundle
 from harness.ensemble.doubt import disagreement
 from harness.errors import RequestError
@@ -70,7 +70,7 @@ def test_a_larger_share_leaves_more_to_a_person(mean_bundle, home_files):
 
 
 def test_a_bundle_without_a_reference_says_so(small_study, home_files):
-    bundle = build(small_study.home, [small_study.record], ["mean"], 1, 0, "cpu", reference=False)[0].bundle
+    bundle = build_every(small_study.home, [small_study.record], ["mean"], 1, 0, "cpu", reference=False)[0].bundle
     found = predict(bundle, home_files[:3], "cpu")
     assert np.isnan(found.answers.out_of_distribution).all()
     assert found.answers.abstain is not None

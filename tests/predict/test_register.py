@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from every_method import build_every
 
-from harness.ensemble.build import build
 from harness.errors import RequestError
 from harness.home import Home
 from harness.predict.predict import predict
@@ -21,7 +21,7 @@ def home(small_study, tmp_path_factory) -> Home:
     """A copy of the home with two bundles; its store has to learn where it is now."""
     found = Home(tmp_path_factory.mktemp("registry") / "home")
     shutil.copytree(small_study.home.root, found.root)
-    build(found, [small_study.record], ["stacking", "mean"], 2, 0, "cpu")
+    build_every(found, [small_study.record], ["stacking", "mean"], 2, 0, "cpu")
     return found
 
 

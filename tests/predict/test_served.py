@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from every_method import build_every
 from PIL import Image
 
 from harness.data.unreadable import Unreadable
-from harness.ensemble.build import build
 from harness.ensemble.bundle import load_bundle
 from harness.errors import RequestError
 from harness.home import Home
@@ -35,7 +35,7 @@ START_SECONDS = 180.0
 
 @pytest.fixture(scope="module")
 def bundle(small_study) -> Path:
-    return build(small_study.home, [small_study.record], ["stacking"], 2, 0, "cpu")[0].bundle
+    return build_every(small_study.home, [small_study.record], ["stacking"], 2, 0, "cpu")[0].bundle
 
 
 @pytest.fixture(scope="module")

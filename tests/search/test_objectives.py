@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
+from benchmarks._tiny_study import tiny as tiny_study
 from harness.cli.study_document import study_document
 from harness.data.prepare import prepare
 from harness.ensemble.members import choose_members
@@ -24,26 +25,14 @@ from harness.search.objective import Outcome
 from harness.search.proposals import Proposals
 from harness.search.run import begin, run_study
 from harness.search.storage import open_optuna
-from harness.study.load import check_study
-from harness.study.space import fill
 
-TREE = {
-    "name": "tiny",
-    "data": {
-        "root": "phantom",
-        "classes": ["normal", "bleed"],
-        "group": "patient",
-        "folds": 2,
-        "decode": {"size": 32, "channels": 1},
-    },
-    "model": {"backbone": "test_resnet", "head": "mlp", "hidden": {"choice": [8, 4096]}},
-    "train": {"epochs": 1, "precision": "fp32"},
-    "search": {"trials": 2, "pruner": "none", "sampler": "grid"},
-}
+MODEL = {"backbone": "test_resnet", "head": "mlp", "hidden": {"choice": [8, 4096]}}
 
 
 def tiny(**values):
-    return check_study(fill(TREE, {name.replace("__", "."): value for name, value in values.items()}), "test")
+    """Two trials of two folds, that differ in their size."""
+    fixed = {"data__folds": 2, "optim__lr": 1e-3, "train__epochs": 1, "search__sampler": "grid"}
+    return tiny_study(**{**fixed, "model": MODEL, **values})
 
 
 def run(home, study):

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks._tiny_study import tiny
 from benchmarks.racing import Full, replay, summary
 from harness.epochs import LoggedEpoch, append_epoch
 from harness.home import Home
@@ -20,7 +21,7 @@ from harness.records import EpochReport, Interval, TrialRecord
 from harness.search.racing import Field, Runner, after_folds, common_variance, inside_first_fold, make_field
 from harness.search.referee import Referee
 from harness.search.run import run_study
-from harness.study.load import check_study, dump_yaml
+from harness.study.load import dump_yaml
 from harness.study.search import Search
 
 RIVAL = Runner(3, (0.80, 0.82, 0.78, 0.81, 0.79), 0.80, (0.5, 0.7, 0.75, 0.8), 4)
@@ -157,20 +158,13 @@ def test_losses_are_compared_the_other_way_round(tmp_path):
     assert not referee.after_fold([0.1, 0.1])
 
 
-TREE = {
-    "name": "raced",
-    "data": {
-        "root": "phantom",
-        "classes": ["normal", "bleed"],
-        "group": "patient",
-        "folds": 2,
-        "decode": {"size": 32, "channels": 1},
-    },
-    "model": {"backbone": "test_resnet"},
-    "optim": {"lr": {"choice": [1e-3, 1.5e-3, 2e-3, 2.5e-3, 3e-3, 3.5e-3, 4e-3, 0.1]}, "warmup": 0.0},
-    "train": {"epochs": 6, "precision": "fp32"},
-    "search": {"trials": 8, "sampler": "grid", "metric": "log_loss", "race_p": 0.9},
-}
+RACED = tiny(
+    name="raced",
+    data__folds=2,
+    optim={"lr": {"choice": [1e-3, 1.5e-3, 2e-3, 2.5e-3, 3e-3, 3.5e-3, 4e-3, 0.1]}, "warmup": 0.0},
+    train__epochs=6,
+    search={"trials": 8, "sampler": "grid", "metric": "log_loss", "race_p": 0.9},
+)
 """the seed's order puts the hopeless rate last"""
 
 
@@ -179,11 +173,10 @@ def ends(home):
 
 
 def test_a_hopeless_rate_stops_inside_its_first_fold_and_a_killed_study_decides_the_same(tmp_path):
-    study = check_study(TREE, "test")
     calm, hurt = Home(tmp_path / "calm"), Home(tmp_path / "hurt")
     calm.root.mkdir()
     hurt.root.mkdir()
-    run_study(study, calm, 1, "cpu", lambda event: None)
+    run_study(RACED, calm, 1, "cpu", lambda event: None)
     hopeless = read_trials(calm, "raced")[-1]
     assert hopeless.params["optim.lr"] == 0.1
     assert hopeless.state == "pruned" and "epochs of fold 0, chance" in hopeless.reason
@@ -191,7 +184,7 @@ def test_a_hopeless_rate_stops_inside_its_first_fold_and_a_killed_study_decides_
     assert not calm.trial_state("raced", hopeless.number).exists()
     assert read_trials(calm, "raced")[0].state == "complete"
 
-    (tmp_path / "raced.yaml").write_text(dump_yaml(study.tree))
+    (tmp_path / "raced.yaml").write_text(dump_yaml(RACED.tree))
     code = (
         "import sys; from harness.study.load import load_study; from harness.home import open_home;"
         "from harness.search.run import run_study; from harness.train import checkpoint\n"
@@ -209,5 +202,5 @@ def test_a_hopeless_rate_stops_inside_its_first_fold_and_a_killed_study_decides_
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert read_trials(hurt, "raced")[5].state == "running"
-    run_study(study, hurt, 1, "cpu", lambda event: None)
+    run_study(RACED, hurt, 1, "cpu", lambda event: None)
     assert json.dumps(ends(hurt), default=vars) == json.dumps(ends(calm), default=vars)

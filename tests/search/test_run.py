@@ -233,8 +233,9 @@ def test_failing_trials_are_recorded_with_their_reason_and_stop_the_study(tmp_pa
 
 
 def test_an_epoch_picked_on_the_scored_fold_is_marked_wherever_its_score_stands(tmp_path):
+    from every_method import build_every
+
     from harness.cli.study_document import study_document
-    from harness.ensemble.build import build
 
     with pytest.raises(RequestError, match=r"train.select: scored_fold cannot be searched"):
         tiny(train__select={"choice": ["last", "scored_fold"]})
@@ -246,7 +247,7 @@ def test_an_epoch_picked_on_the_scored_fold_is_marked_wherever_its_score_stands(
     for history in histories:
         values = [epoch["val"]["auroc"] for epoch in history["epochs"]]
         assert values[history["epoch"]] == max(values)
-    result = build(home, [record], ["mean"], 1, 0, "cpu")[0]
+    result = build_every(home, [record], ["mean"], 1, 0, "cpu")[0]
     assert all(row.optimistic for row in result.rows)
     client = MlflowClient(home.mlflow_uri)
     experiment = client.get_experiment_by_name("tiny")

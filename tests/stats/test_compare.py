@@ -81,3 +81,5 @@ def test_holm_by_hand():
     np.testing.assert_allclose(holm(np.array([0.9, 0.8])), [1.0, 1.0])
     np.testing.assert_allclose(holm(np.array([0.02, np.nan, 0.5])), [0.04, np.nan, 0.5])
     assert holm(np.array([])).shape == (0,)
+    with pytest.raises(ValueError, match=r"not at 0\.1 or 1\.5"):
+        holm(np.array([0.1, 1.5]))

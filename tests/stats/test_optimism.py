@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from harness.errors import RequestError
 from harness.metrics import METRICS
 from harness.stats.intervals import group_weights
 from harness.stats.optimism import best_corrected
@@ -55,3 +56,15 @@ def test_losses_choose_the_smallest_and_one_group_has_no_answer():
     found = best_corrected("log_loss", y, np.stack([bad, good]), np.arange(40).astype(str), 0)
     assert found.value < 0.1
     assert np.isnan(best_corrected("auroc", y, np.stack([bad]), np.array(["one"] * 40), 0).value)
+
+
+def test_a_trial_that_lacks_a_row_is_never_the_best_and_what_is_no_request_is_refused():
+    y, groups = np.arange(40) % 2, np.arange(40).astype(str)
+    good, whole = probabilities(3.0 * (2 * y - 1)), probabilities(np.zeros(40))
+    good[7] = np.nan
+    assert best_corrected("auroc", y, np.stack([good, whole]), groups, 0, reps=50).value == 0.5
+    assert np.isnan(best_corrected("auroc", y, good[None], groups, 0, reps=50).value)
+    with pytest.raises(RequestError, match=r"'auroq' does not exist.*auroc"):
+        best_corrected("auroq", y, whole[None], groups, 0)
+    with pytest.raises(ValueError, match="no trials"):
+        best_corrected("auroc", y, np.empty((0, 40, 2)), groups, 0)
