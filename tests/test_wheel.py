@@ -105,17 +105,18 @@ def test_an_installed_wheel_knows_its_commit_its_studies_and_its_types(installed
         assert name.removesuffix(".yaml") in shown
 
     (tmp_path / "consumer.py").write_text(
-        "from harness.metrics import METRICS\n"
+        "from harness import api\n"
         "from harness.study.load import check_study\n"
         'reveal_type(check_study({"name": "x"}, "x").spec.optim.lr)\n'
-        'check_study("no tree", "x")\n'
+        'reveal_type(api.run_study("lr_aug_sweep")["study"])\n'
+        "api.run_study(3)\n"
     )
     mypy = ["-m", "mypy", "--strict", "--python-executable", installed / "python", "--cache-dir", tmp_path / "cache"]
     told = subprocess.run(
         [sys.executable, *map(str, mypy), "consumer.py"], cwd=tmp_path, capture_output=True, text=True
     ).stdout
     assert 'Revealed type is "float"' in told.replace("builtins.", ""), told
-    assert 'Argument 1 to "check_study" has incompatible type "str"' in told
+    assert 'Argument 1 to "run_study" has incompatible type "int"' in told, told
     assert told.count("error:") == 1, told  # and so no module without types
 
 
@@ -132,10 +133,10 @@ def test_search_ensemble_and_prediction_in_an_empty_folder(installed: Path, tmp_
     run([harness, "predict", bundle, *images, "--csv", "scores.csv"], tmp_path)
     assert len(list(csv.reader((tmp_path / "scores.csv").open()))) == 3
     run([harness, "data", "audit", "lr_aug_sweep", "--json"], tmp_path)
-    run([harness, "study", "plots", "lr_aug_sweep", "--out", "plots.html"], tmp_path)
+    run([harness, "study", "report", "lr_aug_sweep", "--out", "report.html"], tmp_path)
     run([harness, "models", "list", "--filter", "resnet18"], tmp_path)
-    assert (tmp_path / "plots.html").stat().st_size > 100_000
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mlruns", "plots.html", "scores.csv"]
+    assert (tmp_path / "report.html").stat().st_size > 100_000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mlruns", "report.html", "scores.csv"]
 
 
 def test_what_opens_a_file_of_the_checkout_is_caught(installed: Path, tmp_path: Path) -> None:
