@@ -148,7 +148,7 @@ def test_its_file_runs_the_same_study_again(found, tmp_path: Path) -> None:
     facts = dict(section.tables[1].rows)
     assert facts["data hash"] == found.record.data_hash and facts["torch"] and "core" in facts["machine"]
     alone = reproduce_section(replace(found, asked=True))
-    assert alone.listing.startswith("augment:") and "choice" not in alone.listing
+    assert "choice:" not in alone.listing and "log: true" not in alone.listing
     (tmp_path / "alone.yaml").write_text(alone.listing)
     tree = load_study(str(tmp_path / "alone.yaml")).tree
     assert tree["optim"]["lr"] == found.chosen.params["optim.lr"] and check_study(tree, "alone").space == {}
