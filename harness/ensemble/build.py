@@ -26,7 +26,15 @@ from harness.ensemble.oof import Embed, Model, check_probabilities, silent
 from harness.ensemble.pool import nested_oof, only
 from harness.ensemble.retrain import RESAMPLES, retrain
 from harness.ensemble.save import NetworkSet, Part, own_networks, write_bundle
-from harness.ensemble.scores import EnsembleResult, Predictions, ScoreRow, as_json, table_columns, tracked_metrics
+from harness.ensemble.scores import (
+    EnsembleResult,
+    Predictions,
+    ScoreRow,
+    as_json,
+    scores_in_words,
+    table_columns,
+    tracked_metrics,
+)
 from harness.ensemble.soup import make_soup
 from harness.ensemble.table import score_ensembles
 from harness.ensemble.trust import trust_sections
@@ -274,6 +282,7 @@ def _log(home: Home, found: Gathered, result: EnsembleResult, rows: list[ScoreRo
         **audit_tags(study),
         **({"harness.optimistic": "true"} if result.rows[-1].optimistic else {}),
         "harness.test_reads": str(result.test_reads),
+        **scores_in_words(result),
     }
     params = {
         "ensemble.method": result.method,

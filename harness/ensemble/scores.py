@@ -23,6 +23,7 @@ from harness.metrics import METRICS
 from harness.records import Difference, Interval, Progress
 from harness.stats.compare import holm, paired_differences
 from harness.stats.grouped import How, all_intervals
+from harness.track.views import words_tags
 
 Floats = NDArray[np.float64]
 Scores = dict[str, Interval]
@@ -277,6 +278,17 @@ def tracked_metrics(result: EnsembleResult) -> dict[str, float]:
         found[name], found[f"{name}_p"], found[f"{name}_p_holm"] = delta.value, delta.p, corrected
         found[f"{name}_lo"], found[f"{name}_hi"] = delta.lo, delta.hi
     return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def scores_in_words(result: EnsembleResult) -> dict[str, str]:
+    """The tags of the ensemble's MLflow run that its page shows first."""
+    metric, row, compared = result.metric, result.rows[-1], result.comparison
+    tags: dict[str, str] = {}
+    for name, scores in (("oof", row.oof), ("test", row.test)):
+        tags |= words_tags(name, metric, scores[metric].value, scores[metric].lo, scores[metric].hi)
+    for name, delta in (("vs_single", compared.vs_single), ("vs_mean", compared.vs_mean)):
+        tags |= words_tags(name, metric, delta.value, delta.lo, delta.hi, delta.p)
+    return tags
 
 
 def table_columns(rows: Sequence[ScoreRow], metric: str) -> dict[str, list[Any]]:

@@ -19,6 +19,7 @@ from harness.errors import HarnessError
 from harness.home import Home, lock
 from harness.records import Interval, TrialRecord
 from harness.track.relocate import relocate
+from harness.track.views import words_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -91,6 +92,8 @@ class Tracking:
             scores["cost/seconds"] = record.seconds
             scores["cost/images_per_second"] = images / max(record.seconds, 1e-9)
         tags = {"harness.state": record.state}
+        for name, found in record.oof.items() if record.state == "complete" else ():
+            tags |= words_tags("oof", name, found.value, found.lo, found.hi)
         tags |= {"harness.reason": record.reason[:LONGEST_PARAM]} if record.reason else {}
         self._log(run_id, metrics=[(name, value, 0, record.ended) for name, value in scores.items()], tags=tags)
         status = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}[record.state]

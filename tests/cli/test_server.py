@@ -49,6 +49,10 @@ def experiment(address: str) -> dict[str, Any]:
     return dict(found["experiment"])
 
 
+def view_of(tags: dict[str, str], key: str) -> dict[str, Any]:
+    return dict(json.loads(json.loads(tags[f"mlflow.sharedViewState.{key}"])["state"]))
+
+
 def test_the_addresses_name_views_that_exist(served: tuple[str, list[str], Home]) -> None:
     address, lines, _ = served
     found = experiment(address)
@@ -58,9 +62,9 @@ def test_the_addresses_name_views_that_exist(served: tuple[str, list[str], Home]
     for line, start, key in zip(views, ("  study tiny: ", "  its ensembles: "), ("trials", "ensembles"), strict=True):
         number = found["experiment_id"]
         assert line.startswith(f"{start}{address}/#/experiments/{number}/runs?viewStateShareKey={key}&")
-        view = json.loads(tags[f"mlflow.sharedViewState.{key}"])
+        view = view_of(tags, key)
         assert view["orderByKey"] == "metrics.`oof/auroc`"
-    assert "params.`optim.lr`" in json.loads(tags["mlflow.sharedViewState.trials"])["selectedColumns"]
+    assert "params.`optim.lr`" in view_of(tags, "trials")["selectedColumns"]
 
 
 def test_a_copied_home_serves_its_own_artifacts(served: tuple[str, list[str], Home]) -> None:
