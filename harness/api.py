@@ -8,27 +8,20 @@ stderr unless `quiet`. `home` is a folder; left out, it is HARNESS_HOME, or mlru
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.cli.manner import in_manner
 from harness.displays import Document, Rows, data_display, ensemble_display, study_display
+from harness.inputs import Place, Settings, StudyFile, assignments, home_of, study_of
 
 if TYPE_CHECKING:
     from harness.home import Home
     from harness.ledger import StudyRecord
     from harness.records import Progress
     from harness.search.compare import Side
-    from harness.study.load import Study
-
-Place = str | Path | None
-"""the home: a folder, or where it is None what HARNESS_HOME or the working directory say"""
-StudyFile = str | Path | Mapping[str, Any]
-"""a study's name, the path of its YAML file, or the same keys as a dict, with a `name`"""
-Settings = Mapping[str, Any] | None
-"""keys to set, by dotted name: {"optim.lr": 1e-3, "search.trials": 4}"""
 
 
 def run_study(
@@ -47,7 +40,7 @@ def run_study(
     """
     from harness.search.run import run_study as run
 
-    checked, place = _study(study, settings, name), _home(home)
+    checked, place = study_of(study, settings, name), home_of(home)
     with _listener(quiet) as listener:
         record = run(checked, place, jobs, device, listener)
     return _of_study(place, record)
@@ -59,21 +52,23 @@ def resume_study(
     """Go on with a study exactly as it was begun, whatever its file says now."""
     from harness.ledger import require_study
 
-    return run_study(require_study(_home(home), name).tree, jobs=jobs, device=device, quiet=quiet, home=home)
+    return run_study(require_study(home_of(home), name).tree, jobs=jobs, device=device, quiet=quiet, home=home)
 
 
 def studies(home: Place = None) -> Rows:
     """The studies that can be run and those that ran, with the best trial of each."""
     from harness.cli.study_document import study_rows
 
-    return Rows(_plain(study_rows(_home(home))), "studies", ("study", "state", "done", "total", "best", "description"))
+    return Rows(
+        _plain(study_rows(home_of(home))), "studies", ("study", "state", "done", "total", "best", "description")
+    )
 
 
 def show(name: str | None = None, *, home: Place = None) -> Document:
     """The trials of a study (the newest completed one) and what it is doing now. Looks only: it may run meanwhile."""
     from harness.ledger import require_study
 
-    place = _home(home)
+    place = home_of(home)
     return _of_study(place, require_study(place, name))
 
 
@@ -95,7 +90,7 @@ def ablate(
     from harness.search.ablate import plan_ablation, train_arms
     from harness.search.ablation_table import document, publish, tabulate
 
-    place = _home(home)
+    place = home_of(home)
     plan = plan_ablation(place, name, trial, list(factors), seeds)
     with _listener(quiet) as listener:
         data = train_arms(plan, place, jobs, device, listener)
@@ -110,7 +105,7 @@ def importance(name: str | None = None, method: str = "ped_anova", *, home: Plac
     """Which searched keys made the difference, from the trials so far. `method`: ped_anova or fanova."""
     from harness.cli.search import importance_document, read_importances
 
-    study, _, ranked, warning = read_importances(_home(home), name, method)
+    study, _, ranked, warning = read_importances(home_of(home), name, method)
     found = _plain(importance_document(study, method, ranked, warning))
     return Document(found, f"study {study.name}: importance for {study.spec.search.metric} ({method})", found["keys"])
 
@@ -120,7 +115,7 @@ def compare(a: str, b: str, *, home: Place = None) -> Document:
     from harness.cli.compare import comparison_document
     from harness.search.compare import compare_sides, find_side
 
-    place = _home(home)
+    place = home_of(home)
     found = compare_sides(place, find_side(place, a), find_side(place, b))
     document = _plain(comparison_document(found))
     title = f"A: {_said(found.a)}   B: {_said(found.b)}   {found.rows} out-of-fold rows, {found.groups} groups"
@@ -146,8 +141,8 @@ def build_ensemble(
     from harness.cli.ensemble_document import make
 
     names = [study] if isinstance(study, str) else list(study or ())
-    with _manner(quiet):
-        made = make(_home(home), method, names, top, seed, resamples, decide, device, register, reference)
+    with in_manner(quiet):
+        made = make(home_of(home), method, names, top, seed, resamples, decide, device, register, reference)
     return ensemble_display(_plain(made.document))
 
 
@@ -156,7 +151,7 @@ def ensembles(study: str | None = None, *, home: Place = None) -> Rows:
     from harness.cli.ensemble_document import saved_bundles, saved_document
     from harness.ledger import require_study
 
-    place = _home(home)
+    place = home_of(home)
     if study is not None:
         require_study(place, study)
     rows = _plain([saved_document(path, about) for path, about in saved_bundles(place, study)])
@@ -167,7 +162,7 @@ def show_ensemble(bundle: str | Path, *, home: Place = None) -> Document:
     """What an ensemble is made of and how well it did. `bundle`: STUDY/NAME, or a folder."""
     from harness.cli.ensemble_document import find_saved, saved_document
 
-    return ensemble_display(_plain(saved_document(*find_saved(_home(home), str(bundle)))))
+    return ensemble_display(_plain(saved_document(*find_saved(home_of(home), str(bundle)))))
 
 
 def predict(
@@ -197,7 +192,7 @@ def predict(
     heat = None if explain is None else Path(explain)
     asked = Asked(raw, decide, abstain, tta, per_series, heat, explain_all)
     with _progress(quiet) as progress:
-        found = predict_files(bundle, paths, device, progress, _home(home), asked)
+        found = predict_files(bundle, paths, device, progress, home_of(home), asked)
     return Rows(_plain(as_document(found)), f"{bundle} on {len(found.files)} images")
 
 
@@ -220,15 +215,38 @@ def evaluate(
     from harness.predict.evaluate import evaluate as evaluate_bundle
     from harness.predict.evaluate import log_evaluation
 
-    place, maps = _home(home), [f"{theirs}={ours}" for theirs, ours in (mapping or {}).items()]
+    place, maps = home_of(home), [f"{theirs}={ours}" for theirs, ours in (mapping or {}).items()]
     table = None if labels is None else Path(labels)
     with _progress(quiet) as progress:
         found = evaluate_bundle(
-            bundle, str(data), place, _sets(settings), table, maps, list(by), device, progress=progress
+            bundle, str(data), place, assignments(settings), table, maps, list(by), device, progress=progress
         )
     log_evaluation(place, found)
     document = _plain(found)
     return Document(document, f"{found.bundle} on {found.data}: {found.n} images", document["scores"])
+
+
+def report(
+    name: str | None = None,
+    out: str | Path | None = None,
+    *,
+    trial: int | None = None,
+    format: str = "html",
+    images: bool = True,
+    device: str = "auto",
+    quiet: bool = False,
+    home: Place = None,
+) -> Document:
+    """What a study (the newest completed one) asked and what came out, as one HTML file; `trial`: only that one.
+
+    `out`: the file; left out, it stands beside the study's records. `format`: html, md or latex.
+    """
+    from harness.cli.report_document import make_report
+
+    path = None if out is None else Path(out)
+    with _progress(quiet) as progress:
+        found = _plain(make_report(home_of(home), name, path, trial, format, images, device, progress))
+    return Document(found, found["answer"], found["sections"], ("title", "answer"))
 
 
 def scan(
@@ -238,16 +256,16 @@ def scan(
     what cannot be used. `force`: unchanged files again, too."""
     from harness.cli.data_document import scan_document
 
-    with _manner(quiet):
-        return data_display(_plain(scan_document(_study(study, settings), _home(home), force)))
+    with in_manner(quiet):
+        return data_display(_plain(scan_document(study_of(study, settings), home_of(home), force)))
 
 
 def show_data(study: StudyFile, settings: Settings = None, *, quiet: bool = False, home: Place = None) -> Document:
     """How many images of each class stand in each fold and in the test split, their sizes and formats."""
     from harness.cli.data_document import files_document, manifest_of, usable
 
-    checked, place = _study(study, settings), _home(home)
-    with _manner(quiet):
+    checked, place = study_of(study, settings), home_of(home)
+    with in_manner(quiet):
         document = files_document(checked, usable(checked, place), manifest_of(checked, place))
     return data_display(_plain({**document, "page": None}))
 
@@ -256,9 +274,9 @@ def audit(study: StudyFile, settings: Settings = None, *, quiet: bool = False, h
     """What makes scores lie: groups in two parts, duplicates, conflicting labels, shortcuts, unreadable files."""
     from harness.cli.data_document import findings_of
 
-    checked = _study(study, settings)
-    with _manner(quiet):
-        found = _plain(findings_of(checked, _home(home)))
+    checked = study_of(study, settings)
+    with in_manner(quiet):
+        found = _plain(findings_of(checked, home_of(home)))
     document = {"study": checked.name, "findings": found}
     return Document(document, f"study {checked.name}: {len(found)} findings", found, ("severity", "kind", "message"))
 
@@ -284,46 +302,16 @@ def doctor(home: Place = None) -> Document:
     """What this machine and this home have, and what is wrong with them."""
     from harness.cli.checkup import examine
 
-    found = _plain(examine(_home(home)))
+    found = _plain(examine(home_of(home)))
     title = "something that a study needs is broken" if any(one["breaks"] for one in found["problems"]) else "all works"
     return Document(found, title, found["problems"])
-
-
-def _home(home: Place) -> Home:
-    from harness.home import Home, open_home
-
-    return open_home() if home is None else Home(Path(home).absolute())
-
-
-def _study(study: StudyFile, settings: Settings, name: str | None = None) -> Study:
-    from harness.study.load import check_study, load_study, set_keys
-
-    if not isinstance(study, Mapping):
-        return load_study(str(study), _sets(settings), name)
-    tree = set_keys({**study, **({"name": name} if name else {})}, _sets(settings))
-    return check_study(tree, f"study {tree.get('name', '')}".rstrip())
-
-
-def _sets(settings: Settings) -> list[str]:
-    return [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
-
-
-@contextmanager
-def _manner(quiet: bool) -> Iterator[None]:
-    from harness.cli.manner import set_manner
-
-    set_manner(quiet=quiet)
-    try:
-        yield
-    finally:
-        set_manner()
 
 
 @contextmanager
 def _listener(quiet: bool) -> Iterator[Any]:
     from harness.cli.progress import study_listener
 
-    with _manner(quiet), study_listener() as listener:
+    with in_manner(quiet), study_listener() as listener:
         yield listener
 
 
@@ -331,7 +319,7 @@ def _listener(quiet: bool) -> Iterator[Any]:
 def _progress(quiet: bool) -> Iterator[Progress]:
     from harness.cli.progress import step_progress
 
-    with _manner(quiet), step_progress() as progress:
+    with in_manner(quiet), step_progress() as progress:
         yield progress
 
 

@@ -56,6 +56,7 @@ def test_it_gives_what_the_commands_print(home: Path, monkeypatch: pytest.Monkey
         (api.scan(TREE, {"seed": 1}, home=home, quiet=True), ("data", "scan", str(study))),
         (api.predict("by_hand/mean-top5", images, home=home, quiet=True), ("predict", "by_hand/mean-top5", images)),
         (api.importance(home=home), ("study", "importance")),
+        (api.report(home=home, quiet=True, device="cpu"), ("study", "report", "--device", "cpu")),
         (api.backbone("test_resnet"), ("models", "show", "test_resnet")),
     ]
     for found, words in pairs:

@@ -25,6 +25,7 @@ FLOORS = {
     "ensemble": 4,
     "search": 4,
     "train": 3,
+    "inputs": 2,
     "track": 2,
     "models": 2,
     "data": 2,

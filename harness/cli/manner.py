@@ -5,7 +5,8 @@ Kept once for the process, because it is a property of the terminal and not of a
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -37,6 +38,16 @@ def set_manner(quiet: bool = False, verbose: bool = False, color: str = "auto") 
     _manner = Manner(quiet, verbose, color)
     if verbose:
         _show_logs()
+
+
+@contextmanager
+def in_manner(quiet: bool) -> Iterator[None]:
+    """For the length of a block; then as a process begins."""
+    set_manner(quiet=quiet)
+    try:
+        yield
+    finally:
+        set_manner()
 
 
 def is_quiet() -> bool:

@@ -1,17 +1,12 @@
 """harness study report: everything about a study, or about one of its trials, as one file."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from harness.cli.output import claim_stdout, note, print_json, show
 from harness.cli.study import Device, Json
-
-if TYPE_CHECKING:
-    from harness.records import Progress
-    from harness.report.collect import Collected
-    from harness.report.section import Section
 
 
 def report(
@@ -33,89 +28,15 @@ def report(
     """
     claim_stdout()
     from harness.cli.progress import step_progress
-    from harness.home import open_home, write_text
-    from harness.ledger import require_study
-    from harness.report.collect import collect
-    from harness.report.study_report import ENDINGS, sections_of, write_report
+    from harness.cli.report_document import make_report
+    from harness.home import open_home
 
-    _check(format_, out)
-    home = open_home()
-    record = require_study(home, name)
     with step_progress() as progress:
-        found = collect(home, record, trial, progress)
-        predictions = _predictions(found, not no_images and format_ == "html", device, progress)
-    sections = sections_of(found, predictions, not no_images)
-    path = out or home.report(record.name, trial, ENDINGS[format_])
-    write_text(path, write_report(found, sections, format_, not no_images))
-    in_mlflow = format_ == "html" and _publish(found, path)
+        document = make_report(open_home(), name, out, trial, format_, not no_images, device, progress)
     if json:
-        print_json(_document(found, sections, path, format_, in_mlflow))
+        print_json(document)
         return
-    show(sections[0].answer, *sections[0].points)
-    show(f"\n{path}")
-    if format_ == "html" and not in_mlflow:
+    show(document["answer"], *document["points"])
+    show(f"\n{document['report']}")
+    if format_ == "html" and not document["in_mlflow"]:
         note("MLflow does not answer, so its page of the study has not got the report.")
-
-
-def _check(format_: str, out: Path | None) -> None:
-    from harness.errors import RequestError, nearest
-    from harness.report.study_report import ENDINGS, FORMATS
-
-    if format_ not in FORMATS:
-        raise RequestError(f"--format {format_}: write {', '.join(FORMATS)}.{nearest(format_, FORMATS)}")
-    if out is not None and out.is_dir():
-        example = out / f"report{ENDINGS[format_]}"
-        raise RequestError(f"--out {out}: this is a folder; name a file, such as {example}.")
-
-
-def _predictions(found: "Collected", images: bool, device: str, progress: "Progress") -> "list[Section]":
-    """What there is to say of the trial's predictions and of the ensembles; nothing where the data are gone."""
-    from harness.predict.fold_overlays import fold_overlays
-    from harness.report.evaluation import Wanted, evaluation_sections
-    from harness.train.devices import parse_devices
-
-    trial, data, home = found.chosen, found.data, found.home
-    if trial is None or trial.state != "complete" or data is None:
-        return []
-    first = parse_devices(device)[0]
-    overlay = None
-    if images:
-        folder = home.run_artifacts(found.name, trial.run_id)
-        overlay = fold_overlays(lambda fold: folder / f"fold_{fold}" / "weights.safetensors", data.pixels, first)
-    wanted = Wanted(alone=found.asked, images=images, overlay=overlay, device=first)
-    return evaluation_sections(home, found.study, found.record, trial, data, wanted, progress)
-
-
-def _publish(found: "Collected", path: Path) -> bool:
-    """The page as an artifact that MLflow shows, of the trial's run or of the study's own. False where MLflow does not
-    answer: the file is there all the same."""
-    from harness.report.study_report import title_of
-    from harness.track.mlflow_runs import StoreAway, publish_page
-
-    run_id = found.chosen.run_id if found.asked and found.chosen else None
-    try:
-        publish_page(found.home, found.name, run_id, path, title_of(found))
-    except StoreAway:
-        return False
-    return True
-
-
-def _document(
-    found: "Collected", sections: "list[Section]", path: Path, format_: str, in_mlflow: bool
-) -> dict[str, Any]:
-    chosen = found.chosen
-    return {
-        "study": found.name,
-        "state": found.record.state,
-        "report": path.absolute(),
-        "format": format_,
-        "metric": found.metric,
-        "trial": chosen.number if chosen else None,
-        "answer": sections[0].answer,
-        "points": sections[0].points,
-        "oof": chosen.oof.get(found.metric) if chosen else None,
-        "corrected": None if found.asked else found.record.corrected,
-        "lead": found.lead,
-        "sections": [{"anchor": one.anchor, "title": one.title, "answer": one.answer} for one in sections],
-        "in_mlflow": in_mlflow,
-    }

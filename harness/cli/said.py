@@ -66,7 +66,7 @@ def status_lines(picture: Picture, now: float, width: int = 80) -> list[str]:
     failed = picture.ended.get("failed", 0)
     whole = [
         f"{min(picture.done, picture.total)}/{picture.total} trials",
-        _left(left),
+        _left(left) if picture.done < picture.total else "",
         f"{early} stopped early" if early else "",
         f"{failed} failed" if failed else "",
         f"{len(picture.running)} running" if picture.jobs > 1 else "",

@@ -207,8 +207,8 @@ def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int =
             "the honest number is the test split's:"
         )
     show(f"  harness ensemble build --method stacking --study {record.name}")
-    show(f"  harness study report {record.name}      all of it as one page")
-    show("  harness ui      to sort and compare the trials as a table")
+    show(f"  harness study report {record.name}  # as one page")
+    show("  harness ui  # the trials as a table")
 
 
 def _corrected(record: "StudyRecord") -> str:

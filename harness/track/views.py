@@ -2,8 +2,8 @@
 
 A view is a value under an experiment's tag, in the form MLflow's page writes when somebody saves one: it stands by its
 name in the menu Views, and a link names it by its key. What matters most stands left, as one column of text with its
-interval (the page shows numbers with all of their digits); every other parameter (constants too) stays a column to be chosen on the page. Plain data: knows no
-mlflow, no network.
+interval (the page shows numbers with all of their digits); every other parameter (constants too) stays a column to be
+chosen on the page. Plain data: knows no mlflow, no network.
 """
 
 import json

@@ -25,6 +25,8 @@ PLACEHOLDERS = {
     "new-networks.md": {"STUDY": "head_ct", "NAME": "head_ct", "--resamples 10": "--resamples 2"},
 }
 """what stands on a page for something of the reader's own"""
+READS = {"ablation.md": ("lr_aug_sweep", "breastmnist"), "report.md": ("lr_aug_sweep",)}
+"""pages that take studies to have been run without naming a bundle of them"""
 
 
 @dataclass
@@ -36,7 +38,7 @@ class DocumentedPlace:
         for name in SMALL:
             needed = f"{name}/" in script or f"{name}_" in script or name in PLACEHOLDERS.get(page, {}).values()
             needed = needed or any(f"{name}/" in value for value in PLACEHOLDERS.get(page, {}).values())
-            if needed or (page == "ablation.md" and name in ("lr_aug_sweep", "breastmnist")):
+            if needed or name in READS.get(page, ()):
                 self._study(name)
         for placeholder, value in PLACEHOLDERS.get(page, {}).items():
             script = script.replace(placeholder, value)

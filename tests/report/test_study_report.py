@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 from read_page import read
 
 from harness.data.prepare import prepare
@@ -86,7 +87,8 @@ def test_hostile_names_are_text_and_no_group_is_in_it(hostile, told, found) -> N
     for format_ in ("md", "latex"):
         written = write_report(found, sections_of(found, [], False), format_, False)
         assert not any(group in written for group in groups) and "secret-patient" not in written
-        assert "<script>" not in written or format_ == "latex"
+        # In a fence it is text; what a renderer makes of the whole has no tag of the data's.
+        assert format_ == "latex" or "<script>" not in MarkdownIt("gfm-like", {"linkify": False}).render(written)
 
 
 def test_mlflow_has_the_same_page_once(hostile, told) -> None:

@@ -99,7 +99,7 @@ def test_the_commands_read_a_running_study_and_write_nothing_into_it(home, tmp_p
     assert {path: path.stat().st_mtime_ns for path in home.root.rglob("*")} == before
     text = (out / "known.html").read_text()
     assert text.count("plotly.js v") == 1 and "http-equiv" in text
-    assert text.count("Plotly.newPlot(") == text.count('class="plotly-graph-div"') >= 1 + 1 + 1 + 5 + 6
+    assert text.count("<script>draw({") == text.count('class="drawing"') >= 1 + 1 + 1 + 5 + 6
 
 
 def test_what_cannot_be_asked_is_refused(home, tmp_path):
