@@ -15,7 +15,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,6 +189,25 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
         else:
             left.unlink(missing_ok=True)
+
+
+def disk_used(folders: Iterable[Path]) -> list[int]:
+    """Bytes of the files in each folder. A file with several names (a bundle's weights are a fold's) counts once, in
+    the first; one that vanishes meanwhile, or a folder that is not there, counts nothing."""
+    seen: set[tuple[int, int]] = set()
+    used = []
+    for folder in folders:
+        total = 0
+        for path, _, names in os.walk(folder):
+            for name in names:
+                try:
+                    facts = os.lstat(os.path.join(path, name))
+                except OSError:
+                    continue
+                total += facts.st_size if (facts.st_dev, facts.st_ino) not in seen else 0
+                seen.add((facts.st_dev, facts.st_ino))
+        used.append(total)
+    return used
 
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cli.devices import cards, processor
+from harness.home import Home, disk_used
 
 if TYPE_CHECKING:
-    from harness.home import Home
     from harness.ledger import StudyRecord
 
 PACKAGES = ("harness", "torch", "torchvision", "timm", "optuna", "mlflow", "xgboost", "scikit-learn", "pydicom")
@@ -66,8 +66,6 @@ def examine(home: "Home | None" = None) -> dict[str, Any]:
     if any(problem.breaks and str(root) in problem.what for problem in problems):
         found |= {"mlflow": None, "optuna": None}
     else:
-        from harness.home import Home
-
         home = Home(root)
         found |= {"mlflow": _mlflow(home, problems), "optuna": _optuna(home, problems)}
         studies = _studies(home, problems)
@@ -133,20 +131,7 @@ def _disk(root: Path, problems: list[Problem]) -> dict[str, Any]:
     if free < LITTLE_DISK:
         way_out = "harness data cache prune   (or export HARNESS_HOME=FOLDER on a larger disk)"
         problems.append(Problem(f"only {free:.1f} GiB are free at {root}", way_out, free < 0.1))
-    return {"disk_free_gib": free, "used": {part: _size(root / part) for part in PARTS}}
-
-
-def _size(folder: Path) -> int:
-    """Bytes on disk; a file with two names, as bundles have them, counts once."""
-    found: dict[int, int] = {}
-    for path, _, names in os.walk(folder):
-        for name in names:
-            try:
-                facts = os.lstat(os.path.join(path, name))
-            except FileNotFoundError:
-                continue  # a study is running
-            found[facts.st_ino] = facts.st_size
-    return sum(found.values())
+    return {"disk_free_gib": free, "used": dict(zip(PARTS, disk_used(root / part for part in PARTS), strict=True))}
 
 
 def _mlflow(home: "Home", problems: list[Problem]) -> dict[str, Any]:

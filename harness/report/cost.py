@@ -1,8 +1,8 @@
 """What a study cost: time, images a second, disk; and what stopping trials early saved."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
+from harness.home import disk_used
 from harness.records import TrialRecord
 from harness.report.collect import Collected
 from harness.report.section import Section, Table
@@ -49,22 +49,13 @@ def _trials(found: Collected, k: int) -> Table:
 
 def _disk(found: Collected) -> Table:
     home = found.home
-    places = [
-        ("checkpoints and predictions", [home.study_artifacts(found.name)]),
-        ("ensembles", [home.bundles(found.name)]),
-        ("records, embeddings, states", [home.work(found.name)]),
-        ("decoded images, shared with other studies", [home.pixels / name for name in found.record.caches]),
+    caches = [home.pixels / name for name in found.record.caches]
+    own = [home.study_artifacts(found.name), home.bundles(found.name), home.work(found.name)]
+    checkpoints, ensembles, records, *decoded = disk_used([*own, *caches])
+    sizes = [
+        ("checkpoints and predictions", checkpoints),
+        ("ensembles, beyond their members' checkpoints", ensembles),
+        ("records, embeddings, states", records),
+        ("decoded images, shared with other studies", sum(decoded)),
     ]
-    sizes = [(what, sum(map(folder_size, folders))) for what, folders in places]
     return Table("Disk", ("what", "megabytes"), [(what, f"{size / 1e6:,.1f}") for what, size in sizes])
-
-
-def folder_size(folder: Path) -> int:
-    """Bytes of the files in it; 0 where it is not there. A file that vanishes meanwhile counts nothing."""
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.lstat().st_size if not path.is_dir() else 0
-        except OSError:
-            continue
-    return total

@@ -72,6 +72,6 @@ def _findings(found: Collected) -> list[Table]:
         tables.append(Table("What the audit found", ("finding", "images", "what"), rows, "lrl"))
     left_out = found.data.filtered if found.data else {}
     if left_out:
-        rows = [(condition, f"{count:,}", "") for condition, count in left_out.items()]
-        tables.append(Table("Left out by data.where", ("condition", "images", ""), rows, "lrl"))
+        dropped = [(condition, f"{count:,}") for condition, count in left_out.items()]
+        tables.append(Table("Left out by data.where", ("condition", "images"), rows, "lr"))
     return tables

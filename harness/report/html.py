@@ -50,8 +50,9 @@ thead th { border-bottom: 2px solid var(--line); }
 th.l, td.l { text-align: left; }
 th.r, td.r { text-align: right; }
 @media (min-width: 40rem) { td.r { white-space: nowrap; } }
+@media (max-width: 40rem) { table { font-size: .9rem; } th, td { padding-right: .5rem; } }
 .whole { white-space: nowrap; }
-td.l { min-width: 6rem; }
+@media (min-width: 40rem) { td.l { min-width: 6rem; } }
 .answer { font-size: 1.1rem; font-weight: 600; }
 .plot { margin: 1rem 0; }
 .plot h3 { margin-bottom: 0; color: var(--text); }

@@ -96,10 +96,10 @@ def history_plot(found: Search) -> str:
     said = f"{found.metric} of each trial in the order of the search; the line is the best so far."
     if found.stopped:
         said += f" Crosses: {len(found.stopped)} stopped early, by the mean over the folds that they had."
-    rows = [(row, "") for row in found.rows] + [(row, "stopped early") for row in found.stopped]
+    rows = [(row, "complete") for row in found.rows] + [(row, "stopped early") for row in found.stopped]
     numbers = Table(
         "Score by trial",
-        ("trial", found.metric, ""),
+        ("trial", found.metric, "state"),
         [(str(row.number), f"{row.value:.4f}", state) for row, state in sorted(rows, key=lambda one: one[0].number)],
         "lrl",
     )

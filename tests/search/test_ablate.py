@@ -201,7 +201,7 @@ def test_mlflow_has_the_table_once(ablated):
     assert [row[1] for row in kept["data"]] == [pytest.approx(row.delta, abs=1e-5) for row in table.rows]
     assert [row[0] for row in kept["data"]] == [row.factor for row in table.rows]
     assert "ablation.json" in runs[0].data.tags["mlflow.loggedArtifacts"]
-    view = json.loads(experiment.tags["mlflow.sharedViewState.ablations"])
+    view = json.loads(json.loads(experiment.tags["mlflow.sharedViewState.ablations"])["state"])
     assert "metrics.`ablation/augment.hflip`" in view["selectedColumns"]
 
 
