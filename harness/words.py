@@ -1,6 +1,7 @@
 """Numbers and settings in few words. Pure text: no rich, no streams, no stages."""
 
 import math
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -132,3 +133,15 @@ def compact_params(params: Mapping[str, Any]) -> str:
     if augments and all(switched_off(name, setting) for name, setting in augments.items()):
         parts.append("no augmentation")
     return "  ".join(parts)
+
+
+def wrapped(text: str, width: int, below: int = 0) -> str:
+    """Lines broken between words where a window is too narrow; a word (a path, an address) never is. What is broken
+    goes on as far in as its line begins, and at least `below` columns."""
+    found = []
+    for line in text.split("\n"):
+        indent = " " * max(below, len(line) - len(line.lstrip()))
+        found += textwrap.wrap(
+            line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        ) or [""]
+    return "\n".join(found)

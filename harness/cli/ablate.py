@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.options import NewestStudy
-from harness.cli.output import claim_stdout, note, print_json, results, show
+from harness.cli.output import claim_stdout, note, print_json, results, show, show_command
 from harness.cli.study import Device, Jobs, Json
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _show_table(found: dict[str, Any]) -> None:
         show(f"\n{OPTIMISTIC}")
     if found["not_factors"]:
         show(_not_factors(found["not_factors"]))
-    show("  harness ui      to see it beside the trials")
+    show_command("harness ui  # to see it beside the trials")
 
 
 def _table(rows: list[dict[str, Any]], width: int) -> "Drawn":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from harness.cli.options import Bundle
-from harness.cli.output import claim_stdout, note, print_json, show
+from harness.cli.output import claim_stdout, note, print_json, show, show_command
 from harness.cli.study import Json
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ def register_built(home: "Home", bundles: Iterable[Path]) -> dict[Path, "Registe
 
 def show_serving(home: "Home", found: "Registered") -> None:
     show("Serve it:")
-    show(f"  export MLFLOW_TRACKING_URI={home.mlflow_uri}")
-    show(f"  mlflow models serve -m models:/{found.name}/{found.version} --env-manager local --port 5001")
+    show_command(f"export MLFLOW_TRACKING_URI={home.mlflow_uri}")
+    show_command(f"mlflow models serve -m models:/{found.name}/{found.version} --env-manager local --port 5001")
 
 
 def diagram(

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.output import claim_stdout, print_json, show
+from harness.cli.output import claim_stdout, print_json, show, show_command
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False) -> None:
@@ -49,8 +49,10 @@ def _show(found: dict[str, Any]) -> None:
     lines += [("studies", ", ".join(f"{name} ({state})" for name, state in found["studies"].items()) or "none yet")]
     show(table(["", ""], lines))
     for problem in found["problems"]:
-        show(f"\n{'BROKEN' if problem.breaks else 'look'}: {problem.what}", f"  {problem.type}")
-    show("\nNext:" if found["problems"] else "\nNothing is wrong. Next:", f"  {found['next']}")
+        show(f"\n{'BROKEN' if problem.breaks else 'look'}: {problem.what}")
+        show_command(problem.type)
+    show("\nNext:" if found["problems"] else "\nNothing is wrong. Next:")
+    show_command(found["next"])
 
 
 def _gpu(gpu: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from harness.cli.complete import methods, studies
 from harness.cli.ensemble_document import find_saved, make, saved_bundles, saved_document
 from harness.cli.help import Commands
 from harness.cli.options import Bundle
-from harness.cli.output import claim_stdout, plain, print_json, show
+from harness.cli.output import claim_stdout, plain, print_json, show, show_command
 from harness.cli.study import Json
 
 app = Commands(help="Combine the saved checkpoints of a study.")
@@ -73,13 +73,13 @@ def build(
         show_trust(document)
     show("\nSaved as")
     for result in built.results:
-        show(f"  {short_path(result.bundle)}")
+        show_command(short_path(result.bundle))
         named = registered.get(result.bundle)
         if named is not None:
             show(f"    in MLflow as {named.name}, version {named.version}")
     show("Next:")
-    show(f"  harness predict {built.results[0].study}/{built.results[0].bundle.name} IMAGE_OR_FOLDER...")
-    show("  harness ui      to see it beside the trials")
+    show_command(f"harness predict {built.results[0].study}/{built.results[0].bundle.name} IMAGE_OR_FOLDER...")
+    show_command("harness ui  # to see it beside the trials")
 
 
 @app.command("list")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from harness.cli.manner import in_color, is_quiet
+from harness.words import wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -71,15 +72,26 @@ def _console(stream: TextIO) -> Console:
 
 
 def show(*parts: RenderableType) -> None:
-    """Print results, one below the other. Text is wrapped for a window; commands (indented) and files never are."""
+    """Print results, one below the other. In a window text is broken between words; a path or an address never is."""
     console = results()
     window = console.is_terminal or "COLUMNS" in os.environ
     for part in parts:
-        unbroken = isinstance(part, str) and (part.startswith(("  ", "/")) or not window)
         with console.capture() as captured:
-            console.print(escape_control(part) if isinstance(part, str) else part, soft_wrap=unbroken)
+            if isinstance(part, str):
+                text = escape_control(part)
+                console.print(wrapped(text, console.width) if window and part[:1] != "/" else text, soft_wrap=True)
+            else:
+                console.print(part)
         # Tables pad their lines with blanks, which only a terminal's colours need.
         console.file.write("".join(line.rstrip(" ") + "\n" for line in captured.get().removesuffix("\n").split("\n")))
+    console.file.flush()
+
+
+def show_command(*commands: str) -> None:
+    """Something to be copied: indented, on one line however long it is."""
+    console = results()
+    for command in commands:
+        console.print(escape_control(f"  {command}"), soft_wrap=True)
     console.file.flush()
 
 

@@ -15,9 +15,10 @@ from harness.cli.interrupt import check
 from harness.cli.manner import is_quiet, is_verbose
 from harness.cli.output import escape_control, notes
 from harness.cli.picture import Picture, absorb
-from harness.cli.said import line_of, status_lines, wrapped
+from harness.cli.said import INDENT, line_of, status_lines
 from harness.events import Event, Listener, StudyEnded, TrialEnded, Working
 from harness.records import Progress
+from harness.words import wrapped
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -121,7 +122,7 @@ def _live_listener() -> Iterator[Listener]:
             line = line_of(picture, event, now, is_verbose())
             absorb(picture, event, now)
             if line is not None:
-                live.console.print(_styled(escape_control(wrapped(line, console.width))))
+                live.console.print(_styled(escape_control(wrapped(line, console.width, INDENT))))
 
         yield listen
 

@@ -3,8 +3,6 @@
 Pure text of a picture and an event: no streams, no terminal, no stage.
 """
 
-import textwrap
-
 from harness.cli.picture import Picture
 from harness.events import (
     DataReady,
@@ -103,17 +101,6 @@ def fitted(parts: list[str], width: int) -> str:
             break
         kept = longer
     return kept
-
-
-def wrapped(text: str, width: int) -> str:
-    """Lines broken between words where a window is too narrow, continued under their text."""
-    found = []
-    for line in text.split("\n"):
-        indent = " " * (INDENT if len(line) - len(line.lstrip()) <= INDENT else len(line) - len(line.lstrip()))
-        found += textwrap.wrap(
-            line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
-        ) or [""]
-    return "\n".join(found)
 
 
 def estimate_line(event: Estimated) -> str:

@@ -128,7 +128,7 @@ def _show_pages(home: Home, address: str) -> None:
     number = numbers[newest]
     if number is None:
         return
-    show(f"  study {newest}: {page(address, number, 'trials')}")  # indented, so that no window breaks the address
+    show(f"  study {newest}: {page(address, number, 'trials')}")
     if any(home.bundles(newest).glob("*/DONE")):
         show(f"  its ensembles: {page(address, number, 'ensembles')}")
         show(f"  registered models: {address}/#/models")

@@ -7,7 +7,7 @@ import typer
 from harness.cli.complete import settings, studies
 from harness.cli.help import Commands
 from harness.cli.options import NewestStudy, StudyFile
-from harness.cli.output import claim_stdout, print_json, results, show
+from harness.cli.output import claim_stdout, print_json, results, show, show_command
 
 if TYPE_CHECKING:
     from harness.ledger import StudyRecord
@@ -206,9 +206,9 @@ def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int =
             f"\nBest of {len(trials)}: {said}. It was selected on these rows, so this flatters it{_corrected(record)}; "
             "the honest number is the test split's:"
         )
-    show(f"  harness ensemble build --method stacking --study {record.name}")
-    show(f"  harness study report {record.name}  # as one page")
-    show("  harness ui  # the trials as a table")
+    show_command(f"harness ensemble build --method stacking --study {record.name}")
+    show_command(f"harness study report {record.name}  # as one page")
+    show_command("harness ui  # the trials as a table")
 
 
 def _corrected(record: "StudyRecord") -> str:

@@ -73,5 +73,5 @@ def _findings(found: Collected) -> list[Table]:
     left_out = found.data.filtered if found.data else {}
     if left_out:
         dropped = [(condition, f"{count:,}") for condition, count in left_out.items()]
-        tables.append(Table("Left out by data.where", ("condition", "images"), rows, "lr"))
+        tables.append(Table("Left out by data.where", ("condition", "images"), dropped, "lr"))
     return tables

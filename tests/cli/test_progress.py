@@ -4,7 +4,7 @@ import pytest
 
 from harness.cli.picture import Picture, absorb
 from harness.cli.progress import _plain_listener
-from harness.cli.said import line_of, status_lines, wrapped
+from harness.cli.said import INDENT, line_of, status_lines
 from harness.cli.time_left import Costs, expected_share, seconds_left, whole_trial
 from harness.events import (
     DataReady,
@@ -20,6 +20,7 @@ from harness.events import (
     Working,
 )
 from harness.records import EpochReport, Estimate, Interval, TrialRecord
+from harness.words import wrapped
 
 
 def record(number: int, auroc: float, state: str = "complete") -> TrialRecord:
@@ -99,7 +100,7 @@ def test_the_state_of_things_fits_the_window() -> None:
     narrow = status_lines(picture, 0.0, 50)
     assert max(map(len, narrow)) <= 50
     assert narrow[2] == "trial 2  fold 1/2  epoch 2/4  auroc 0.700"
-    assert wrapped("note   one two three four\n       five six", 16).split("\n") == [
+    assert wrapped("note   one two three four\n       five six", 16, INDENT).split("\n") == [
         "note   one two",
         "       three",
         "       four",
