@@ -62,8 +62,10 @@ RUN --mount=type=bind,from=lock,source=/uv,target=/uv --mount=type=cache,target=
 COPY --from=lock /lists/rest.txt /opt/lists/
 RUN --mount=type=bind,from=lock,source=/uv,target=/uv --mount=type=cache,target=/root/.cache/uv \
     /uv/bin/uv pip install --require-hashes --no-deps -r /opt/lists/rest.txt
-RUN --mount=type=bind,from=lock,source=/uv,target=/uv --mount=type=bind,from=lock,source=/wheel,target=/wheel \
-    /uv/bin/uv pip install --no-cache --no-deps /wheel/*.whl \
+# Copied, not mounted: builders that know a layer by its command alone would take yesterday's wheel for today's.
+COPY --from=lock /wheel /opt/wheel/
+RUN --mount=type=bind,from=lock,source=/uv,target=/uv \
+    /uv/bin/uv pip install --no-cache --no-deps /opt/wheel/*.whl \
  && useradd --no-create-home --uid 1000 harness \
  && install -d -m 1777 /home/harness /work /mlruns /cache
 
