@@ -131,7 +131,8 @@ def compact_params(params: Mapping[str, Any]) -> str:
         parts.append(f"{short.get(name, name)} {value(setting)}")
     augments = {name: setting for name, setting in params.items() if name.startswith("augment.")}
     if augments and all(switched_off(name, setting) for name, setting in augments.items()):
-        parts.append("no augmentation")
+        # Not "no augmentation": what the study does not vary may be on.
+        parts.append(f"no {' '.join(short.get(name, name) for name in augments)}")
     return "  ".join(parts)
 
 

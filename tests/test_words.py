@@ -63,8 +63,8 @@ def test_durations(seconds: float, text: str) -> None:
 def test_settings_are_short_and_switches_that_are_off_are_left_out() -> None:
     params = {"optim.lr": 0.00123456, "augment.hflip": 0.5, "augment.rotate": 0.0, "train.class_weights": False}
     assert compact_params(params) == "lr 1.2e-03  hflip 0.5  class_weights false"
-    assert compact_params({"optim.lr": 0.1, "augment.noise": 0.0}) == "lr 0.1  no augmentation"
-    assert compact_params({"optim.lr": 0.1, "augment.policy": "none"}) == "lr 0.1  no augmentation"
+    assert compact_params({"optim.lr": 0.1, "augment.noise": 0.0, "augment.hflip": 0}) == "lr 0.1  no noise hflip"
+    assert compact_params({"optim.lr": 0.1, "augment.policy": "none"}) == "lr 0.1  no policy"
     assert compact_params({"augment.policy": "randaugment", "augment.noise": 0.0}) == "policy randaugment"
     assert compact_params({}) == ""
 
