@@ -71,6 +71,12 @@ class Collected:
         return sorted(trained(self.trials), key=place)
 
     @property
+    def raced(self) -> list[TrialRecord]:
+        """Those that the best was chosen among: complete, or stopped early because others were better."""
+        own = [trial for trial in self.trials if trial.same_as is None]
+        return [trial for trial in own if trial.state in ("complete", "pruned")]
+
+    @property
     def classes(self) -> tuple[str, ...]:
         return self.data.dataset.classes if self.data else tuple(map(str, self.record.tree["data"]["classes"] or ()))
 

@@ -47,12 +47,13 @@ def _winner(found: Collected) -> str:
     said = f"out-of-fold {metric} {interval(best.oof[metric])}{star}"
     if found.asked:
         return f"Trial {best.number}: {said}."
-    count = len(found.complete)
-    if count == 1:
+    count, early = len(found.raced), len(found.raced) - len(found.complete)
+    if len(found.complete) == 1 == count:
         return f"One trial is complete, trial {best.number}: {said}."
     corrected = found.record.corrected
+    stopped = f" ({early} stopped early)" if early else ""
     honest = f"; corrected for having been chosen, {_json_interval(corrected)}" if _known(corrected) else ""
-    return f"Trial {best.number} is the best of {count}: {said}{honest}."
+    return f"Trial {best.number} is the best of {count}{stopped}: {said}{honest}."
 
 
 def _lead(found: Collected) -> list[str]:
@@ -60,8 +61,8 @@ def _lead(found: Collected) -> list[str]:
         return []
     over = f"trial {found.runner_up.number}, {'the best of the others' if found.asked else 'the next'}"
     said = f"Its lead over {over}, is {_difference(found.lead)}: {_judged(found.lead.p)}"
-    chosen = not found.asked and len(found.complete) > 2
-    said += f", before allowing for a choice among {len(found.complete)}." if chosen else "."
+    chosen = not found.asked and len(found.raced) > 2
+    said += f", before allowing for a choice among {len(found.raced)}." if chosen else "."
     floor = next((table for table in found.ablations if table["noise_floor"] is not None), None)
     if floor is None:
         return [said + " How much another training seed alone would change was not measured (an ablation does)."]
@@ -101,7 +102,7 @@ def _numbers(found: Collected) -> Table:
         star = "*" if best.optimistic else ""
         rows.append((f"trial {best.number}", "out of fold", interval(best.oof[metric]) + star, ""))
         if not found.asked and _known(found.record.corrected):
-            name = f"the best of {len(found.complete)}, corrected for that"
+            name = f"the best of {len(found.raced)}, corrected for that"
             rows.append((name, "left-out groups", _json_interval(found.record.corrected), ""))
     if found.runner_up is not None:
         rows.append((f"trial {found.runner_up.number}", "out of fold", interval(found.runner_up.oof[metric]), ""))

@@ -139,6 +139,7 @@ def publish(table: Table, home: Home) -> str:
     """The table as a run of kind `ablation` in the study's experiment; once, as long as it stays the same. Returns the
     run's id."""
     from harness.track.mlflow_runs import Tracking
+    from harness.track.views import words_tags
 
     found = document(table)
     path = home.work(table.ablation) / "table.json"
@@ -157,6 +158,7 @@ def publish(table: Table, home: Home) -> str:
             f"ablation/{name}{end}": getattr(row, end.lstrip("_") or "delta") for end in ("", "_lo", "_hi", "_p")
         }
         metrics |= {f"ablation/{name}_p_holm": row.p_holm}
+        tags |= words_tags("ablation", name, row.delta, row.lo, row.hi, row.p_holm)
     run_id = tracking.log_run(f"ablation-t{table.trial:04d}", tags, params, metrics, note=markdown(found))
     tracking.log_table(run_id, {name: [_short(row[name]) for row in found["rows"]] for name in SHOWN}, "ablation.json")
     write_json(path, {"table": found, "run_id": run_id})

@@ -44,6 +44,7 @@ def study_tags(metric: str, varied: Sequence[str], optimistic: bool = False) -> 
         *(_column("metrics", f"delta_vs_mean/test/{metric}{end}") for end in (*interval, "_p", "_p_holm")),
     ]
     ablations = [
+        *(_column("tags", f"{WORDS}ablation/{name}") for name in varied),
         *marks,
         *(_column("params", f"ablation.{name}") for name in ("trial", "seeds")),
         *(_column("metrics", name) for name in (f"oof/{metric}", "ablation/noise_floor")),

@@ -139,7 +139,7 @@ def test_an_ended_trial_is_told_with_its_interval_and_the_best_so_far() -> None:
     better = record(0, 0.9)
     _, said = told([*BEGIN, FoldDone(1, 1, 0.8), TrialEnded(record(1, 0.8), better)])
     assert "trial 1   auroc 0.800 [0.700, 0.900] in 10 s; best 0.900 (trial 0)" in said[-1]
-    assert "lr 1.0e-03  no augmentation" in said[-1]
+    assert "lr 1.0e-03  no hflip" in said[-1]
     _, said = told([*BEGIN, TrialEnded(record(1, 0.8, "pruned"), None)])
     assert "stopped early: after 1 fold" in said[-1]
     _, said = told([*BEGIN, epoch(1, 1, 0), FoldDone(1, 1, 0.8)], verbose=True)

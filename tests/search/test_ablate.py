@@ -203,6 +203,9 @@ def test_mlflow_has_the_table_once(ablated):
     assert "ablation.json" in runs[0].data.tags["mlflow.loggedArtifacts"]
     view = json.loads(json.loads(experiment.tags["mlflow.sharedViewState.ablations"])["state"])
     assert "metrics.`ablation/augment.hflip`" in view["selectedColumns"]
+    hflip = next(row for row in table.rows if row.factor == "augment.hflip")
+    assert runs[0].data.tags["harness.ablation/augment.hflip"].startswith(f"{hflip.delta:+.3f} [")
+    assert view["selectedColumns"][0].startswith("tags.`harness.ablation/")
 
 
 def test_an_ablation_is_not_taken_for_a_search(ablated):
