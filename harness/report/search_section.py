@@ -90,7 +90,7 @@ def _trials(found: Collected) -> Table:
     more = len(found.study.space) - len(keys)
     note = "95% intervals over groups, of the pooled out-of-fold predictions; they do not correct for the choice."
     note += f" {plural(more, 'more key')} were searched." if more > 0 else ""
-    columns = ("trial", *names, f"{found.metric} [95%]", "")
+    columns = ("trial", *names, f"{found.metric} [95%]", "remark")
     return Table("Trials, the best first", columns, rows, f"l{'r' * len(keys)}rl", note)
 
 
