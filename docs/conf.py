@@ -11,7 +11,7 @@ author = "the authors of harness"
 version = release = installed("harness")
 html_title = f"harness {release}"
 
-extensions = ["myst_parser", "mermaid_pictures"]
+extensions = ["myst_parser", "mermaid_pictures", "accessible_pages"]
 exclude_patterns = ["diagrams/*"]
 myst_heading_anchors = 4  # links to headings, as on GitHub
 myst_fence_as_directive = ["mermaid"]

@@ -1,8 +1,12 @@
-"""One small study that was really run, for whatever comes after a study: read it, copy it, never change it."""
+"""One small study that was really run, for whatever comes after one: read it, copy it, never change it. A browser."""
 
+import os
+import shutil
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,3 +38,18 @@ def small_study(tmp_path_factory: pytest.TempPathFactory) -> SmallStudy:
     home = Home(tmp_path_factory.mktemp("small"))
     record = run_study(check_study(TREE, "small"), home, 1, "cpu", lambda event: None)
     return SmallStudy(home, record, ensure_phantom(home, lambda what, done, total: None))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium without a window. Where there is none: skipped, or failed where servers are required."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None and os.environ.get("HARNESS_REQUIRE_SERVERS") != "1":
+        pytest.skip("no Chromium here")
+    assert found is not None, "chromium is required: sudo apt-get install chromium"
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield started
+        started.close()

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from harness.cli.manner import in_color, is_quiet
-from harness.words import wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -73,6 +72,8 @@ def _console(stream: TextIO) -> Console:
 
 def show(*parts: RenderableType) -> None:
     """Print results, one below the other. In a window text is broken between words; a path or an address never is."""
+    from harness.words import wrapped
+
     console = results()
     window = console.is_terminal or "COLUMNS" in os.environ
     for part in parts:

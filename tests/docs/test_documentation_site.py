@@ -8,6 +8,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shell_blocks import PAGES, ROOT
@@ -87,11 +88,27 @@ def test_diagrams_are_drawn_and_none_is_left_over(site: Path) -> None:
     assert 'class="diagram"' in (site / "architecture.html").read_text()
 
 
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+def test_pages_have_no_serious_barrier(site: Path, browser: Any, width: int, scheme: str) -> None:
+    """axe-core reads the page with most tables, the one with most code and the one with diagrams."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page = context.new_page()
+    for name in ("index", "study-file", "tutorial", "architecture"):
+        page.goto((site / f"{name}.html").as_uri())
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+        found = Axe().run(page).response["violations"]
+        serious = [one for one in found if one["impact"] in ("serious", "critical")]
+        assert [(name, one["id"], one["nodes"][0]["html"][:300]) for one in serious] == []
+    context.close()
+
+
 def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path) -> None:
     """The strictness that the other tests rely on: a page, an anchor, a file, a diagram without a drawing."""
     docs = tmp_path / "docs"
     docs.mkdir()
-    for name in ("conf.py", "mermaid_pictures.py", "site.css"):
+    for name in ("conf.py", "mermaid_pictures.py", "accessible_pages.py", "site.css"):
         (docs / name).write_text((DOCS / name).read_text())
     page = "# A\n\n[a](gone.md) [b](#gone) [c](gone.json) [d](index.md#a)\n\n```mermaid\nflowchart LR\n a --> b\n```\n"
     (docs / "index.md").write_text(page)

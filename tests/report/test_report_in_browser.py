@@ -2,18 +2,13 @@
 paper; and read by an accessibility checker."""
 
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needed = os.environ.get("HARNESS_REQUIRE_SERVERS") == "1"
-pytestmark = pytest.mark.skipif(CHROMIUM is None and not needed, reason="no Chromium here")
 SERIOUS = ("serious", "critical")
 
 
@@ -23,16 +18,6 @@ def page_file(hostile, tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "harness", "study", "report", hostile.name, "--out", str(file)]
     subprocess.run(command, check=True, env={**os.environ, "HARNESS_HOME": str(hostile.home.root)})
     return file
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
