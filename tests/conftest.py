@@ -40,9 +40,12 @@ def small_study(tmp_path_factory: pytest.TempPathFactory) -> SmallStudy:
     return SmallStudy(home, record, ensure_phantom(home, lambda what, done, total: None))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium without a window. Where there is none: skipped, or failed where servers are required."""
+    """Chromium without a window. Where there is none: skipped, or failed where servers are required.
+
+    Of one module: as long as it is open its driver's event loop runs in this thread, and other tests have loops too.
+    """
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if found is None and os.environ.get("HARNESS_REQUIRE_SERVERS") != "1":
         pytest.skip("no Chromium here")
