@@ -48,7 +48,6 @@ def study_tags(metric: str, varied: Sequence[str], optimistic: bool = False) -> 
         *marks,
         *(_column("params", f"ablation.{name}") for name in ("trial", "seeds")),
         *(_column("metrics", name) for name in (f"oof/{metric}", "ablation/noise_floor")),
-        *(_column("metrics", f"ablation/{name}") for name in varied),
     ]
     ascending = not METRICS[metric].higher_is_better
     return {

@@ -202,7 +202,7 @@ def test_mlflow_has_the_table_once(ablated):
     assert [row[0] for row in kept["data"]] == [row.factor for row in table.rows]
     assert "ablation.json" in runs[0].data.tags["mlflow.loggedArtifacts"]
     view = json.loads(json.loads(experiment.tags["mlflow.sharedViewState.ablations"])["state"])
-    assert "metrics.`ablation/augment.hflip`" in view["selectedColumns"]
+    assert "tags.`harness.ablation/augment.hflip`" in view["selectedColumns"]
     hflip = next(row for row in table.rows if row.factor == "augment.hflip")
     assert runs[0].data.tags["harness.ablation/augment.hflip"].startswith(f"{hflip.delta:+.3f} [")
     assert view["selectedColumns"][0].startswith("tags.`harness.ablation/")
