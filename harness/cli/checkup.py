@@ -38,7 +38,7 @@ class Problem:
     """whether a study cannot run as things are"""
 
 
-def examine(home: "Home | None" = None) -> dict[str, Any]:
+def examine(home: Home | None = None) -> dict[str, Any]:
     """Everything that doctor says. Raises nothing for what is merely broken: that is what is looked for."""
     problems: list[Problem] = []
     packages = _packages(problems)
@@ -134,7 +134,7 @@ def _disk(root: Path, problems: list[Problem]) -> dict[str, Any]:
     return {"disk_free_gib": free, "used": dict(zip(PARTS, disk_used(root / part for part in PARTS), strict=True))}
 
 
-def _mlflow(home: "Home", problems: list[Problem]) -> dict[str, Any]:
+def _mlflow(home: Home, problems: list[Problem]) -> dict[str, Any]:
     address, way_out = home.mlflow_uri, "unset MLFLOW_TRACKING_URI   (the home's own store), or start that server"
     error = None
     if address.startswith(("http://", "https://")):
@@ -156,7 +156,7 @@ def _mlflow(home: "Home", problems: list[Problem]) -> dict[str, Any]:
     return {"store": without_password(address), "error": error}
 
 
-def _optuna(home: "Home", problems: list[Problem]) -> dict[str, Any]:
+def _optuna(home: Home, problems: list[Problem]) -> dict[str, Any]:
     address = os.environ.get("HARNESS_STORAGE")
     if not address:
         return {"store": str(home.optuna_journal), "error": None}
@@ -193,7 +193,7 @@ def _database_error(address: str) -> str | None:
         return (str(error.__cause__ or error).strip().splitlines() or ["no message"])[0]
 
 
-def _studies(home: "Home", problems: list[Problem]) -> "list[StudyRecord]":
+def _studies(home: Home, problems: list[Problem]) -> "list[StudyRecord]":
     """The studies of this home; one that was killed, and what it left over, is a problem that has a command."""
     from harness.cli.watch import look
     from harness.data.cache import list_caches
