@@ -52,7 +52,9 @@ def _winner(found: Collected) -> str:
         return f"One trial is complete, trial {best.number}: {said}."
     corrected = found.record.corrected
     stopped = f" ({early} stopped early)" if early else ""
-    honest = f"; corrected for having been chosen, {_json_interval(corrected)}" if _known(corrected) else ""
+    # Those stopped early have no prediction of every row: the correction knows the complete ones.
+    among = f" among the {len(found.complete)} complete" if early else ""
+    honest = f"; corrected for having been chosen{among}, {_json_interval(corrected)}" if _known(corrected) else ""
     return f"Trial {best.number} is the best of {count}{stopped}: {said}{honest}."
 
 
@@ -102,7 +104,7 @@ def _numbers(found: Collected) -> Table:
         star = "*" if best.optimistic else ""
         rows.append((f"trial {best.number}", "out of fold", interval(best.oof[metric]) + star, ""))
         if not found.asked and _known(found.record.corrected):
-            name = f"the best of {len(found.raced)}, corrected for that"
+            name = f"the best of {len(found.complete)} complete, corrected for that"
             rows.append((name, "left-out groups", _json_interval(found.record.corrected), ""))
     if found.runner_up is not None:
         rows.append((f"trial {found.runner_up.number}", "out of fold", interval(found.runner_up.oof[metric]), ""))
