@@ -49,7 +49,7 @@ class Plan:
     @property
     def params(self) -> list[dict[str, Any]]:
         """What each training changes, seed by seed; the base trial with its own seed is not among them."""
-        changes: list[dict[str, Any]] = [{}, *({arm.factor: arm.value} for arm in self.arms)]
+        changes: list[dict[str, Any]] = [{}, *(arm.changes for arm in self.arms)]
         every = [{**change, "seed": seed} for seed in self.seeds for change in changes]
         return every[1:]
 
@@ -76,10 +76,7 @@ def plan_ablation(home: Home, name: str | None, trial: int | None, wanted: list[
     kept = {name: tree["search"][name] for name in ("metric", "max_failures")}
     tree = {**tree, "name": own, "search": {**kept, "trials": total, "sampler": "random", "pruner": "none"}}
     tree["description"] = f"Ablation of trial {found.number} of {base.name}."
-    options = {arm.factor: [_value(tree, arm.factor)] for arm in arms}
-    for arm in arms:
-        options[arm.factor].append(arm.value)
-    study = check_study(fill(tree, {name: {"choice": values} for name, values in options.items()}), f"ablation {own}")
+    study = check_study(fill(tree, _ranges(tree, arms)), f"ablation {own}")
     repeats = [base.tree["seed"], *(derive_seed(base.tree["seed"], "ablation", s) % 2**31 for s in range(1, seeds))]
     return Plan(base, found, study, tree, arms, not_factors, repeats)
 
@@ -99,6 +96,18 @@ def _base_trial(home: Home, base: StudyRecord, number: int | None) -> TrialRecor
                 raise RequestError(f"--trial {number}: it is {trial.state}, not complete. Complete ones: {listed}")
             return original_of(trial, trials)
     raise RequestError(f"--trial {number}: study {base.name!r} has no such trial. Complete ones: {listed}")
+
+
+def _ranges(tree: dict[str, Any], arms: list[Arm]) -> dict[str, dict[str, Any]]:
+    """What the ablation's space is: the base trial's value of each key that an arm changes, and those of the arms."""
+    options = {arm.factor: [_value(tree, arm.factor)] for arm in arms}
+    for arm in arms:
+        options[arm.factor].append(arm.value)
+    ranges: dict[str, dict[str, Any]] = {name: {"choice": values} for name, values in options.items()}
+    for arm in arms:
+        on = [value for value in options[arm.factor] if value != arm.value]
+        ranges |= {name: {"choice": [_value(tree, name), off], "when": {arm.factor: on}} for name, off in arm.along}
+    return ranges
 
 
 def _value(tree: dict[str, Any], name: str) -> Any:
@@ -142,7 +151,7 @@ def _key(params: dict[str, Any]) -> str:
 
 def key_of(arm: Arm | None, seed: int) -> str:
     """By which `finished_arms` knows a training; None: the base trial."""
-    return _key({"seed": seed} | ({arm.factor: arm.value} if arm else {}))
+    return _key({"seed": seed} | (arm.changes if arm else {}))
 
 
 def missing(plan: Plan, home: Home) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from harness.errors import RequestError, nearest
-from harness.study.load import all_keys, parse_override
+from harness.study.load import all_keys, key_defaults, parse_override
 from harness.study.space import SEARCHABLE, Choice, Space, flatten
 from harness.study.training import Augment
 
@@ -22,6 +22,7 @@ NEUTRAL: dict[str, Any] = {
     "optim.weight_decay": 0.0,
     "optim.layer_decay": 1.0,
     "optim.l1": 0.0,
+    "train.select": "last",
     "train.class_weights": False,
     "train.pos_weights": False,
     "train.sampling": "shuffle",
@@ -31,6 +32,8 @@ NEUTRAL: dict[str, Any] = {
     "train.swa": 0.0,
 } | {f"augment.{name}": field.default for name, field in Augment.model_fields.items() if name not in MODIFIERS}
 """the value at which a factor is off, by key"""
+PART_OF = {"train.select": ("train.patience",)}
+"""keys that say nothing, and are refused, where the factor is off: they go and come with it"""
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,18 @@ class Arm:
     """the value that it goes to: the row's difference is the metric with this one minus the metric with `before`"""
     base: Literal["before", "after"]
     """which of the two the base trial has"""
+    along: tuple[tuple[str, Any], ...] = ()
+    """keys that lose their value together with the factor, and what they are then"""
 
     @property
     def value(self) -> Any:
         """What the arm has and the base trial has not."""
         return self.after if self.base == "before" else self.before
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Every key in which the arm differs from the base trial."""
+        return {self.factor: self.value, **dict(self.along)}
 
 
 def find_arms(tree: dict[str, Any], space: Space, wanted: list[str]) -> tuple[list[Arm], list[str]]:
@@ -58,7 +68,7 @@ def find_arms(tree: dict[str, Any], space: Space, wanted: list[str]) -> tuple[li
     values (`optim.lr=1e-4,1e-3`); empty: every factor. Raises RequestError where a name says nothing.
     """
     values = flatten(tree)
-    found = [arm for name in values for arm in _arms(name, values[name], space)]
+    found = [arm for name in values for arm in _arms(name, values, space)]
     left_out = [name for name in space if not any(arm.factor == name for arm in found)]
     if not wanted:
         if not found:
@@ -76,11 +86,18 @@ def find_arms(tree: dict[str, Any], space: Space, wanted: list[str]) -> tuple[li
     ]
 
 
-def _arms(name: str, value: Any, space: Space) -> list[Arm]:
+def _without(name: str, values: dict[str, Any]) -> Arm:
+    """The trial without a factor that it has, and without what is only a part of it."""
+    parts = ((key, key_defaults()[key]) for key in PART_OF.get(name, ()))
+    along = tuple((key, off) for key, off in parts if values[key] != off)
+    return Arm(name, NEUTRAL[name], values[name], "after", along)
+
+
+def _arms(name: str, values: dict[str, Any], space: Space) -> list[Arm]:
     """Leaving the factor out where it is on, and each other option of a choice."""
-    arms = []
+    value, arms = values[name], []
     if name in NEUTRAL and value != NEUTRAL[name]:
-        arms.append(Arm(name, NEUTRAL[name], value, "after"))
+        arms.append(_without(name, values))
     range_ = space.get(name)
     if isinstance(range_, Choice):
         tried = [value, *(arm.value for arm in arms)]
@@ -120,7 +137,7 @@ def _explicit(text: str, values: dict[str, Any]) -> list[Arm]:
         if value == values[name]:
             continue
         off = name in NEUTRAL and value == NEUTRAL[name]
-        arms.append(Arm(name, value, values[name], "after") if off else Arm(name, values[name], value, "before"))
+        arms.append(_without(name, values) if off else Arm(name, values[name], value, "before"))
     if not arms:
         raise RequestError(f"--factor {text}: the trial has this value already. Name another one.")
     return arms

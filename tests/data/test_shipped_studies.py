@@ -10,8 +10,8 @@ from harness.home import Home
 from harness.study.load import load_study
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
-STUDIES = {"head_ct": 200, "chest_xray": 1976, "breastmnist": 780, "retinamnist": 1600, "slides": 175, "ham10000": 3497}
-STUDIES |= {"cxr_multilabel": 240, "ham10000_vit": 3497}
+STUDIES = {"head_ct": 200, "chest_xray": 1976, "breastmnist": 780, "retinamnist": 1600, "slides_native": 175, "ham10000": 3497}
+STUDIES |= {"cxr_multilabel": 240, "ham10000_vit": 3497, "chest_xray_ablation": 1976}
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"no development data at {SHARED}")

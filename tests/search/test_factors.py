@@ -83,3 +83,15 @@ def test_every_neutral_value_is_one_that_a_study_takes():
     assert set(NEUTRAL) <= set(all_keys())
     tree = fill({**TREE, "search": {"trials": 1}, "optim": {}, "train": {}, "augment": {}}, NEUTRAL)
     check_study(tree, "test")
+
+
+def test_early_stopping_is_one_factor_its_patience_goes_with_it():
+    stopped = {**TREE, "search": {"trials": 1}, "optim": {}, "augment": {}}
+    stopped["train"] = {"select": "inner", "patience": 3, "epochs": 5}
+    tree = check_study(stopped, "test").tree
+    (arm,), _ = find_arms(tree, {}, ["train.select"])
+    assert (arm.before, arm.after, arm.base) == ("last", "inner", "after")
+    assert arm.changes == {"train.select": "last", "train.patience": 0}
+    check_study(fill(tree, arm.changes), "the arm")
+    (elsewhere,), _ = find_arms(tree, {}, ["train.select=scored_fold"])
+    assert elsewhere.changes == {"train.select": "scored_fold"}
