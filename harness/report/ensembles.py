@@ -107,10 +107,10 @@ def _name(row: Mapping[str, Any]) -> str:
 
 
 def _scores(built: Sequence[Built], metric: str) -> Table:
-    rows = [[_name(row), *_of_row(row, metric), "-", "-", "-"] for row in _beside(built)]
+    rows = [[_name(row), *_of_row(row, metric, built[0].on), "-", "-", "-"] for row in _beside(built)]
     for one in built:
         if one.method != "mean":
-            rows.append([one.name, *_of_row(one.row, metric), *_cost(one.about.get("cost") or {})])
+            rows.append([one.name, *_of_row(one.row, metric, one.on), *_cost(one.about.get("cost") or {})])
     note = "Selection: on the rows that chose it, which flatters. Nested: on the same rows, members and fit chosen "
     note += "without each fold. "
     note += "Test: on the held-out split, the number to report." if built[0].on == "test" else NO_TEST
@@ -118,7 +118,8 @@ def _scores(built: Sequence[Built], metric: str) -> Table:
         note += f" {PARTLY} fitted without each fold, its members chosen with it."
     if any("*" in row[1] + row[2] for row in rows):
         note += " * optimistic: each fold's epoch was picked on the rows that it is scored on."
-    columns = ("model", "selection", "nested", f"{metric} test [95%]", "networks", "ms an image", "fit, s")
+    scores = ("nested", f"{metric} test [95%]") if built[0].on == "test" else (f"{metric} nested [95%]",)
+    columns = ("model", "selection", *scores, "networks", "ms an image", "fit, s")
     return Table(f"Scores, {metric}", columns, rows, note=note)
 
 
@@ -132,16 +133,15 @@ def _every_metric(built: Sequence[Built], best: Built | None) -> Table:
     return Table(f"In every metric, {judged(built[0].on)}", ("metric", *(name for name, _ in named)), rows)
 
 
-def _of_row(row: Mapping[str, Any], metric: str) -> list[str]:
+def _of_row(row: Mapping[str, Any], metric: str, on: str) -> list[str]:
     star = "*" if row.get("optimistic") else ""
     chosen = row.get("selection")
     nested = row.get("nested")
-    honest = number((nested or row["oof"])[metric]["value"]) + ("" if nested else PARTLY) + star
-    return [
-        number(chosen[metric]["value"]) + star if chosen else "-",
-        honest,
-        interval(read_interval(row["test"][metric])),
-    ]
+    flattered = number(chosen[metric]["value"]) + star if chosen else "-"
+    honest, partly = (nested or row["oof"])[metric], ("" if nested else PARTLY) + star
+    if on != "test":
+        return [flattered, interval(read_interval(honest)) + partly]
+    return [flattered, number(honest["value"]) + partly, interval(read_interval(row["test"][metric]))]
 
 
 def _cost(found: Mapping[str, float | None]) -> list[str]:
@@ -179,7 +179,9 @@ def _members(built: Sequence[Built], metric: str) -> Table:
         ]
         for row, given in zip(singles, gives, strict=False)
     ]
-    columns = ("member", f"{metric} out of fold", "test split", "gives the mean [95%]")
+    columns = ["member", f"{metric} out of fold", "test split", "gives the mean [95%]"]
+    if one.on != "test":
+        columns, rows = [*columns[:2], columns[3]], [[*row[:2], row[3]] for row in rows]
     return Table(f"Members, {one.name}", columns, rows, note=_diversity(one.about.get("diversity") or {}))
 
 

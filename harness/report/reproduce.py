@@ -1,5 +1,6 @@
 """Everything that is needed to run a study again: its file, the command, seeds, hashes, versions, the machine."""
 
+from harness.ensemble.names import WITHOUT_TRAINING
 from harness.report.collect import Collected
 from harness.report.section import Section, Table
 from harness.study.load import dump_yaml
@@ -19,8 +20,7 @@ def reproduce_section(found: Collected) -> Section:
         tree["search"] = {**tree["search"], "trials": 1, "enqueue": []}
     commands = [f"harness study run {file}.yaml"]
     if not trial:
-        build = "harness ensemble build --method"
-        commands += [f"{build} {one.method} --top {len(one.about['members'])} --study {name}" for one in found.built]
+        commands += _ablations(found) + _builds(found)
     facts = [
         ("study hash", record.spec_hash),
         ("data hash", record.data_hash),
@@ -40,3 +40,30 @@ def reproduce_section(found: Collected) -> Section:
     table = Table("What it was made of", ("what", "value"), facts, "ll")
     commands_ = Table("What to type", ("command",), [(command,) for command in commands], "l")
     return Section("reproduce", "Run it again", answer, "", (commands_, table), listing=dump_yaml(tree))
+
+
+def _ablations(found: Collected) -> list[str]:
+    """What trains the arms of each ablation that has been run."""
+    commands = []
+    for table in found.ablations:
+        asked: dict[str, list[str]] = {}
+        for row in table["rows"]:
+            other = row["from"] if row["base"] == "to" else row["to"]
+            asked.setdefault(row["factor"], []).append(str(other).lower() if isinstance(other, bool) else str(other))
+        factors = " ".join(f"--factor {name}={','.join(values)}" for name, values in asked.items())
+        commands.append(
+            f"harness study ablate {found.name} --trial {table['trial']} --seeds {table['seeds']} {factors}"
+        )
+    return commands
+
+
+def _builds(found: Collected) -> list[str]:
+    """What builds the ensembles; every method of one number of members is `all`."""
+    tops: dict[int, list[str]] = {}
+    for one in found.built:
+        tops.setdefault(int(one.about["top"]), []).append(one.method)
+    return [
+        f"harness ensemble build --method {method} --top {top} --study {found.name}"
+        for top, built in tops.items()
+        for method in (["all"] if set(WITHOUT_TRAINING) <= set(built) else built)
+    ]

@@ -10,6 +10,7 @@ from sklearn.metrics import confusion_matrix, precision_score, recall_score
 from harness.data.prepare import Prepared, prepare
 from harness.ensemble.decisions import Answers, Rule, said_out_of_fold, threshold
 from harness.ledger import read_trials
+from harness.metrics import METRICS
 from harness.predict.fold_overlays import fold_overlays
 from harness.records import Dataset, Folds, TrialRecord
 from harness.report.classes import classes_section, confusion
@@ -160,7 +161,7 @@ def test_the_numbers_are_those_of_the_records_and_the_bundles(real, small_study)
     assert areas[real.own.title, positive] == interval(real.trial.oof["auroc"])
     built = {one.method: one for one in built_ensembles(small_study.home, small_study.record)[0]}
     about, name = built["stacking"].about, built["stacking"].name
-    scores, compared = real.sections["ensembles"].tables[:2]
+    scores, every, compared = real.sections["ensembles"].tables[:3]
     test = next(one for one in about["scores"] if one["name"] == "stacking")["test"]
     assert next(row for row in scores.rows if row[0] == name)[3].startswith(f"{test[metric]['value']:.3f}")
     delta = next(row for row in compared.rows if row[0] == name)
@@ -168,6 +169,9 @@ def test_the_numbers_are_those_of_the_records_and_the_bundles(real, small_study)
     assert delta[3].startswith(f"{about['delta_vs_single']['value']:+.3f}")
     single = next(one for one in about["scores"] if one["kind"] == "single" and one["selection"])
     mean = next(one for one in about["scores"] if one["kind"] == "mean")
+    in_every = {row[0]: row[2] for row in every.rows}
+    assert list(in_every) == list(METRICS)
+    assert all(told.startswith(f"{mean['test'][key]['value']:.3f}") for key, told in in_every.items())
     for title, row in ((single["name"].split()[0], single), ("the plain mean", mean)):
         assert areas[f"{title}, test split", positive].startswith(f"{row['test']['auroc']['value']:.3f}")
 

@@ -22,6 +22,7 @@ from harness.report.question import question_section
 from harness.report.reproduce import reproduce_section
 from harness.report.section import Section, Table, latex, markdown, table_html, table_latex, table_markdown
 from harness.report.study_report import sections_of, write_report
+from harness.search.factors import find_arms
 from harness.study.load import check_study, load_study
 from harness.words import interval
 
@@ -147,6 +148,13 @@ def test_its_file_runs_the_same_study_again(found, tmp_path: Path) -> None:
     section = reproduce_section(found)
     (tmp_path / "hostile.yaml").write_text(section.listing)
     assert load_study(str(tmp_path / "hostile.yaml")).tree == found.record.tree
+    (table,) = found.ablations
+    (again,) = [row[0].split() for row in section.tables[0].rows if " ablate " in row[0]]
+    wanted = [again[place + 1] for place, word in enumerate(again) if word == "--factor"]
+    assert [again[4:8]] == [["--trial", str(table["trial"]), "--seeds", str(table["seeds"])]]
+    arms, _ = find_arms(found.study.fill(found.chosen.params), found.study.space, wanted)
+    named = {(row["factor"], row["from"], row["to"]) for row in table["rows"]}
+    assert {(arm.factor, arm.before, arm.after) for arm in arms} == named
     facts = dict(section.tables[1].rows)
     assert facts["data hash"] == found.record.data_hash and facts["torch"] and "core" in facts["machine"]
     alone = reproduce_section(replace(found, asked=True))
