@@ -1,10 +1,10 @@
 """A data set written again so that the files of its two classes differ in nothing but what is drawn in them.
 
 Each picture becomes 8-bit grey without alpha, is cut to what it shows (the largest connected part that is brighter than
-its background, with its holes: of a slice through a head, the head), black around that, stretched to the same range of grey, shrunk so that its longer
-side is the one that the smallest picture has, put into the middle of one black square, and blurred until it is as
-sharp as the least sharp ones. Labels are never looked at. What this cannot take away: how the scanner's window was
-set, reconstruction kernels, and everything that a blur leaves visible.
+its background, with its holes: of a slice through a head, the head) with black around that, stretched to the same range
+of grey, shrunk so that its longer side is the one that the smallest picture has, put into the middle of one black
+square, and blurred until it is as sharp as the least sharp ones. Labels are never looked at. What this cannot take
+away: how the scanner's window was set, reconstruction kernels, and everything that a blur leaves visible.
 """
 
 import io
