@@ -17,6 +17,8 @@ import PIL.Image
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from harness.data.decode import DICOM_SUFFIXES
+from harness.data.dicom import write_dicom
 from harness.errors import RequestError
 from harness.home import write_bytes
 from harness.records import Dataset
@@ -97,6 +99,10 @@ def write_equalised(
         raise RequestError(f"--equalise {folder}: there is something in this folder. Give one that is new or empty.")
     pictures, facts = equalised([read(file) for file in dataset.files])
     for place, picture in zip(dataset.ids.tolist(), pictures, strict=True):
+        if place.lower().endswith(DICOM_SUFFIXES):  # would be read as nothing else
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            write_dicom(folder / place, picture)
+            continue
         data = io.BytesIO()
         PIL.Image.fromarray(picture).save(data, format="PNG")
         write_bytes(folder / place, data.getvalue())

@@ -2,7 +2,8 @@
 
 `recording`: size, shape, mode, compression and sharpness, which no illness changes. `grey`: how bright and how black
 the picture is. That follows from window and cropping, but also from what is drawn: a bleeding is bright and a slice
-high up in the head is small. So what `grey` predicts is an upper limit of a shortcut and not one found.
+high up in the head is small. So what `grey` predicts is an upper limit of a shortcut and not one found. The same goes
+for grain and bytes per pixel once pictures are equalised: what is left to differ then is mostly what is drawn.
 
 N: images.
 """

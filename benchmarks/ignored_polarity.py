@@ -20,6 +20,7 @@ The ratio is the share of the metric's value that is left.
 """
 
 import csv
+import io
 import json
 import shlex
 import shutil
@@ -33,6 +34,7 @@ import pydicom
 from numpy.typing import NDArray
 
 from benchmarks._report import arguments, publish
+from harness.data.decode import looks_like_dicom
 from harness.data.prepare import prepare, scan
 from harness.data.scan import root_of
 from harness.data.shortcuts import INVERTED
@@ -40,7 +42,8 @@ from harness.data.sources import read_source
 from harness.data.tables import read_table
 from harness.ensemble.bundle import load_bundle, predict_bundle
 from harness.ensemble.calibration import apply
-from harness.errors import HarnessError, RequestError
+from harness.ensemble.contents import FILE, seen
+from harness.errors import HarnessError, Leak, RequestError
 from harness.home import Home, open_home, without_nan, write_bytes
 from harness.ledger import StudyRecord, read_study
 from harness.predict.external import read_external
@@ -56,11 +59,10 @@ SEED = 0
 
 
 def write_ignored(source: Path, target: Path) -> bool:
-    """The file again, saying MONOCHROME2; whether it said MONOCHROME1. What is MONOCHROME2 already is copied."""
+    """The file again, saying MONOCHROME2; whether it said MONOCHROME1. Every other file is copied."""
     raw = source.read_bytes()
-    dataset = pydicom.dcmread(source)
-    inverted = dataset.get("PhotometricInterpretation") == INVERTED
-    if not inverted:
+    dataset = pydicom.dcmread(io.BytesIO(raw), force=True) if looks_like_dicom(raw, source.suffix) else None
+    if dataset is None or dataset.get("PhotometricInterpretation") != INVERTED:
         write_bytes(target, raw)
         return False
     dataset.PhotometricInterpretation = "MONOCHROME2"
@@ -125,6 +127,13 @@ def evaluated(home: Home, spec: Spec, folder: Path, bundle_path: str) -> dict[st
         for data in (right, wrong)
     ]
     p_right, p_wrong = (apply(bundle.about.get("calibration"), predict_bundle(bundle, one.images)) for one in shown)
+    about = bundle.about["contents"]
+    pictures = shown[0].images[about["decode"]]
+    if seen(about, bundle.read(f"contents/{FILE}"), pictures)["development"].any():
+        raise Leak(
+            f"{folder / TEST_LABELS} lists images that {bundle_path} was made with: it is of another study's test "
+            f"split. Write the set again, with --study {bundle.study} and a new --out."
+        )
     y, groups = shown[0].y, shown[0].groups
     turned = np.array([not np.array_equal(a, b) for a, b in zip(*(one.images[0] for one in shown), strict=True)])
     found: dict[str, Any] = {"bundle": f"{bundle.study}/{bundle.path.name}", "metric": bundle.metric}

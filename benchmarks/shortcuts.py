@@ -54,7 +54,7 @@ from harness.stats.intervals import group_weights, intervals, percentiles
 from harness.study.dataset import Data
 from harness.study.load import check_study
 from harness.study.spec import Spec
-from harness.words import interval, p_value
+from harness.words import interval, number, p_value
 
 Ints = NDArray[np.int64]
 STRATA, REPS = 5, 2000
@@ -120,7 +120,7 @@ def adjusted(y: Ints, p: Floats, score: Floats, groups: NDArray[np.str_]) -> dic
         "difference": asdict(lost),
         "strata": [
             {
-                "negatives": int((y[rows] == 0).sum()),
+                "images": int(rows.sum()),
                 "positives": int((y[rows] == 1).sum()),
                 "auroc": float(METRICS["auroc"].of(y[rows], p[rows], None)[0]),
             }
@@ -195,12 +195,13 @@ def markdown(result: dict[str, Any]) -> str:
         f"({result['positives']} positive), {result['folds']} folds.\n",
         *_files_table(result["files"], result.get("equalised", {}).get("files")),
         "\nWhat is left of the networks' AUROC within fifths of what the facts predict:\n",
-        "| model | adjusted for | AUROC [95%] | adjusted [95%] | difference [95%] |",
-        "|---|---|---|---|---|",
+        "| model | adjusted for | AUROC [95%] | adjusted [95%] | difference [95%] | each fifth (positives of all) |",
+        "|---|---|---|---|---|---|",
     ]
     for one in result["networks"]:
         cells = [one["model"], one["adjusted_for"], _interval(one["auroc"]), _interval(one["adjusted"])]
-        lines.append(f"| {' | '.join([*cells, _difference(one['difference'])])} |")
+        strata = ", ".join(f"{number(s['auroc'], 2)} ({s['positives']}/{s['images']})" for s in one["strata"])
+        lines.append(f"| {' | '.join([*cells, _difference(one['difference']), strata])} |")
     lines += [
         "\nLogistic regressions out of fold, on the network's logit, on the facts and on both:\n",
         "| network | facts | | network | facts | both | network adds to facts | facts add to network |",
