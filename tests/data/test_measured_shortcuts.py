@@ -67,9 +67,10 @@ def test_files_that_tell_the_class_no_longer_do_once_they_are_equalised(tmp_path
     for number, label in enumerate(labels):
         side = int(rng.integers(80, 100)) + 60 * label
         y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : (side + 8) * 1j]
-        head = (x / rng.uniform(0.6, 0.75)) ** 2 + (y / rng.uniform(0.75, 0.85)) ** 2 < 1
+        head = (x / rng.uniform(0.68, 0.72)) ** 2 + (y / rng.uniform(0.78, 0.82)) ** 2 < 1
         grey = np.where(head, 120 + (60 - 40 * label) * rng.uniform(-1, 1, head.shape), 20 * label)
-        grey[2:6, 2:6] = 255
+        top, left = int(0.12 * side), int(0.18 * side)  # within the head's box, beside the head
+        grey[top : top + 3, left : left + 3] = 255
         picture = PIL.Image.fromarray(grey.astype(np.uint8))
         picture.convert("RGBA" if label else "L").save(root / f"{number}.png")
     pd.DataFrame({"file": [f"{n}.png" for n in range(60)], "label": labels}).to_csv(root / "labels.csv", index=False)
@@ -82,7 +83,8 @@ def test_files_that_tell_the_class_no_longer_do_once_they_are_equalised(tmp_path
     made = shortcuts.equalise(home, spec, prepared, folder)
     pictures = [PIL.Image.open(folder / f"{number}.png") for number in range(60)]
     assert {(one.mode, one.size) for one in pictures} == {("L", (made["side"], made["side"]))}
-    assert max(np.asarray(one)[:5, :5].max() for one in pictures) == 0, "the letter is still there"
+    corner = (slice(int(0.08 * made["side"])), slice(int(0.13 * made["side"])))
+    assert max(np.asarray(one)[corner].max() for one in pictures) < 20, "the letter is still there"
     assert (folder / "labels.csv").read_bytes() == (root / "labels.csv").read_bytes()
     found = shortcuts.of_folder(home, spec, folder)
     assert found["folds_hash"] == prepared.folds.folds_hash, "two studies on other folds cannot be compared"
