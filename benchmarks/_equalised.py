@@ -90,7 +90,7 @@ def equalised(pictures: list[NDArray[np.uint8]]) -> tuple[list[NDArray[np.uint8]
 
 def write_equalised(
     dataset: Dataset, read: Callable[[str], NDArray[np.uint8]], labels: Path, name: str, folder: Path
-) -> dict[str, float]:
+) -> tuple[list[NDArray[np.uint8]], dict[str, float]]:
     """Every image of the data set under its own name in `folder`, and the table of labels there as `name`.
 
     read(file) -> (H, W) grey. Raises RequestError where the folder holds something already.
@@ -108,4 +108,4 @@ def write_equalised(
         write_bytes(folder / place, data.getvalue())
     if labels.is_file():
         shutil.copyfile(labels, folder / name)
-    return facts
+    return pictures, facts

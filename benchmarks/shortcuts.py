@@ -12,6 +12,11 @@ the networks (nested logistic regressions, paired differences)? The last is answ
 
     harness study run STUDY --as STUDY_equalised --set data.root=FOLDER
 
+Pictures that lie on each other once they are equalised are one picture under two names, or neighbouring slices. A table
+of labels in FOLDER keeps them together, for the equalised images and for those as they were:
+
+    harness study run STUDY --as STUDY_copies --set data.labels=FOLDER/labels_copies.csv --set data.group=copy
+
 The ratio is the share of the mean network's lead over chance that is left after adjusting for the recording's facts.
 A network may use a shortcut and still keep its lead: what is left says that it does not rest on one that is measured
 here. The strata are fixed under the bootstrap; what they leave of the facts' own AUROC says how fine they are.
@@ -28,6 +33,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from benchmarks._copies import leaking, same_picture, write_grouped
 from benchmarks._equalised import write_equalised
 from benchmarks._file_facts import (
     KINDS,
@@ -61,6 +67,7 @@ from harness.words import interval, number, p_value
 
 Ints = NDArray[np.int64]
 STRATA, REPS = 5, 2000
+GROUPED = "labels_copies.csv"
 ADJUSTED_FOR = {"recording": ("recording",), "recording and grey": tuple(KINDS)}
 
 
@@ -148,7 +155,7 @@ def nested(y: Ints, net: Floats, x: Floats, fold: Ints, groups: NDArray[np.str_]
     return found
 
 
-def measure(home: Home, study: StudyRecord, spec: Spec) -> tuple[dict[str, Any], Prepared]:
+def measure(home: Home, study: StudyRecord, spec: Spec) -> tuple[dict[str, Any], Prepared, dict[str, Floats]]:
     prepared, table = files_of(spec.data, spec, home)
     dataset, rows = prepared.dataset, prepared.folds.development_rows()
     y, fold, groups = dataset.y[rows], prepared.folds.fold[rows], dataset.groups[rows]
@@ -170,7 +177,7 @@ def measure(home: Home, study: StudyRecord, spec: Spec) -> tuple[dict[str, Any],
         "files": predicted_by_facts(table, dataset, prepared.folds),
         "networks": said,
     }
-    return result, prepared
+    return result, prepared, predictions
 
 
 def of_folder(home: Home, spec: Spec, folder: Path) -> dict[str, Any]:
@@ -181,14 +188,44 @@ def of_folder(home: Home, spec: Spec, folder: Path) -> dict[str, Any]:
     return {"folds_hash": prepared.folds.folds_hash, "files": files}
 
 
-def equalise(home: Home, spec: Spec, prepared: Prepared, folder: Path) -> dict[str, float]:
+def equalise(
+    home: Home, spec: Spec, prepared: Prepared, folder: Path
+) -> tuple[list[NDArray[np.uint8]], dict[str, float]]:
+    """The pictures written, what they were brought to. Beside them the labels, and the labels with their copies."""
     root = root_of(spec.data, home, _silent)
     if is_archive(root):
         raise RequestError(f"--equalise: {root.name} is one file; only folders of images are written again.")
-    labels = read_source(spec.data, root, home).place
-    return write_equalised(
-        prepared.dataset, lambda file: read_grey(file, spec.data), labels, spec.data.labels, folder.absolute()
+    source = read_source(spec.data, root, home)
+    pictures, made = write_equalised(
+        prepared.dataset, lambda file: read_grey(file, spec.data), source.place, spec.data.labels, folder.absolute()
     )
+    if source.place.is_file():
+        write_grouped(source, prepared.dataset, same_picture(pictures)[0], folder / GROUPED)
+    return pictures, made
+
+
+def copies(pictures: list[NDArray[np.uint8]], prepared: Prepared, p: dict[str, Floats]) -> dict[str, Any]:
+    """How many pictures are copies of others, and what is left of the networks' AUROC without the development rows of
+    which a copy is in another fold."""
+    copy, pairs = same_picture(pictures)
+    dataset, rows = prepared.dataset, prepared.folds.development_rows()
+    fold, leaks = prepared.folds.fold, leaking(copy, prepared.folds)
+    keep = ~leaks[rows]
+    y, groups = dataset.y[rows], dataset.groups[rows]
+    return {
+        "pairs": pairs,
+        "images": int((np.bincount(copy)[copy] > 1).sum()),
+        "different": len(np.unique(copy)),
+        "leaking": int(leaks.sum()),
+        "test_copies": int(np.isin(copy[fold < 0], copy[fold >= 0]).sum()),
+        "auroc": {
+            name: {
+                "all": asdict(intervals(y, one, groups, SEED)["auroc"]),
+                "without": asdict(intervals(y[keep], one[keep], groups[keep], SEED)["auroc"]),
+            }
+            for name, one in p.items()
+        },
+    }
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -215,7 +252,23 @@ def markdown(result: dict[str, Any]) -> str:
             scores = [_interval(found[name]) for name in ("network", "facts", "both")]
             apart = [_difference(found[name]) for name in ("network adds to facts", "facts add to network")]
             lines.append(f"| {' | '.join([one['model'], one['adjusted_for'], metric, *scores, *apart])} |")
+    if "copies" in result:
+        lines += _copies_table(result["copies"])
     return "\n".join(lines)
+
+
+def _copies_table(found: dict[str, Any]) -> list[str]:
+    return [
+        f"\n{found['images']} images are copies of others, in {found['pairs']} pairs that lie on each other once "
+        f"they are equalised. {found['leaking']} development images have one in another fold, {found['test_copies']} "
+        "of the test split one among the development images.\n",
+        "| model | AUROC [95%] | without images that have a copy in another fold |",
+        "|---|---|---|",
+        *(
+            f"| {name} | {_interval(one['all'])} | {_interval(one['without'])} |"
+            for name, one in found["auroc"].items()
+        ),
+    ]
 
 
 def _files_table(files: list[dict[str, Any]], equalised: list[dict[str, Any]] | None) -> list[str]:
@@ -271,9 +324,10 @@ def main() -> None:
             found = of_folder(home, spec, options.root)
             print(json.dumps(without_nan(found)) if options.json else "\n".join(_files_table(found["files"], None)))
             return
-        result, prepared = measure(home, study, spec)
+        result, prepared, predictions = measure(home, study, spec)
         if options.equalise is not None:
-            made = equalise(home, spec, prepared, options.equalise)
+            pictures, made = equalise(home, spec, prepared, options.equalise)
+            result["copies"] = copies(pictures, prepared, predictions)
             result["equalised"] = {**made, **of_folder(home, spec, options.equalise)}
     except HarnessError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -9,14 +9,17 @@ import numpy as np
 import pandas as pd
 import PIL.Image
 import pytest
+from scipy import ndimage
 
 from benchmarks import shortcuts
+from benchmarks._copies import leaking
 from benchmarks._tiny_study import tiny
 from harness.data.decode import decode
 from harness.errors import RequestError
 from harness.home import Home, open_home
 from harness.ledger import read_trials
 from harness.metrics import sigmoid
+from harness.records import Folds
 
 
 def distribution(score: np.ndarray) -> np.ndarray:
@@ -68,11 +71,16 @@ def test_files_that_tell_the_class_no_longer_do_once_they_are_equalised(tmp_path
         side = int(rng.integers(80, 100)) + 60 * label
         y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : (side + 8) * 1j]
         head = (x / rng.uniform(0.68, 0.72)) ** 2 + (y / rng.uniform(0.78, 0.82)) ** 2 < 1
-        grey = np.where(head, 120 + (60 - 40 * label) * rng.uniform(-1, 1, head.shape), 20 * label)
+        tissue = ndimage.gaussian_filter(rng.normal(size=head.shape), side / 40)
+        grey = 120 + 30 * tissue / tissue.std() + (40 - 30 * label) * rng.uniform(-1, 1, head.shape)
+        grey = np.where(head, np.clip(grey, 60, 250), 20 * label)
         top, left = int(0.12 * side), int(0.18 * side)  # within the head's box, beside the head
         grey[top : top + 3, left : left + 3] = 255
         picture = PIL.Image.fromarray(grey.astype(np.uint8))
         picture.convert("RGBA" if label else "L").save(root / f"{number}.png")
+    first = PIL.Image.open(root / "0.png")  # the same slice again, in another crop and size, as other people publish it
+    cropped = first.crop((3, 1, first.width, first.height - 2))
+    cropped.resize((cropped.width * 6 // 5, cropped.height * 6 // 5)).save(root / "58.png")
     pd.DataFrame({"file": [f"{n}.png" for n in range(60)], "label": labels}).to_csv(root / "labels.csv", index=False)
     spec = tiny(data__root=str(root), data__classes=["0", "1"], data__group="none").spec
     prepared, _ = shortcuts.files_of(spec.data, spec, home)
@@ -80,12 +88,22 @@ def test_files_that_tell_the_class_no_longer_do_once_they_are_equalised(tmp_path
     assert {"width", "height", "alpha", "bytes per pixel", "black border"} < set(before)
     assert min(before[name]["trees"]["value"] for name in ("width", "alpha", "all together")) > 0.99
 
-    made = shortcuts.equalise(home, spec, prepared, folder)
+    written, made = shortcuts.equalise(home, spec, prepared, folder)
     pictures = [PIL.Image.open(folder / f"{number}.png") for number in range(60)]
     assert {(one.mode, one.size) for one in pictures} == {("L", (made["side"], made["side"]))}
     corner = (slice(int(0.08 * made["side"])), slice(int(0.13 * made["side"])))
     assert max(np.asarray(one)[corner].max() for one in pictures) < 20, "the letter is still there"
     assert (folder / "labels.csv").read_bytes() == (root / "labels.csv").read_bytes()
+    table = pd.read_csv(folder / shortcuts.GROUPED)
+    assert table.drop(columns="copy").equals(pd.read_csv(root / "labels.csv"))
+    assert table.loc[table["copy"].duplicated(keep=False), "file"].tolist() == ["0.png", "58.png"]
+    perfect = distribution(4.0 * prepared.dataset.y[prepared.folds.development_rows()] - 2.0)
+    counted = shortcuts.copies(written, prepared, {"it": perfect})
+    own = dict(zip(prepared.dataset.ids.tolist(), prepared.folds.fold.tolist(), strict=True))
+    apart = [own["0.png"], own["58.png"]]
+    assert (counted["pairs"], counted["images"], counted["different"]) == (1, 2, 59)
+    assert counted["leaking"] == (2 if -1 not in apart and apart[0] != apart[1] else 0)
+
     found = shortcuts.of_folder(home, spec, folder)
     assert found["folds_hash"] == prepared.folds.folds_hash, "two studies on other folds cannot be compared"
     after = {one["facts"]: one for one in found["files"]}
@@ -98,6 +116,12 @@ def test_files_that_tell_the_class_no_longer_do_once_they_are_equalised(tmp_path
     pd.DataFrame({"file": names, "label": [n % 3 for n in range(60)]}).to_csv(root / "labels.csv", index=False)
     with pytest.raises(RequestError, match="two classes"):
         shortcuts.files_of(spec.data.model_copy(update={"classes": None}), spec, home)
+
+
+def test_a_copy_leaks_into_other_folds_only():
+    folds = Folds(np.array([0, 0, 1, 2, 2, -1, -1, 1]), 3, "")
+    copy = np.array([0, 1, 0, 2, 2, 3, 4, 4])
+    assert leaking(copy, folds).tolist() == [True, False, True, False, False, False, False, False]
 
 
 def test_a_study_is_measured_and_written_equalised(small_study, tmp_path, monkeypatch, capsys):
@@ -113,6 +137,7 @@ def test_a_study_is_measured_and_written_equalised(small_study, tmp_path, monkey
     assert first["auroc"]["value"] == pytest.approx(best.oof["auroc"].value)
     assert len(first["strata"]) == 5 and sum(one["images"] for one in first["strata"]) == found["images"]
     assert found["folds_hash"] == small_study.record.folds_hash == found["equalised"]["folds_hash"]
+    assert found["copies"]["auroc"][first["model"]]["all"] == first["auroc"]
     table = shortcuts.markdown(found)
     assert "| width |" in table and "the same for all" in table and "facts add to network" in table
     dicom = next((tmp_path / "eq").rglob("*.dcm"))
