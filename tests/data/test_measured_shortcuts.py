@@ -72,7 +72,7 @@ def test_files_that_tell_the_class_no_longer_do_once_they_are_equalised(tmp_path
         y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : (side + 8) * 1j]
         head = (x / rng.uniform(0.68, 0.72)) ** 2 + (y / rng.uniform(0.78, 0.82)) ** 2 < 1
         tissue = ndimage.gaussian_filter(rng.normal(size=head.shape), side / 40)
-        grey = 120 + 30 * tissue / tissue.std() + (40 - 30 * label) * rng.uniform(-1, 1, head.shape)
+        grey = 120 + 30 * tissue / tissue.std() + (20 - 15 * label) * rng.uniform(-1, 1, head.shape)
         grey = np.where(head, np.clip(grey, 60, 250), 20 * label)
         top, left = int(0.12 * side), int(0.18 * side)  # within the head's box, beside the head
         grey[top : top + 3, left : left + 3] = 255
