@@ -32,6 +32,14 @@ def interval(found: Interval | None, optimistic: bool = False) -> str:
     return f"{number(found.value)} [{number(found.lo)}, {number(found.hi)}]{star}"
 
 
+def judged(on: str) -> str:
+    """What an ensemble's differences are of, to stand behind a verb: see ensemble.scores.Comparison.judged_on."""
+    return "on the test split" if on == "test" else "out of fold, nested"
+
+
+NO_TEST = "The study holds nothing out (data.test_fraction: 0), so there is no test score: the nested one is to report."
+
+
 def p_value(p: float) -> str:
     """p = .41, p < .001; the smallest that a bootstrap of a few thousand draws can show is not 0."""
     if not math.isfinite(p):

@@ -109,10 +109,12 @@ def list_(
         return
     rows = []
     for path, about in bundles:
-        score = next(row for row in about["scores"] if row["kind"] == "ensemble")["test"][about["metric"]]
-        text = f"{about['metric']} {interval(Interval(**numbers_of(score)))}"
+        row = next(row for row in about["scores"] if row["kind"] == "ensemble")
+        tested = about.get("judged_on", "test") == "test"
+        score = (row["test"] if tested else row["nested"] or row["oof"])[about["metric"]]
+        text = f"{about['metric']} {interval(Interval(**numbers_of(score)))}{'' if tested else ' nested'}"
         rows.append([f"{path.parent.name}/{path.name}", str(len(about["members"])), text])
-    show(table(["bundle", "members", "test [95%]"], rows, right=["members"]))
+    show(table(["bundle", "members", "test, or nested [95%]"], rows, right=["members"]))
     show("\nType: harness ensemble show BUNDLE, or harness predict BUNDLE IMAGE_OR_FOLDER...")
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ALL = "all"
 """the method that stands for every one that trains nothing"""
 SAID = (
-    *("scores", "delta_vs_single", "delta_vs_mean", "selection_minus_nested", "nested_minus_mean"),
+    *("scores", "judged_on", "delta_vs_single", "delta_vs_mean", "selection_minus_nested", "nested_minus_mean"),
     *("notes", "diversity", "contributions", "cost", "test_reads", "calibration", "decisions"),
 )
 """what a bundle says of its scores, and how far to trust it"""
@@ -90,6 +90,7 @@ def table_document(documents: list[dict[str, Any]], built: "Built") -> dict[str,
     rows = [*first["scores"], *(document["scores"][-1] for document in documents[1:])]
     return {
         **{name: first[name] for name in ("study", "metric", "members", "diversity", "contributions", "test_reads")},
+        "judged_on": first.get("judged_on", "test"),
         "method": ALL,
         "scores": rows,
         "ensembles": documents,

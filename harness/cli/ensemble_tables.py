@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.cli.output import results, show
 from harness.cli.tables import is_higher_better, numbers_of, table
 from harness.records import Difference, Interval
-from harness.words import OPTIMISTIC, difference, duration, interval, number, p_value, plural
+from harness.words import NO_TEST, OPTIMISTIC, difference, duration, interval, judged, number, p_value, plural
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,24 +26,26 @@ def show_scores(document: Mapping[str, Any]) -> None:
     named = members if isinstance(document["members"][0], str) else f"trial{s} {members}"
     width = results().width
     show(f"study {document['study']}: {what} of {named}\n")
-    show(methods_table(document["scores"], ensembles, metric, width))
-    show(f"\n{HOW_TO_READ}")
+    on = document.get("judged_on", "test")
+    show(methods_table(document["scores"], ensembles, metric, width, on))
+    show(f"\n{HOW_TO_READ if on == 'test' else HOW_TO_READ_NESTED}")
     if any(row["kind"] != "single" and not row.get("nested") for row in document["scores"]):
         show(f"\n{PARTLY_NESTED}")
     if any(row.get("optimistic", False) for row in document["scores"]):
         show(f"\n{OPTIMISTIC}")
     if len(ensembles) > 1:
-        show(f"\nDifferences of {metric} on the test split, paired by group; p after Holm over the methods:\n")
+        show(f"\nDifferences of {metric} {judged(on)}, paired by group; p after Holm over the methods:\n")
         show(differences_table(ensembles, width))
     else:
         _show_differences(document)
     refused = [f"{method}: not built. {why}" for method, why in document.get("refused", {}).items()]
     reads = document.get("test_reads", 0)
-    often = [f"The test split has been scored for {reads} ensembles by now: pick none of them by it."] * (reads > 1)
+    picked = reads > 1 and on == "test"
+    often = [f"The test split has been scored for {reads} ensembles by now: pick none of them by it."] * picked
     for line in [*document.get("notes", []), *refused, *cost_lines(ensembles), *often]:
         show(f"\n{line}")
     show("")
-    show(members_table(document["scores"], document.get("contributions", []), metric, width))
+    show(members_table(document["scores"], document.get("contributions", []), metric, width, on))
     if len(document["members"]) > 1 and document.get("diversity"):
         show(f"\n{diversity_line(document['diversity'])}")
 
@@ -52,14 +54,16 @@ HOW_TO_READ = (
     "selection: on the rows that chose it. nested: on the same rows, members and fit chosen without each fold. "
     "test: on the held-out split; this is the number to report."
 )
+HOW_TO_READ_NESTED = f"{HOW_TO_READ.partition(' test:')[0]} {NO_TEST}"
 
 
 PARTLY = "~"
 PARTLY_NESTED = "~ fitted without each fold, its members chosen with it."
 
 
-def methods_table(rows: Sequence[Row], ensembles: Sequence[Row], metric: str, width: int) -> Table:
-    """Best single member, simple mean, every method: selection, nested and test score, and what fitting it cost."""
+def methods_table(rows: Sequence[Row], ensembles: Sequence[Row], metric: str, width: int, on: str = "test") -> Table:
+    """Best single member, simple mean, every method: selection, nested and test score, and what fitting it cost. `on`:
+    what they are judged on, `test`, or `nested` where there is no test split."""
     costs = {one["method"]: one.get("cost", {}) for one in ensembles}
     beside = [row for row in rows if row["kind"] == "mean" or (row["kind"] == "single" and row.get("nested"))]
     built = [row for row in rows if row["kind"] == "ensemble" and row["name"] != "mean"]
@@ -67,16 +71,21 @@ def methods_table(rows: Sequence[Row], ensembles: Sequence[Row], metric: str, wi
     for row in [*beside, *built]:
         name = "best single" if row["kind"] == "single" else row["name"]
         cost = costs.get(row["name"], {}) if row["kind"] != "single" else {}
-        body.append([name, *_scores(row, metric), _seconds(cost.get("fit_seconds"))])
-    columns = ["model", "selection", "nested", f"{metric} test [95%]", "fit"]
-    return table(columns, body, right=["selection", "nested", "fit"], width=width)
+        body.append([name, *_scores(row, metric, on), _seconds(cost.get("fit_seconds"))])
+    scores = (
+        ["selection", "nested", f"{metric} test [95%]"] if on == "test" else ["selection", f"{metric} nested [95%]"]
+    )
+    return table(["model", *scores, "fit"], body, right=["selection", "nested", "fit"], width=width)
 
 
-def _scores(row: Row, metric: str) -> list[str]:
+def _scores(row: Row, metric: str, on: str) -> list[str]:
     star = "*" if row.get("optimistic", False) else ""
     selection, nested = row.get("selection"), row.get("nested")
     said = number(_of(nested, metric)) if nested else number(_of(row["oof"], metric)) + PARTLY
     chosen = number(_of(selection, metric)) + star if selection else "-"
+    if on != "test":
+        whole = interval(Interval(**numbers_of((nested or row["oof"])[metric])))
+        return [chosen, whole + ("" if nested else PARTLY) + star]
     return [chosen, said + star, interval(Interval(**numbers_of(row["test"][metric])))]
 
 
@@ -131,14 +140,17 @@ def signed(found: Interval) -> str:
 
 def _show_differences(document: Mapping[str, Any]) -> None:
     metric, method = document["metric"], document["method"]
-    show(f"\n{method} minus the others, {metric} on the test split, paired by group:")
+    on = judged(document.get("judged_on", "test"))
+    show(f"\n{method} minus the others, {metric} {on}, paired by group:")
     for other, name in {"best single": "delta_vs_single", "simple mean": "delta_vs_mean"}.items():
         if not (method == "mean" and name == "delta_vs_mean"):
             found = {key: value for key, value in numbers_of(document[name]).items() if key != "p_holm"}
             show(f"  {other}  {difference(Difference(**found), is_higher_better(metric))}")
 
 
-def members_table(rows: Sequence[Row], contributions: Sequence[Row], metric: str, width: int) -> Table:
+def members_table(
+    rows: Sequence[Row], contributions: Sequence[Row], metric: str, width: int, on: str = "test"
+) -> Table:
     """Each single member: out of fold, test, and what the mean of all would lose out of fold without it."""
     singles = [row for row in rows if row["kind"] == "single"]
     gives = [one.get("to_mean") for one in contributions] or [None] * len(singles)
@@ -148,6 +160,8 @@ def members_table(rows: Sequence[Row], contributions: Sequence[Row], metric: str
         given = "-" if to_mean is None else signed(Interval(**numbers_of(to_mean)))
         body.append([row["name"], interval(oof, row.get("optimistic", False)), number(test.value), given])
     columns = ["member", f"{metric} out-of-fold", "test", "gives the mean [95%]"]
+    if on != "test":
+        columns, body = [*columns[:2], columns[3]], [[*row[:2], row[3]] for row in body]
     return table(columns, body, right=["test"], width=width)
 
 

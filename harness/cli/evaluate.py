@@ -78,7 +78,8 @@ def _show(found: "Evaluation") -> None:
     from harness.words import plural
 
     show(f"{found.bundle} on {found.data}: {plural(found.n, 'image')} of {plural(found.groups, 'group')}")
-    show(f"at home: {plural(found.home_n, 'test image')} of {plural(found.home_groups, 'group')}")
+    kind = "test image" if found.home_part == "test" else "development image"
+    show(f"at home: {plural(found.home_n, kind)} of {plural(found.home_groups, 'group')}")
     for said, ones in (("guessed", found.guessed), ("labels", found.mapped)):
         if ones:
             show(f"  {said}: {'; '.join(ones)}")

@@ -129,9 +129,10 @@ def _score(record: TrialRecord, metric: str) -> str:
 def _data(event: DataReady) -> str:
     classes = ", ".join(f"{count:,} {name}" for name, count in zip(event.classes, event.counts, strict=True))
     grouping = f" of {plural(event.groups, 'group')}" if event.groups != event.rows else ""
+    held_out = f"{event.test:,}" if event.test else "none"
     lines = [
         _labelled("data", f"{plural(event.rows, 'image')}{grouping}: {classes}"),
-        _labelled("", f"{event.development:,} for development in {event.k} folds, {event.test:,} held out for testing"),
+        _labelled("", f"{event.development:,} for development in {event.k} folds, {held_out} held out for testing"),
         *(_labelled("note", warning) for warning in event.warnings),
     ]
     return "\n".join(lines)

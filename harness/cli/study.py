@@ -199,12 +199,16 @@ def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int =
         return
     best = ranked(trials, metric)[0]
     said = f"trial {best.number}, out-of-fold {metric} {interval(best.oof.get(metric), best.optimistic)}"
+    held_out = record.tree["data"]["split"] is not None or record.tree["data"]["test_fraction"] > 0
     if len(trials) == 1:
-        show(f"\nOne trial: {said}. The number to report is the test split's:")
+        show(f"\nOne trial: {said}. " + ("The number to report is the test split's:" if held_out else "Go on with:"))
     else:
+        honest = (
+            "the honest number is the test split's:" if held_out else "an ensemble is scored without its own choice:"
+        )
         show(
             f"\nBest of {len(trials)}: {said}. It was selected on these rows, so this flatters it{_corrected(record)}; "
-            "the honest number is the test split's:"
+            + honest
         )
     show_command(f"harness ensemble build --method stacking --study {record.name}")
     show_command(f"harness study report {record.name}  # as one page")

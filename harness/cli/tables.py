@@ -109,6 +109,9 @@ def trials_table(trials: Sequence[TrialRecord], metric: str, width: int, marked:
     names = [name.rsplit(".", 1)[-1] for name in own]
     with_name = "augment" if _only_augments(trials, own) else "with"
     columns = ["#", *names, with_name, f"{metric} cv", "out-of-fold [95%]", "s"]
+    if all(set(trial.params) <= set(own) for trial in trials):  # nothing else was varied
+        columns.remove(with_name)
+        rows = [row[: len(own) + 1] + row[len(own) + 2 :] for row in rows]
     return table(columns, rows, right=["#", *names, "s"], width=width)
 
 

@@ -22,8 +22,9 @@ def _show_calibration(section: Mapping[str, Any]) -> None:
 
     chosen = [one["method"] for one in section["maps"]]
     named = ", ".join(dict.fromkeys("not calibrated" if method == "none" else method for method in chosen))
-    show(f"\nProbabilities: {named} (chosen out of fold). On the test split:")
-    measured = section["reliability"]["test"]
+    tested = section["reliability"]["test"]["raw"]
+    show(f"\nProbabilities: {named} (chosen out of fold). {'On the test split' if tested else 'Out of fold'}:")
+    measured = section["reliability"]["test" if tested else "development"]
     for raw, one in zip(measured["raw"], measured["calibrated"], strict=True):
         before = "" if raw["ece"] == one["ece"] else f"; {number(raw['ece'])} without calibration"
         chance = number(one["ece_by_chance"])
@@ -39,9 +40,11 @@ def _show_decisions(section: Mapping[str, Any]) -> None:
     points = [point for point in section["points"] if point["rule"] == rule]
     classes = list(dict.fromkeys(point["class"] for point in section["points"]))
     shown = points if len(classes) <= MOST_CLASSES else []
-    show(f"\nDecides by {rule}{', on the test split:' if shown else '; --json has every threshold.'}")
+    tested = any(point["test"]["sensitivity"]["value"] is not None for point in section["points"])
+    part, where = ("test", "on the test split") if tested else ("development", "out of fold")
+    show(f"\nDecides by {rule}{f', {where}:' if shown else '; --json has every threshold.'}")
     for point in shown:
-        found = {name: interval(Interval(**numbers_of(point["test"][name]))) for name in ("sensitivity", "specificity")}
+        found = {name: interval(Interval(**numbers_of(point[part][name]))) for name in ("sensitivity", "specificity")}
         show(
             f"  {point['class']} at p >= {number(point['threshold'])} per {point['unit']}: "
             f"sensitivity {found['sensitivity']}, specificity {found['specificity']}"

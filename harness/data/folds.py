@@ -46,7 +46,7 @@ def make_folds(
     """The test split and K folds of a data set.
 
     y: (N,) index into `classes`, or multi-label (N, C) with 1, 0 and -1 (not known); groups: (N,).
-    test_fraction: the test split's share of the rows, where it is drawn.
+    test_fraction: the test split's share of the rows, where it is drawn; 0: there is none.
     split: (N,) or None to draw the test split. Rows that say `test` (in any case) are held out; every other value is
     development. ids: (N,) what to call a row in messages.
     The same arguments give the same folds. Every part holds every class (of a multi-label task: a yes and a no to
@@ -59,7 +59,7 @@ def make_folds(
     counts = np.zeros((int(of_row.max(initial=-1)) + 1, len(names)), dtype=np.int64)
     np.add.at(counts, of_row, columns)
     if split is None:
-        _require_enough(counts, k, names, required, drawn=True)
+        _require_enough(counts, k, names, required, drawn=test_fraction > 0)
         in_test = _draw_test(counts, k, seed, test_fraction, names, required)
     else:
         in_test = _given_test(split, groups, of_row, ids)
@@ -202,7 +202,10 @@ def _given_test(
 def _draw_test(
     counts: Ints, k: int, seed: int, fraction: float, classes: tuple[str, ...], required: Ints
 ) -> NDArray[np.bool_]:
-    """(G,) the held-out groups. Groups are dealt in random order: large ones are as likely to be tested as small."""
+    """(G,) the held-out groups, none for a fraction of 0. Groups are dealt in random order: large ones are as likely to
+    be tested as small."""
+    if fraction == 0:
+        return np.zeros(len(counts), dtype=bool)
     shares, need = np.array([fraction, 1 - fraction]), np.outer([1, k], required)
     return np.asarray(_deal(counts, shares, need, derive_seed(seed, "test"), False, classes) == 0)
 

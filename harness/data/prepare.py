@@ -229,8 +229,10 @@ def _stored_folds(dataset: Dataset, rows: pd.DataFrame, data: Data, seed: int, h
     if list(table["id"]) != dataset.ids.tolist():
         raise RequestError(f"{path} does not list the images of this data set. Delete it and run again.")
     fold = table["fold"].to_numpy(np.int64, copy=True)
-    if sorted(set(fold.tolist())) != [TEST, *range(data.folds)]:
-        raise RequestError(f"{path} does not hold {data.folds} folds and a test split. Delete it and run again.")
+    wanted = [*([] if data.split is None and not data.test_fraction else [TEST]), *range(data.folds)]
+    if sorted(set(fold.tolist())) != wanted:
+        test = " and a test split" if TEST in wanted else ""
+        raise RequestError(f"{path} does not hold {data.folds} folds{test}. Delete it and run again.")
     digest = hashlib.blake2b(digest_size=16)
     for name, part in zip(dataset.ids.tolist(), fold.tolist(), strict=True):
         digest.update(f"{name}\x1f{part}\x1e".encode())

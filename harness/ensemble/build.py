@@ -222,10 +222,16 @@ def score_candidates(
         home.bundles(found.studies[0].name),
         {one.method: _cost(one, cost) for one, cost in zip(candidates, costs, strict=True)},
         {candidate.method: candidate.without for candidate in candidates},
-        count_test_reads(home, found.studies[0].name, [(one.method, found.labels) for one in candidates]),
+        _test_reads(home, found, candidates),
         seed,
         report,
     )
+
+
+def _test_reads(home: Home, found: Gathered, candidates: Sequence[Candidate]) -> int:
+    if not len(found.test.y):
+        return 0
+    return count_test_reads(home, found.studies[0].name, [(one.method, found.labels) for one in candidates])
 
 
 def _cost(candidate: Candidate, cost: Cost) -> dict[str, float]:

@@ -126,8 +126,6 @@ def _check_same_data(study: StudyRecord, data: Prepared) -> None:
             f"the data of study {study.name!r} have changed since it ran, so its folds are no longer these. Bring the "
             f"old files back, or train anew: harness study run {study.name} --as NEWNAME"
         )
-    if not len(data.folds.test_rows()):
-        raise RequestError(f"study {study.name!r} has no test split to score an ensemble on. Set data.test_fraction.")
 
 
 def _check_agree(first: StudyRecord, other: StudyRecord, of_first: Dataset, of_other: Dataset) -> None:

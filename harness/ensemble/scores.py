@@ -3,7 +3,7 @@
 Three scores say three things. `selection`: on the development rows that the method was fitted on and its members were
 chosen on, which flatters. `nested`: on the same rows, each predicted by a recipe that never saw its fold. `test`: on
 the held-out split that nothing was chosen on. The last is the number to report, the second the one to believe where the
-test split is small, and the first stands beside them to show how much choosing flattered.
+test split is small or the study has none, and the first stands beside them to show how much choosing flattered.
 
 Knows arrays only. Intervals and paired differences are group-bootstrap (harness.stats) with one seed for all rows of
 the table, so all are scored under the same resamples.
@@ -82,10 +82,13 @@ class Comparison:
     """How one ensemble compares, all in the search metric. The sign is a - b for every metric: for log_loss and brier,
     where lower is better, a negative difference is the good one."""
 
+    judged_on: str
+    """what vs_single and vs_mean are of: `test`, the held-out split; `nested`, the development rows, where a study
+    holds nothing out"""
     vs_single: Difference
-    """on the test split: minus the single member that is best out of fold"""
+    """minus the single member that is best out of fold"""
     vs_mean: Difference
-    """on the test split: minus the simple mean of the same members; 0 with p = 1 where the method is the mean"""
+    """minus the simple mean of the same members; 0 with p = 1 where the method is the mean"""
     holm_single: float
     """the p-value of vs_single, corrected for the methods of the table (Holm 1979)"""
     holm_mean: float
@@ -125,6 +128,10 @@ class EnsembleResult:
         return self.comparison.vs_mean
 
 
+NO_ROWS: Scores = dict.fromkeys(METRICS, Interval(math.nan, math.nan, math.nan))
+"""what a study without a test split has for test scores"""
+
+
 class _Scorer:
     """Every metric of some rows' predictions; what has been scored before is not scored again."""
 
@@ -136,7 +143,9 @@ class _Scorer:
         key = hashlib.blake2b(np.ascontiguousarray(p).tobytes()).digest()
         if key not in self._found:
             rows = self._rows
-            self._found[key] = all_intervals(rows.y, p, rows.groups, self._seed, rows.per_group)
+            self._found[key] = (
+                all_intervals(rows.y, p, rows.groups, self._seed, rows.per_group) if len(rows.y) else dict(NO_ROWS)
+            )
         return self._found[key]
 
 
@@ -190,11 +199,14 @@ def compare(
     seed: int,
 ) -> list[Comparison]:
     """One comparison per ensemble, p-values corrected for their number. Holm's families: the methods against the best
-    single member, and the methods but the mean itself against the mean."""
-
-    count = len(ensembles)
-    on_test = _differences(
-        metric, [(one.test, other.test) for other in (single, mean) for one in ensembles], test, seed
+    single member, and the methods but the mean itself against the mean. Without test rows all are compared on the
+    development rows, each predicted by recipes that never saw its fold."""
+    count, judged_on = len(ensembles), "test" if len(test.y) else "nested"
+    pairs = [(one, other) for other in (single, mean) for one in ensembles]
+    judged = (
+        _differences(metric, [(one.test, other.test) for one, other in pairs], test, seed)
+        if judged_on == "test"
+        else _differences(metric, [(one.honest, other.honest) for one, other in pairs], development, seed)
     )
     on_development = _differences(
         metric,
@@ -202,12 +214,13 @@ def compare(
         development,
         seed,
     )
-    vs_single, vs_mean = on_test[:count], on_test[count:]
+    vs_single, vs_mean = judged[:count], judged[count:]
     holm_single = holm(np.array([found.p for found in vs_single]))
     tested = [found.p if one.name != mean.name else math.nan for one, found in zip(ensembles, vs_mean, strict=True)]
     holm_mean = holm(np.array(tested))
     return [
         Comparison(
+            judged_on,
             vs_single[place],
             vs_mean[place],
             float(holm_single[place]),
@@ -243,6 +256,7 @@ def result_json(found: EnsembleResult) -> dict[str, Any]:
     compared = found.comparison
     return {
         "scores": found.rows,
+        "judged_on": compared.judged_on,
         "delta_vs_single": {**asdict(compared.vs_single), "p_holm": compared.holm_single},
         "delta_vs_mean": {**asdict(compared.vs_mean), "p_holm": compared.holm_mean},
         "selection_minus_nested": asdict(compared.flattery),
@@ -268,8 +282,8 @@ def tracked_metrics(result: EnsembleResult) -> dict[str, float]:
             found[f"{prefix}/{metric}_lo"], found[f"{prefix}/{metric}_hi"] = interval.lo, interval.hi
     compared = result.comparison
     deltas = {
-        "delta/test": (compared.vs_single, compared.holm_single),
-        "delta_vs_mean/test": (compared.vs_mean, compared.holm_mean),
+        f"delta/{compared.judged_on}": (compared.vs_single, compared.holm_single),
+        f"delta_vs_mean/{compared.judged_on}": (compared.vs_mean, compared.holm_mean),
         "selection_minus_nested": (compared.flattery, math.nan),
         "nested_minus_mean": (compared.nested_vs_mean, math.nan),
     }

@@ -24,7 +24,7 @@ def verdict(metric: str, row: ScoreRow, mean: ScoreRow, found: Comparison) -> li
             f"rows that chose it, {nested[metric].value:.3f} nested ({_signed(found.flattery)})"
         )
     worse = [f"nested ({_signed(found.nested_vs_mean)})"] if nested_worse else []
-    if row.name != mean.name and _worse(metric, found.vs_mean):
+    if found.judged_on == "test" and row.name != mean.name and _worse(metric, found.vs_mean):
         worse.append(f"on the test split ({_signed(found.vs_mean)})")
     if worse:
         parts.append(f"is worse than the simple mean {' and '.join(worse)}")
@@ -37,7 +37,8 @@ def verdict_together(metric: str, results: Sequence[EnsembleResult]) -> list[str
     flattered = {name: one.flattery for name, one in compared.items() if _beyond(metric, one.flattery)}
     others = {name: one for name, one in compared.items() if name != "mean"}
     nested = {name: one.nested_vs_mean for name, one in others.items() if _worse(metric, one.nested_vs_mean)}
-    test = {name: one.vs_mean for name, one in others.items() if _worse(metric, one.vs_mean)}
+    tested = {name: one.vs_mean for name, one in others.items() if one.judged_on == "test"}
+    test = {name: delta for name, delta in tested.items() if _worse(metric, delta)}
     said = []
     if flattered:
         said.append(f"Selection flatters beyond chance (selection minus nested): {_listed(flattered)}.")

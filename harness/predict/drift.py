@@ -111,10 +111,11 @@ def score_shift(here: Sample, home: Sample, classes: tuple[str, ...], multilabel
 
 
 def operating_points(
-    about: dict[str, Any] | None, here: Sample, classes: tuple[str, ...], multilabel: bool
+    about: dict[str, Any] | None, home: str, here: Sample, classes: tuple[str, ...], multilabel: bool
 ) -> list[dict[str, Any]]:
-    """The bundle's own points (unit, class, rule, threshold, test: as at home), each with its rates `here` and whether
-    what its rule promises is kept; [] where the bundle has none."""
+    """The bundle's own points (unit, class, rule, threshold, home: its rates there), each with its rates `here` and
+    whether what its rule promises is kept; [] where the bundle has none. home: `test`, or `oof` of a bundle without."""
+    at_home = "test" if home == "test" else "development"
     found = []
     for point in (about or {}).get("points", []):
         unit: Unit = point["unit"]
@@ -127,7 +128,7 @@ def operating_points(
         said = np.zeros(int(known.sum()), bool) if cut is None else rows.p[known, c] >= cut
         rated = rates(y[known], said, rows.groups[known])
         same = {key: point[key] for key in ("unit", "class", "rule", "threshold")}
-        found.append({**same, "home": point["test"], "here": rated, "promise": kept(parse_rule(point["rule"]), rated)})
+        found.append({**same, "home": point[at_home], "here": rated, "promise": kept(parse_rule(point["rule"]), rated)})
     return found
 
 

@@ -58,6 +58,8 @@ class Evaluation:
     groups: int
     counts: list[int]
     """images of each class"""
+    home_part: str
+    """what home is: `test`, the bundle's own held-out split; `oof`, its development rows out of fold"""
     home_n: int
     home_groups: int
     left_out: dict[str, int]
@@ -118,6 +120,7 @@ def evaluate(
         counts=[int((external.y == c).sum()) for c in range(len(bundle.classes))]
         if external.y.ndim == 1
         else (external.y == 1).sum(axis=0).tolist(),
+        home_part=home_part(bundle),
         home_n=len(there.y),
         home_groups=len(np.unique(there.groups)),
         left_out=external.left_out,
@@ -128,7 +131,7 @@ def evaluate(
         calibration=calibration_drift(here, there, raw, *task, seed),
         prevalence=prevalence_shift(here, there, *task),
         score_shift=score_shift(here, there, *task, seed),
-        points=operating_points(decisions, here, *task),
+        points=operating_points(decisions, home_part(bundle), here, *task),
         default_rule=decisions["default"] if decisions else None,
         subgroups=found,
         worst=worst(found, bundle.metric),
@@ -136,14 +139,21 @@ def evaluate(
 
 
 def home_sample(bundle: Bundle) -> Sample:
-    """The bundle's own held-out test split, calibrated. Raises RequestError where its predictions are none."""
+    """The bundle's own held-out test split, calibrated; of a study that holds nothing out, its development rows as they
+    were predicted out of fold. Raises RequestError where its predictions are none."""
     table = pq.read_table(io.BytesIO(bundle.read("predictions.parquet")))
-    table = table.filter(pd.Series(table["split"].to_pylist()).eq("test").to_list())
+    split = pd.Series(table["split"].to_pylist())
+    table = table.filter(split.eq(home_part(bundle)).to_list())
     y, p = from_column(table["y"]), from_column(table["probabilities"])
     if y is None or p is None or not len(y) or p.shape[1] != len(bundle.classes):
         raise RequestError(f"{bundle.path}/predictions.parquet holds no test predictions. Build the ensemble again.")
     groups: NDArray[np.str_] = np.asarray(table["group"].to_pylist(), dtype=np.str_)
     return Sample(y.astype(np.int64), apply(bundle.about.get("calibration"), p.astype(np.float64)), groups)
+
+
+def home_part(bundle: Bundle) -> str:
+    """`test` or `oof`: which of its own predictions a bundle is compared with."""
+    return "oof" if bundle.about.get("judged_on") == "nested" else "test"
 
 
 def _seen(bundle: Bundle, external: External) -> dict[str, int] | None:

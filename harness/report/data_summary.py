@@ -27,8 +27,8 @@ def data_section(found: Collected, images: bool) -> Section:
     column = str(found.record.tree["data"]["group"])
     whole = f"{plural(len(dataset.y), 'image')} of {plural(len(dataset.classes), 'class').replace('classs', 'classes')}"
     divided = (
-        f"{len(folds.development_rows()):,} for development in {folds.k} folds and {len(folds.test_rows()):,} held out "
-        "as the test split"
+        f"{len(folds.development_rows()):,} for development in {folds.k} folds and "
+        f"{len(folds.test_rows()) or 'none'} held out as the test split"
     )
     grouped = (
         "group: none, so every image counts as a case of its own"
@@ -49,7 +49,8 @@ def _balance(found: Collected) -> Table:
     assert data is not None
     dataset, folds = data.dataset, data.folds
     parts = [(f"fold {k}", folds.held_out_rows(k)) for k in range(folds.k)]
-    parts += [("development", folds.development_rows()), ("test", folds.test_rows())]
+    parts += [("development", folds.development_rows())]
+    parts += [("test", folds.test_rows())] if len(folds.test_rows()) else []
     members = [rows_of(dataset, c) for c in range(len(dataset.classes))]
     rows = []
     for name, part in parts:

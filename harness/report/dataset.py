@@ -50,7 +50,7 @@ def dataset_page(study: Study, prepared: Prepared, manifest: pd.DataFrame, seed:
     lead = (
         f"<p>{escape(study.spec.description)}</p>"
         f"<p>{len(dataset.y):,} images{of}: {len(folds.development_rows()):,} for development in {folds.k} folds, "
-        f"{len(folds.test_rows()):,} held out as the test split. {len(classes)} classes. "
+        f"{len(folds.test_rows()) or 'none'} held out as the test split. {len(classes)} classes. "
         f"{f'{out:,} files or rows were left out.' if out else 'Every file could be used.'}</p>"
     )
     shown = "" if len(classes) <= MOST_CLASSES else f"<p>The first {MOST_CLASSES} of {len(classes)} classes.</p>"

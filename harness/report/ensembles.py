@@ -14,10 +14,10 @@ from harness.metrics import METRICS
 from harness.records import Difference
 from harness.report.forest import forest
 from harness.report.numbers import bare_p, read_interval, signed
-from harness.report.predicted import Built, best_built
+from harness.report.predicted import Built, best_built, scored
 from harness.report.section import Section, Table
 from harness.stats.compare import holm
-from harness.words import interval, number
+from harness.words import NO_TEST, interval, judged, number
 
 BELIEVED = 0.05
 PARTLY = "~"
@@ -31,10 +31,12 @@ def ensembles_section(built: Sequence[Built], left_out: Sequence[str], metric: s
         answer = f"No ensemble has been built. Type: harness ensemble build --method all --study {name}"
         return Section("ensembles", "Ensembles against their members", answer, f"<p>{escape(said)}</p>" if said else "")
     compared = {key: _differences(built, key) for key in ("delta_vs_mean", "delta_vs_single")}
-    tables = [_scores(built, metric), _compared(built, compared, metric), _members(built, metric)]
     best = best_built(built, metric)
-    lines = [(_name(row), read_interval(row["test"][metric])) for row in _beside(built)]
-    lines += [(one.name, read_interval(one.row["test"][metric])) for one in built if one.method != "mean"]
+    tables = [_scores(built, metric), _every_metric(built, best), _compared(built, compared, metric)]
+    tables.append(_members(built, metric))
+    on = built[0].on
+    lines = [(_name(row), read_interval(scored(row, on, metric))) for row in _beside(built)]
+    lines += [(one.name, read_interval(scored(one.row, on, metric))) for one in built if one.method != "mean"]
     deltas = [
         (one.name, delta)
         for one, (delta, _) in zip(built, compared["delta_vs_mean"], strict=True)
@@ -42,10 +44,10 @@ def ensembles_section(built: Sequence[Built], left_out: Sequence[str], metric: s
     ]
     better = "right" if METRICS[metric].higher_is_better else "left"
     said = "Bars: 95% intervals. Those that overlap are not equal by that: the differences below are paired."
-    body = forest(lines, f"{metric} on the test split", metric, said)
+    body = forest(lines, f"{metric} {judged(on)}", metric, said)
     if deltas:
         body += forest(
-            deltas, "Minus the plain mean of the same members, test split", f"difference of {metric}",
+            deltas, f"Minus the plain mean of the same members, {judged(on)}", f"difference of {metric}",
             f"Paired by group; better than the mean is to the {better} of 0. A bar across 0 may be chance.", 0.0,
         )  # fmt: skip
     notes = [*left_out, *([] if best is None else _reads(best))]
@@ -84,8 +86,8 @@ def _answer(
         good = (delta.value > 0) == METRICS[metric].higher_is_better
         word = "not distinguishable from" if not p < BELIEVED else "better than" if good else "worse than"
         parts.append(f"{word} {other} ({signed(delta)}, p {bare_p(p)})")
-    test = interval(read_interval(best.row["test"][metric]))
-    return f"{best.name}, best by its nested score, has {metric} {test} on the test split: {' and '.join(parts)}."
+    score = interval(read_interval(scored(best.row, best.on, metric)))
+    return f"{best.name}, best by its nested score, has {metric} {score} {judged(best.on)}: {' and '.join(parts)}."
 
 
 def _beside(built: Sequence[Built]) -> list[Mapping[str, Any]]:
@@ -110,13 +112,24 @@ def _scores(built: Sequence[Built], metric: str) -> Table:
         if one.method != "mean":
             rows.append([one.name, *_of_row(one.row, metric), *_cost(one.about.get("cost") or {})])
     note = "Selection: on the rows that chose it, which flatters. Nested: on the same rows, members and fit chosen "
-    note += "without each fold. Test: on the held-out split, the number to report."
+    note += "without each fold. "
+    note += "Test: on the held-out split, the number to report." if built[0].on == "test" else NO_TEST
     if any(PARTLY in row[2] for row in rows):
         note += f" {PARTLY} fitted without each fold, its members chosen with it."
     if any("*" in row[1] + row[2] for row in rows):
         note += " * optimistic: each fold's epoch was picked on the rows that it is scored on."
     columns = ("model", "selection", "nested", f"{metric} test [95%]", "networks", "ms an image", "fit, s")
     return Table(f"Scores, {metric}", columns, rows, note=note)
+
+
+def _every_metric(built: Sequence[Built], best: Built | None) -> Table:
+    """Of the models that the answer is about: what was chosen by one metric, in all."""
+    shown = [row for row in _beside(built) if best is None or row["top"] in (None, best.about.get("top"))]
+    named = [(_name(row), row) for row in shown] + ([] if best is None else [(best.name, best.row)])
+    rows = [
+        [metric, *(interval(read_interval(scored(row, built[0].on, metric))) for _, row in named)] for metric in METRICS
+    ]
+    return Table(f"In every metric, {judged(built[0].on)}", ("metric", *(name for name, _ in named)), rows)
 
 
 def _of_row(row: Mapping[str, Any], metric: str) -> list[str]:
@@ -147,7 +160,8 @@ def _compared(built: Sequence[Built], compared: Mapping[str, list[tuple[Differen
         of_mean = ["-", "-"] if one.method == "mean" else [signed(mean), bare_p(p_mean)]
         rows.append([one.name, *of_mean, signed(single), bare_p(p_single)])
     columns = ("ensemble", "minus the plain mean [95%]", "p", "minus the best single [95%]", "p")
-    note = f"On the test split, paired by group; p after Holm over the {len(rows)} rows."
+    where = "On the test split" if built[0].on == "test" else "Out of fold, nested"
+    note = f"{where}, paired by group; p after Holm over the {len(rows)} rows."
     return Table(f"Paired differences of {metric}", columns, rows, note=note)
 
 

@@ -108,8 +108,8 @@ def _on_test(
     device: str,
 ) -> tuple[list[Predicted], list[str]]:
     """The trial, the plain mean and the best ensemble on the test split, in this order, and what is missing; nothing
-    where no ensemble has been scored there."""
-    if not built:
+    where no ensemble has been scored there, or none is held out."""
+    if not built or not len(data.folds.test_rows()):
         return [], []
     found, notes = [], []
     member = trial_member(home, built[0].about["study"], trial)

@@ -74,10 +74,21 @@ class Built:
         """Of its scores, its own."""
         return next(row for row in self.about["scores"] if row["kind"] != "single" and row["name"] == self.method)
 
+    @property
+    def on(self) -> str:
+        """What it is judged on: `test`; `nested` where its study holds nothing out."""
+        return str(self.about.get("judged_on", "test"))
+
     def honest(self, metric: str) -> float:
         """Its nested score, or where members were not chosen again, the one out of fold; NaN where there is none."""
         value = (self.row.get("nested") or self.row["oof"])[metric]["value"]
         return math.nan if value is None else float(value)
+
+
+def scored(row: Mapping[str, Any], on: str, metric: str) -> Mapping[str, float | None]:
+    """Of a row of a bundle's scores, the one that it is judged by: see Built.on."""
+    found: Mapping[str, float | None] = (row["test"] if on == "test" else row.get("nested") or row["oof"])[metric]
+    return found
 
 
 def trial_member(home: Home, study: str, trial: TrialRecord) -> Member:

@@ -11,10 +11,13 @@ from typing import Any
 
 from harness.records import Difference, Interval
 from harness.report.collect import Collected
-from harness.report.predicted import Built, best_built, mean_beside
+from harness.report.predicted import Built, best_built, mean_beside, scored
 from harness.report.section import Section, Table
 from harness.study.space import Choice, Range
 from harness.words import BELIEVABLE_P, OPTIMISTIC, interval, number, p_value, plural, value
+
+SCORED_ON = {"test": "test split", "nested": "out of fold, nested"}
+"""in a table, by predicted.Built.on"""
 
 
 def question_section(found: Collected) -> Section:
@@ -81,19 +84,22 @@ def _ensembles(found: Collected) -> list[str]:
     best, mean = best_built(found.built, found.metric), mean_beside(found.built, None)
     one = best or mean
     if one is None:
+        if found.data is not None and not len(found.data.folds.test_rows()):
+            return ["No ensemble has been built, and nothing is held out as a test split."]
         return ["No ensemble has been built, so nothing has been scored on the held-out test split."]
-    test = _json_interval(one.row["test"][found.metric])
+    score = _json_interval(scored(one.row, one.on, found.metric))
+    where = "on the held-out test split" if one.on == "test" else "out of fold, nested,"
     if best is None:
         delta = one.about["delta_vs_single"]
         return [
-            f"The simple mean of {len(one.about['members'])} members scores {test} on the held-out test split, "
+            f"The simple mean of {len(one.about['members'])} members scores {score} {where.rstrip(',')}, "
             f"{_signed(delta)} against the best single member: {_judged(delta['p_holm'])}."
         ]
     single, to_mean = one.about["delta_vs_single"], one.about["delta_vs_mean"]
     chances = [_judged(delta["p_holm"]) for delta in (single, to_mean)]
     return [
-        f"Of {plural(len(found.built), 'ensemble')}, {one.method} is the best by its nested score; on the held-out "
-        f"test split it scores {test}, {_signed(single)} against the best single member ({chances[0]}) and "
+        f"Of {plural(len(found.built), 'ensemble')}, {one.method} is the best by its nested score; {where} it "
+        f"scores {score}, {_signed(single)} against the best single member ({chances[0]}) and "
         f"{_signed(to_mean)} against the simple mean ({chances[1]})."
     ]
 
@@ -129,23 +135,21 @@ def _ensemble_rows(found: Collected) -> list[tuple[str, str, str, str]]:
     singles = [row for row in some.about["scores"] if row["kind"] == "single"]
     single = next((row for row in singles if row.get("selection")), singles[0] if singles else None)
     if single:
-        rows.append((f"best single member: {single['name']}", "test split", _json_interval(single["test"][metric]), ""))
+        score = _json_interval(scored(single, some.on, metric))
+        rows.append((f"best single member: {single['name']}", SCORED_ON[some.on], score, ""))
     for row in (row for row in some.about["scores"] if row["kind"] == "mean"):
-        rows.append(("simple mean", "test split", _json_interval(row["test"][metric]), ""))
+        rows.append(("simple mean", SCORED_ON[some.on], _json_interval(scored(row, some.on, metric)), ""))
     if best is not None:
         rows += _of_ensemble(best, metric)
     return rows
 
 
 def _of_ensemble(one: Built, metric: str) -> list[tuple[str, str, str, str]]:
-    nested = one.row.get("nested") or one.row["oof"]
-    rows = [
-        (one.method, "out of fold, nested", _json_interval(nested[metric]), ""),
-        (one.method, "test split", _json_interval(one.row["test"][metric]), ""),
-    ]
+    parts = dict.fromkeys(("nested", one.on))
+    rows = [(one.method, SCORED_ON[on], _json_interval(scored(one.row, on, metric)), "") for on in parts]
     for name, key in (("best single member", "delta_vs_single"), ("simple mean", "delta_vs_mean")):
         delta = one.about[key]
-        rows.append((f"{one.method} minus {name}", "test split, paired", _signed(delta), _p(delta["p_holm"])))
+        rows.append((f"{one.method} minus {name}", f"{SCORED_ON[one.on]}, paired", _signed(delta), _p(delta["p_holm"])))
     return rows
 
 

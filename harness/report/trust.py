@@ -56,6 +56,7 @@ def measured_of_bundle(one: Built) -> list[Measured]:
         Measured(one.method, part, state, [_read(found) for found in said[key][state]])
         for key, part in (("development", OUT_OF_FOLD), ("test", TEST))
         for state in ("raw", "calibrated")
+        if said[key][state]
         if not (state == "calibrated" and said[key][state] == said[key]["raw"])
     ]
 

@@ -105,8 +105,9 @@ class Data(Part):
     largest; none: per image only"""
     split: str | None = None
     """a column that names each row's split; `test` rows are held out, all others are development; null: drawn"""
-    test_fraction: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.2
-    """share of the rows held out as the test split (whole groups), when `split` is null"""
+    test_fraction: Annotated[float, Field(ge=0.0, lt=0.9)] = 0.2
+    """share of the rows held out as the test split (whole groups), when `split` is null; 0: none is, and every score is
+    out of fold"""
     folds: Annotated[int, Field(ge=2, le=50)] = 5
     """K, the parts of the development data"""
     on_error: Literal["refuse", "drop"] = "refuse"

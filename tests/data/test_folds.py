@@ -262,3 +262,13 @@ def test_a_part_holds_each_class_that_has_two_groups():
     assert draw_part(np.zeros(2, np.int64), np.array(["a", "b"]), 0.2, 0, NAMES[:2]).sum() == 1
     with pytest.raises(RequestError, match="one single group"):
         draw_part(y, np.array(["one"] * 45), 0.2, 0, NAMES[:3])
+
+
+def test_a_fraction_of_nothing_holds_nothing_out():
+    y, groups = np.arange(60) % 2, np.array([f"g{row // 3}" for row in range(60)])
+    found = make_folds(y, groups, 4, 0, 0.0, None, NAMES[:2])
+    assert sorted(set(found.fold.tolist())) == [0, 1, 2, 3] and len(found.development_rows()) == 60
+    few = np.array(["a", "b", "c", "d"] * 2)
+    make_folds(np.array([0, 1] * 4), few, 2, 0, 0.0, None, NAMES[:2])  # a test split would need a third group of each
+    with pytest.raises(RequestError, match="a test split"):
+        make_folds(np.array([0, 1] * 4), few, 2, 0, 0.2, None, NAMES[:2])
