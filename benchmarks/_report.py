@@ -17,8 +17,10 @@ def arguments(about: str) -> argparse.ArgumentParser:
     return parser
 
 
-def publish(name: str, ratio: float, goal: float, options: argparse.Namespace, **facts: object) -> None:
-    """Print the result; `ratio` is good when it is at least `goal`."""
+def publish(
+    name: str, ratio: float, goal: float, options: argparse.Namespace, text: str | None = None, **facts: object
+) -> None:
+    """Print the result, for people as `text` where there is one; `ratio` is good when it is at least `goal`."""
     import torch
 
     result = {
@@ -36,6 +38,8 @@ def publish(name: str, ratio: float, goal: float, options: argparse.Namespace, *
         (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     if options.json:
         print(json.dumps(result))
+    elif text is not None:
+        print(text)
     else:
         for key, value in result.items():
             print(f"{key:>24}  {value}")
