@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.errors import RequestError
 from harness.home import Home, is_done, lock, new_folder, write_text
 from harness.records import Progress
 from harness.seeds import derive_seed
@@ -24,7 +25,9 @@ VERSION = 1
 CLASSES = ("normal", "bleed")
 """in the order to write as `data.classes`: the positive class is the last"""
 COLUMNS = ("file", "label", "patient", "box")
-PATIENTS = 140
+PHANTOM = "phantom"
+"""what stands as data.root for it"""
+PATIENTS, MOST_PATIENTS = 140, 100_000
 # How hard the task is: tuned so that a ResNet-10t at 64 px learns it from some 180 images, but not perfectly.
 ZOOM = (0.72, 0.88)
 """half width of the head, as a share of the half side of the image"""
@@ -59,21 +62,40 @@ class Slice:
     """one of KINDS"""
 
 
-def ensure_phantom(home: Home, progress: Progress) -> Path:
-    """The folder of the phantom's files, drawn on first use: labels.csv and images/, appearing whole or not at all."""
-    folder = home.phantom / f"v{VERSION}"
+def patients_of(root: str) -> int | None:
+    """How many patients `phantom` or `phantom:1000` asks for; None where a data.root is no phantom at all.
+
+    Raises RequestError for a number that is none.
+    """
+    name, colon, number = root.partition(":")
+    if name != PHANTOM:
+        return None
+    if not colon:
+        return PATIENTS
+    if not (number.isascii() and number.isdecimal() and 1 <= int(number) <= MOST_PATIENTS):
+        raise RequestError(
+            f"data.root: {root}: write phantom, or phantom:1000 for another number of patients (1 to {MOST_PATIENTS})."
+        )
+    return int(number)
+
+
+def ensure_phantom(home: Home, progress: Progress, patients: int = PATIENTS) -> Path:
+    """The folder of the phantom's files, drawn on first use: labels.csv and images/, appearing whole or not at all.
+    Patient n is the same in a phantom of any size."""
+    name = f"v{VERSION}" if patients == PATIENTS else f"v{VERSION}-{patients}"
+    folder = home.phantom / name
     if not is_done(folder):
-        with lock(home.phantom / f"v{VERSION}.lock", "the phantom data set"):
+        with lock(home.phantom / f"{name}.lock", "the phantom data set"):
             if not is_done(folder):
                 with new_folder(folder) as new:
-                    write_phantom(new, progress)
+                    write_phantom(new, progress, patients)
     return folder
 
 
-def write_phantom(folder: Path, progress: Progress) -> None:
+def write_phantom(folder: Path, progress: Progress, patients: int = PATIENTS) -> None:
     """Draw and write every file of the data set into an existing folder."""
     (folder / "images").mkdir()
-    plan = _plan()
+    plan = _plan(patients)
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(COLUMNS)
@@ -88,11 +110,11 @@ def write_phantom(folder: Path, progress: Progress) -> None:
     write_text(folder / "labels.csv", table.getvalue())
 
 
-def _plan() -> list[tuple[int, int]]:
+def _plan(patients: int) -> list[tuple[int, int]]:
     """(patient, position of the slice) of every image, 1 to 3 slices a patient."""
     return [
         (patient, position)
-        for patient in range(PATIENTS)
+        for patient in range(patients)
         for position in range(1 + derive_seed("phantom", VERSION, "slices", patient) % 3)
     ]
 

@@ -23,7 +23,7 @@ from harness.data.headers import (
 )
 from harness.data.headers import threads as threads
 from harness.data.manifest import COLUMNS, NO_GROUP, NO_GROUP_VALUE, Labels, choose_rows, needed_columns, require_unique
-from harness.data.phantom import ensure_phantom
+from harness.data.phantom import ensure_phantom, patients_of
 from harness.data.sources import NO_FILE as NO_FILE
 from harness.data.sources import NO_LABEL as NO_LABEL
 from harness.data.sources import Source, read_source
@@ -33,7 +33,6 @@ from harness.home import Home
 from harness.records import Progress
 from harness.study.dataset import Data
 
-PHANTOM = "phantom"
 EMPTY_LABEL = "image without label: the label is empty"
 UNKNOWN_TO_SHORTCUTS = tuple(DICOM + name for name in ("Rows", "Columns", "PhotometricInterpretation"))
 """said already by width, height and mode"""
@@ -84,7 +83,8 @@ def scan_data(data: Data, home: Home, progress: Progress, force: bool = False) -
 
 def root_of(data: Data, home: Home, progress: Progress) -> Path:
     """The absolute folder that data.root means; `phantom` is drawn where it is missing."""
-    return ensure_phantom(home, progress) if data.root == PHANTOM else Path(data.root).expanduser().absolute()
+    patients = patients_of(data.root)
+    return Path(data.root).expanduser().absolute() if patients is None else ensure_phantom(home, progress, patients)
 
 
 def _known_columns(source: Source, data: Data) -> None:

@@ -77,7 +77,8 @@ class Data(Part):
 
     root: str
     """the folder with the images, from the working directory; or one .npz file as MedMNIST publishes them, which has
-    its own labels, and its own split in the column `official`; `phantom` is the built-in data set"""
+    its own labels, and its own split in the column `official`; `phantom` is the built-in data set
+    of 140 patients, `phantom:1000` one of so many"""
     labels: str = "labels.csv"
     """the table of labels (CSV or the like, Parquet), from `root` or from the working directory; `folders`: no table,
     the first folder under `root` is the class"""
