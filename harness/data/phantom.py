@@ -110,7 +110,7 @@ def write_phantom(folder: Path, progress: Progress, patients: int = PATIENTS) ->
     write_text(folder / "labels.csv", table.getvalue())
 
 
-def _plan(patients: int) -> list[tuple[int, int]]:
+def _plan(patients: int = PATIENTS) -> list[tuple[int, int]]:
     """(patient, position of the slice) of every image, 1 to 3 slices a patient."""
     return [
         (patient, position)

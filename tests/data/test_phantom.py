@@ -10,6 +10,7 @@ import pytest
 from harness.data import phantom
 from harness.data.decode import decode
 from harness.data.headers import read_header
+from harness.errors import RequestError
 from harness.home import Home
 from harness.study.dataset import Decode
 
@@ -97,3 +98,19 @@ def test_is_drawn_once_and_the_same_again(folder: Path, tmp_path: Path) -> None:
     files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
     assert all((folder / name).read_bytes() == (again / name).read_bytes() for name in files)
+
+
+def test_a_phantom_of_another_size_has_the_same_patients(folder: Path, rows: list[dict[str, str]]) -> None:
+    few = phantom.ensure_phantom(Home(folder.parents[2]), quiet, 3)
+    with open(few / "labels.csv") as file:
+        listed = list(csv.DictReader(file))
+    assert listed == rows[: len(listed)] and {row["patient"] for row in listed} == {"ph000", "ph001", "ph002"}
+    assert all((few / row["file"]).read_bytes() == (folder / row["file"]).read_bytes() for row in listed)
+
+
+def test_the_number_of_patients_stands_behind_its_name() -> None:
+    asked = [phantom.patients_of(root) for root in ("phantom", "phantom:7", "data/phantom", "phantoms:7")]
+    assert asked == [phantom.PATIENTS, 7, None, None]
+    for wrong in ("phantom:", "phantom:0", "phantom:-3", "phantom:1e3", "phantom:100001", "phantom:\u0663"):
+        with pytest.raises(RequestError, match="phantom:1000"):
+            phantom.patients_of(wrong)
