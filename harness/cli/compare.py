@@ -54,19 +54,28 @@ def comparison_document(found: "Comparison") -> dict[str, Any]:
 
 
 def _side(side: "Side") -> dict[str, Any]:
-    return {"study": side.record.name, "trial": side.trial.number, "best_of": side.best_of, "params": side.trial.params}
+    return {
+        "study": side.record.name,
+        "trial": side.trial.number,
+        "best_of": side.best_of,
+        "optimistic": side.trial.optimistic,
+        "params": side.trial.params,
+    }
 
 
 def _show(found: "Comparison") -> None:
     from harness.cli.tables import is_higher_better, table
-    from harness.words import difference, interval, number, p_value
+    from harness.words import OPTIMISTIC, difference, interval, number, p_value
 
     for letter, side in (("A", found.a), ("B", found.b)):
         how = f", the best of {side.best_of}" if side.best_of > 1 else ""
         show(f"{letter}: trial {side.trial.number} of {side.record.name}{how}")
     show(f"{found.rows} out-of-fold rows, {found.groups} groups\n")
-    body = [[line.metric, interval(line.a), interval(line.b)] for line in found.lines]
+    stars = found.a.trial.optimistic, found.b.trial.optimistic
+    body = [[line.metric, interval(line.a, stars[0]), interval(line.b, stars[1])] for line in found.lines]
     show(table(["metric", "A [95%]", "B [95%]"], body, width=results().width))
+    if any(stars):
+        show(f"\n{OPTIMISTIC}")
     show("\nA minus B, paired by group (bootstrap):")
     for line in found.lines:
         show(f"  {line.metric:18}{difference(line.delta, is_higher_better(line.metric))}")

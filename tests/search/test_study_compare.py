@@ -1,6 +1,10 @@
 """Two trials, two studies: the same rows or a refusal, every test where it applies, 'best of M' corrected."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -144,3 +148,15 @@ def test_other_questions_and_missing_trials_are_refused(home):
         write_trial(home, "small", replace(trial, state="failed"))
     with pytest.raises(RequestError, match="no complete trial"):
         find_side(home, "small")
+
+
+def test_a_trial_whose_epochs_saw_the_rows_is_marked(home):
+    record = read_trials(home, "other")[1]
+    write_trial(home, "other", replace(record, optimistic=True))
+    command = [sys.executable, "-m", "harness", "study", "compare", "small:0", "other:1"]
+    env = {**os.environ, "HARNESS_HOME": str(home.root)}
+    said = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    (line,) = [line for line in said.splitlines() if line.startswith("auroc  ")]
+    assert line.rstrip().endswith("]*") and line.count("*") == 1 and "no estimate" in said
+    found = json.loads(subprocess.run([*command, "--json"], env=env, capture_output=True, text=True, check=True).stdout)
+    assert (found["a"]["optimistic"], found["b"]["optimistic"]) == (False, True)
