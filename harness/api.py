@@ -110,15 +110,17 @@ def importance(name: str | None = None, method: str = "ped_anova", *, home: Plac
     return Document(found, f"study {study.name}: importance for {study.spec.search.metric} ({method})", found["keys"])
 
 
-def compare(a: str, b: str, *, home: Place = None) -> Document:
-    """Is A better than B? Two studies (their best trials) or two trials, `NAME:7`, on the rows that both predicted."""
+def compare(a: str, b: str, *, per_group: bool = False, home: Place = None) -> Document:
+    """Is A better than B? Two studies (their best trials) or two trials, `NAME:7`, on the rows that both predicted;
+    `per_group`: on the groups, whose images may be others."""
     from harness.cli.compare import comparison_document
     from harness.search.compare import compare_sides, find_side
 
     place = home_of(home)
-    found = compare_sides(place, find_side(place, a), find_side(place, b))
+    found = compare_sides(place, find_side(place, a), find_side(place, b), per_group=per_group)
     document = _plain(comparison_document(found))
-    title = f"A: {_said(found.a)}   B: {_said(found.b)}   {found.rows} out-of-fold rows, {found.groups} groups"
+    rows = "groups, each out of fold" if per_group else f"out-of-fold rows, {found.groups} groups"
+    title = f"A: {_said(found.a)}   B: {_said(found.b)}   {found.rows} {rows}"
     return Document(document, title, document["metrics"])
 
 

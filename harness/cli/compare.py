@@ -16,7 +16,14 @@ Operand = typer.Argument(
 )
 
 
-def compare(a: Annotated[str, Operand], b: Annotated[str, Operand], json: Json = False) -> None:
+def compare(
+    a: Annotated[str, Operand],
+    b: Annotated[str, Operand],
+    per_group: Annotated[
+        bool, typer.Option("--per-group", help="Compare patients (lesions, cases), not images; these may differ.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Is A better than B? Every metric on the rows that both predicted out of fold, with paired tests.
 
     Differences are A minus B. The test split is not read.
@@ -26,7 +33,7 @@ def compare(a: Annotated[str, Operand], b: Annotated[str, Operand], json: Json =
     from harness.search.compare import compare_sides, find_side
 
     home = open_home()
-    found = compare_sides(home, find_side(home, a), find_side(home, b))
+    found = compare_sides(home, find_side(home, a), find_side(home, b), per_group=per_group)
     if json:
         print_json(comparison_document(found))
         return
@@ -44,6 +51,7 @@ def comparison_document(found: "Comparison") -> dict[str, Any]:
         "b": _side(found.b),
         "rows": found.rows,
         "groups": found.groups,
+        "per_group": found.per_group,
         "same_folds": found.same_folds,
         "metrics": found.lines,
         "delong": found.delong,
@@ -70,7 +78,8 @@ def _show(found: "Comparison") -> None:
     for letter, side in (("A", found.a), ("B", found.b)):
         how = f", the best of {side.best_of}" if side.best_of > 1 else ""
         show(f"{letter}: trial {side.trial.number} of {side.record.name}{how}")
-    show(f"{found.rows} out-of-fold rows, {found.groups} groups\n")
+    rows = "groups, each out of fold" if found.per_group else f"out-of-fold rows, {found.groups} groups"
+    show(f"{found.rows} {rows}\n")
     stars = found.a.trial.optimistic, found.b.trial.optimistic
     body = [[line.metric, interval(line.a, stars[0]), interval(line.b, stars[1])] for line in found.lines]
     show(table(["metric", "A [95%]", "B [95%]"], body, width=results().width))

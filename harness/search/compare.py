@@ -1,6 +1,7 @@
 """Is one study better than another, or one trial? Both on the same out-of-fold rows, with every paired test that fits.
 
 A study stands for its best trial, chosen on these rows, which flatters it: then the corrected values stand beside.
+Per group (patient, lesion, case), studies of other images of the same groups can be compared, too.
 Reads records and predictions; never the test split.
 """
 
@@ -21,6 +22,7 @@ from harness.search.best import best_trial
 from harness.search.duplicates import original_of, trained
 from harness.stats.compare import paired_difference
 from harness.stats.delong import delong_difference
+from harness.stats.grouped import How, by_group
 from harness.stats.intervals import intervals
 from harness.stats.mcnemar import McNemar, mcnemar
 from harness.stats.optimism import corrected_difference
@@ -41,7 +43,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Predicted:
-    """Out-of-fold predictions of trials of one study, by id. M: trials, N: rows."""
+    """Out-of-fold predictions of trials of one study, by id. M: trials, N: rows, or groups by their names."""
 
     ids: NDArray[np.str_]
     y: NDArray[np.int64]
@@ -70,6 +72,8 @@ class Comparison:
     b: Side
     rows: int
     groups: int
+    per_group: bool
+    """whether groups were compared, each by what its study pools over its images, and not images"""
     same_folds: bool
     lines: list[Line]
     delong: Difference | None
@@ -104,13 +108,16 @@ def _candidates(trials: list[TrialRecord]) -> list[TrialRecord]:
     return [trial for trial in trained(trials) if not trial.infeasible]
 
 
-def compare_sides(home: Home, a: Side, b: Side, reps: int = 2000) -> Comparison:
-    """Every metric of a and b with paired differences. Raises RequestError where their rows are not the same."""
+def compare_sides(home: Home, a: Side, b: Side, reps: int = 2000, per_group: bool = False) -> Comparison:
+    """Every metric of a and b with paired differences, on images or per group. Raises RequestError where their rows,
+    or groups, are not the same."""
     if (a.record.name, a.trial.number) == (b.record.name, b.trial.number):
         raise RequestError(f"trial {a.trial.number} of {a.record.name} is compared with itself. Name another one.")
     notes: list[str] = []
-    left, right = _read(home, a, [a.trial]), _read(home, b, [b.trial])
-    left, right = _on_same_rows(a, b, left, right, notes)
+    for side in (a, b) if per_group else ():
+        _require_groups(side)
+    left, right = _read(home, a, [a.trial], per_group), _read(home, b, [b.trial], per_group)
+    left, right = _on_same_rows(a, b, left, right, notes, per_group)
     y, groups, seed = left.y, left.groups, a.record.tree["seed"]
     same_folds = a.record.folds_hash == b.record.folds_hash
     p_a, p_b = left.p[0], right.p[0]
@@ -124,11 +131,33 @@ def compare_sides(home: Home, a: Side, b: Side, reps: int = 2000) -> Comparison:
     two_classes = y.ndim == 1 and p_a.shape[1] == 2
     delong = delong_difference(y == 1, p_a[:, 1], p_b[:, 1], groups) if two_classes else None
     found = mcnemar(p_a.argmax(axis=1) == y, p_b.argmax(axis=1) == y, groups) if y.ndim == 1 else None
-    count, corrected = len(np.unique(groups)), _corrected(home, a, b, left.ids, notes)
-    return Comparison(a, b, len(y), count, same_folds, lines, delong, found, corrected, notes)
+    count, corrected = len(np.unique(groups)), _corrected(home, a, b, left.ids, notes, per_group)
+    return Comparison(a, b, len(y), count, per_group, same_folds, lines, delong, found, corrected, notes)
 
 
-def _read(home: Home, side: Side, trials: list[TrialRecord]) -> Predicted:
+def _require_groups(side: Side) -> None:
+    data = side.record.tree["data"]
+    missing = next((key for key in ("group", "per_group") if data[key] == "none"), None)
+    if missing:
+        raise RequestError(
+            f"--per-group: study {side.record.name!r} says data.{missing}: none, so it scores no groups. Leave the "
+            "option out to compare images."
+        )
+
+
+def _pooled(found: Predicted, side: Side) -> Predicted:
+    """The groups of these rows, sorted by name, each with the probability that its study's data.per_group makes."""
+    how: How = side.record.tree["data"]["per_group"]
+    pooled = [by_group(found.y, p, found.groups, how) for p in found.p]
+    y, _, names = pooled[0]
+    fold = dict(zip(found.groups.tolist(), found.fold.tolist(), strict=True))  # a group is in one fold
+    whole = Predicted(
+        names, y, names, np.array([fold[name] for name in names.tolist()]), np.stack([p for _, p, _ in pooled])
+    )
+    return _take(whole, np.argsort(names))
+
+
+def _read(home: Home, side: Side, trials: list[TrialRecord], per_group: bool = False) -> Predicted:
     """The out-of-fold predictions of trials of one study, rows sorted by id. HarnessError where a file is gone."""
     k, several = side.record.tree["data"]["folds"], not isinstance(side.record.tree["data"]["label"], str)
     p, known = [], None
@@ -152,7 +181,8 @@ def _read(home: Home, side: Side, trials: list[TrialRecord]) -> Predicted:
         known = known or (ids[order], y[order].astype(np.int64), groups[order], np.concatenate(folds)[order])
         p.append(probabilities(logits[order], several))
     assert known is not None
-    return Predicted(*known, np.stack(p))
+    found = Predicted(*known, np.stack(p))
+    return _pooled(found, side) if per_group else found
 
 
 def _numbers(column: Any, side: Side, trial: TrialRecord) -> NDArray[np.float64]:
@@ -162,36 +192,54 @@ def _numbers(column: Any, side: Side, trial: TrialRecord) -> NDArray[np.float64]
     return found
 
 
-def _on_same_rows(a: Side, b: Side, left: Predicted, right: Predicted, notes: list[str]) -> tuple[Predicted, Predicted]:
+def _same_people(a: Side, b: Side) -> bool:
+    """Whether a group's name means the same in both: made of the same column of the same folder."""
+    return all(
+        a.record.tree["data"][key] == b.record.tree["data"][key] and a.record.tree["data"][key] != "none"
+        for key in ("root", "group")
+    )
+
+
+def _on_same_rows(
+    a: Side, b: Side, left: Predicted, right: Predicted, notes: list[str], per_group: bool
+) -> tuple[Predicted, Predicted]:
     """Both on the rows that both have predicted out of fold. Raises RequestError with what differs."""
     names = f"{a.record.name} and {b.record.name}"
     classes = [list(side.record.tree["data"]["classes"] or []) for side in (a, b)]
     if left.p.shape[2] != right.p.shape[2] or left.y.shape[1:] != right.y.shape[1:] or classes[0] != classes[1]:
         raise RequestError(f"{names} answer different questions: their classes are {classes[0]} and {classes[1]}.")
     same_data = a.record.data_hash == b.record.data_hash
-    if not same_data and not np.array_equal(left.ids, right.ids):
+    if not same_data and per_group and not _same_people(a, b):
+        raise RequestError(
+            f"{names} name their groups by other columns or in other folders (data.root, data.group), so a group of "
+            "the one may be nobody of the other. Only studies of the same groups can be compared."
+        )
+    if not same_data and not per_group and not np.array_equal(left.ids, right.ids):
         shared = len(np.intersect1d(left.ids, right.ids))
+        pooled = " Type --per-group to compare the groups of both." if _same_people(a, b) else ""
         raise RequestError(
             f"{names} were run on different data: {len(left.ids)} and {len(right.ids)} development rows, {shared} with "
-            "the same name. Only models that predicted the same rows can be compared: run one study again on the "
-            "other's data."
+            f"the same name. Only models that predicted the same rows can be compared: run one study again on the "
+            f"other's data.{pooled}"
         )
+    rows = "groups" if per_group else "rows"
     ids, of_left, of_right = np.intersect1d(left.ids, right.ids, return_indices=True)
     if len(ids) < len(left.ids) or len(ids) < len(right.ids):
         notes.append(
-            f"The studies divide their data differently: {len(ids)} rows are development rows of both (of "
+            f"The studies divide their data differently: {len(ids)} {rows} are development {rows} of both (of "
             f"{len(left.ids)} and {len(right.ids)}), and these are compared."
         )
     left, right = _take(left, of_left), _take(right, of_right)
     for what, one, other in (("labels", left.y, right.y), ("groups", left.groups, right.groups)):
         differs = (one != other).reshape(len(ids), -1).any(axis=1)
         if differs.any():
+            first = "" if per_group else f", first {ids[differs][0]!r}"  # who somebody is is never said
             raise RequestError(
-                f"{names} were run on different data: the {what} of {int(differs.sum())} rows differ, first "
-                f"{ids[differs][0]!r}. Only models that predicted the same rows can be compared."
+                f"{names} were run on different data: the {what} of {int(differs.sum())} {rows} differ{first}. Only "
+                f"models that predicted the same {rows} can be compared."
             )
     if not len(ids):
-        raise RequestError(f"{names} have no development row in common.")
+        raise RequestError(f"{names} have no development {rows} in common.")
     if a.record.folds_hash != b.record.folds_hash:
         notes.append(
             "The folds are not the same, so the two were trained on different rows: part of a difference may be the "
@@ -212,7 +260,7 @@ def _fold_differences(rows: Predicted, p_a: Floats, p_b: Floats) -> dict[str, Fl
 
 
 def _corrected(
-    home: Home, a: Side, b: Side, ids: NDArray[np.str_], notes: list[str]
+    home: Home, a: Side, b: Side, ids: NDArray[np.str_], notes: list[str], per_group: bool
 ) -> tuple[Interval, Interval, Interval] | None:
     """'Best of M' against 'best of L', scored on rows that did not choose them."""
     if a.best_of == b.best_of == 1:
@@ -230,7 +278,7 @@ def _corrected(
     read = []
     for side in (a, b):
         trials = _candidates(read_trials(home, side.record.name)) if side.best_of > 1 else [side.trial]
-        found = _read(home, side, trials)
+        found = _read(home, side, trials, per_group)
         read.append(_take(found, np.flatnonzero(np.isin(found.ids, ids))))
     first = read[0]
     return corrected_difference(metrics[0], first.y, first.p, read[1].p, first.groups, a.record.tree["seed"])

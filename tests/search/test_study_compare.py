@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +20,7 @@ from harness.metrics import METRICS, softmax
 from harness.search.compare import compare_sides, find_side
 from harness.stats.compare import paired_difference
 from harness.stats.delong import delong_difference
+from harness.stats.grouped import by_group
 from harness.stats.intervals import group_weights
 from harness.stats.optimism import best_corrected
 
@@ -160,3 +162,42 @@ def test_a_trial_whose_epochs_saw_the_rows_is_marked(home):
     assert line.rstrip().endswith("]*") and line.count("*") == 1 and "no estimate" in said
     found = json.loads(subprocess.run([*command, "--json"], env=env, capture_output=True, text=True, check=True).stdout)
     assert (found["a"]["optimistic"], found["b"]["optimistic"]) == (False, True)
+
+
+def test_groups_are_compared_where_images_cannot_be(home):
+    def sides(b):
+        return find_side(home, "small:0"), find_side(home, b)
+
+    found = compare_sides(home, *sides("small:1"), reps=200, per_group=True)
+    _, y, groups, p_a, _ = oof(home, "small", 0)
+    y_group, pooled, names = by_group(y, p_a, groups, "mean")
+    assert found.per_group and found.rows == found.groups == len(names)
+    assert found.lines[0].a.value == pytest.approx(METRICS["auroc"].of(y_group, pooled, None)[0])
+    # the same patients, one image less of each who has several of one kind
+    write_study(home, replace(read_study(home, "other"), data_hash="another"))
+    run_id, left = read_trials(home, "other")[1].run_id, []
+    for fold in range(3):
+        path = home.fold("other", run_id, fold) / "predictions.parquet"
+        table = pq.read_table(path).to_pandas()
+        alike = table.groupby("group")["y"].transform("nunique") == 1
+        kept = table[~(alike & table.duplicated("group", keep=False) & ~table.duplicated("group"))]
+        kept.to_parquet(path, index=False)
+        left.append(kept)
+    with pytest.raises(RequestError, match=r"different data.*--per-group"):
+        compare_sides(home, *sides("other:1"))
+    found = compare_sides(home, *sides("other:1"), reps=200, per_group=True)
+    fewer = pd.concat(left)
+    assert len(fewer) < len(groups) and found.rows == fewer["group"].nunique() == len(names)
+    y_b, p_b, _ = by_group(
+        np.array(fewer["y"]), softmax(np.stack(fewer["logits"])), np.array(fewer["group"], np.str_), "mean"
+    )
+    assert found.lines[0].b.value == pytest.approx(METRICS["auroc"].of(y_b, p_b, None)[0])
+    elsewhere = read_study(home, "other")
+    write_study(home, replace(elsewhere, tree={**elsewhere.tree, "data": {**elsewhere.tree["data"], "root": "there"}}))
+    with pytest.raises(RequestError, match="nobody of the other"):
+        compare_sides(home, *sides("other:1"), per_group=True)
+    write_study(
+        home, replace(elsewhere, tree={**elsewhere.tree, "data": {**elsewhere.tree["data"], "per_group": "none"}})
+    )
+    with pytest.raises(RequestError, match="scores no groups"):
+        compare_sides(home, *sides("other:1"), per_group=True)
