@@ -4,7 +4,8 @@ Severity: `block` stops a study before anything is trained, `warn` is shown and 
     group_overlap       block  a group on both sides of a split makes every number of the study too good
     exact_duplicate     block  equal pixels in different groups, in two parts that are held out from each other: a copy,
                                or one patient under two names; within one part it is a warning
-    near_duplicate      warn   nearly equal pixels in different groups: re-encoded, resized or brightened copies
+    near_duplicate      warn   nearly equal pixels in different groups: re-encoded, resized or brightened copies; or one
+                               picture in other crops
     conflicting_labels  block  equal pixels with different labels: one label is wrong, or the label is not in the image
     prevalence_shift    warn   a class is more frequent in the test split, a fold or a named split than in the rest of
                                the data, or missing there
@@ -29,7 +30,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.data.copies import MOST_COMPARED, almost_equal, clusters, equal_to
+from harness.data.crops import other_crops
 from harness.data.shortcuts import find_shortcuts
+from harness.data.together import sizes_of
 from harness.metrics import UNKNOWN
 from harness.ragged import Pixels
 from harness.records import TEST, Dataset, Folds
@@ -86,10 +89,18 @@ def audit(manifest: pd.DataFrame, dataset: Dataset, folds: Folds, pixels: Pixels
     equal = clusters(np.stack([first[copies], copies], axis=1))
     pairs = almost_equal(pixels, group)
     near = clusters(pairs[first[pairs[:, 0]] != first[pairs[:, 1]]])
+    said = {tuple(sorted(pair)) for pair in pairs.tolist()}
+    cropped = [
+        pair
+        for pair in other_crops(pixels, sizes_of(manifest), group).tolist()
+        if tuple(pair) not in said and first[pair[0]] != first[pair[1]]
+    ]
+    crops = clusters(np.array(cropped, dtype=np.int64).reshape(-1, 2))
     found = [
         *_group_overlap(manifest, dataset, folds),
         *_copies("exact_duplicate", "equal pixel for pixel", equal, dataset, folds),
         *_copies("near_duplicate", "almost equal", near, dataset, folds),
+        *_copies("near_duplicate", "crops of one picture", crops, dataset, folds),
         *_conflicting_labels(equal, dataset),
     ]
     for rows, one in _questions(dataset):
@@ -174,7 +185,7 @@ def _copies(kind: Kind, how: str, sets: list[Ints], dataset: Dataset, folds: Fol
             leak = "" if place == "groups of one part" else " A model is scored on images it was trained on."
             message = (
                 f"{len(images)} images of different groups are {how}, across {place}: {_named(dataset, here)}.{leak} "
-                "Remove the copies, or give them one value of data.group."
+                "Remove the copies, give them one value of data.group, or type --set data.copies=together."
             )
             certain = kind == "exact_duplicate" and place != "groups of one part"
             found.append(Finding(kind, "block" if certain else "warn", images, message))

@@ -19,13 +19,14 @@ from harness.data.audit import Finding, audit, findings_from_json, findings_to_j
 from harness.data.folds import check_folds, make_folds
 from harness.data.pixels import Store, open_store, remove_store, store_folder
 from harness.data.scan import EMPTY_LABEL, NO_FILE, NO_LABEL, Scan, scan_data
+from harness.data.together import group_copies
 from harness.errors import RequestError
 from harness.home import Home, is_done, lock, read_json, write_bytes, write_json
 from harness.ragged import Pixels
 from harness.records import TEST, Dataset, Folds, Progress
 from harness.study.dataset import Data
 
-VERSION = 3
+VERSION = 4
 """part of the key of stored findings: raise it whenever the audit looks at something new"""
 UNREADABLE = "unreadable image"
 SHOWN = 5
@@ -145,6 +146,8 @@ def _gather(data: Data, seed: int, home: Home, progress: Progress, drop: bool, f
         rows = rows[~rows["id"].isin(list(store.problems))].reset_index(drop=True)
         problems |= store.problems
         _require_classes(rows, found.classes, len(problems), data)
+    if data.copies == "together":
+        rows = group_copies(rows, store.pixels, kept.name, home)
     return _Gathered(found, rows, store, _dataset(found, rows, store, data), problems, (found.cache, kept.name))
 
 
