@@ -10,21 +10,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
+from harness.data.crops import ALIKE, structure
 from harness.data.sources import Source
 from harness.data.tables import read_table
 from harness.records import Dataset, Folds
-
-ALIKE = 0.8
-"""correlation from which two pictures are taken for one; chosen by looking at pairs of head CT slices: above it are the
-same slice or the next one, below it soon other people"""
-COARSE = 1 / 30
-"""of a side: structure wider than this (the head's own outline and brightness) is taken away first"""
-INNER = 0.2
-"""of a side, cut off all around"""
 
 
 def same_picture(pictures: list[NDArray[np.uint8]]) -> tuple[NDArray[np.int64], int]:
@@ -32,16 +24,9 @@ def same_picture(pictures: list[NDArray[np.uint8]]) -> tuple[NDArray[np.int64], 
 
     pictures: (side, side) each, equalised.
     """
-    fine = np.stack([_structure(one) for one in pictures])
-    alike = np.triu(fine @ fine.T / fine.shape[1] >= ALIKE, 1)
+    fine = np.stack([structure(one / 255) for one in pictures])
+    alike = np.triu(fine @ fine.T >= ALIKE, 1)
     return connected_components(csr_array(alike), directed=False)[1].astype(np.int64), int(alike.sum())
-
-
-def _structure(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
-    grey = picture.astype(np.float64)
-    cut = round(INNER * len(grey))
-    fine = (grey - ndimage.gaussian_filter(grey, COARSE * len(grey)))[cut:-cut, cut:-cut].ravel()
-    return np.asarray((fine - fine.mean()) / max(float(fine.std()), 1e-9))
 
 
 def leaking(copy: NDArray[np.int64], folds: Folds) -> NDArray[np.bool_]:

@@ -17,48 +17,19 @@ import PIL.Image
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from harness.data.crops import in_square
 from harness.data.decode import DICOM_SUFFIXES
 from harness.data.dicom import write_dicom
+from harness.data.foreground import foreground
 from harness.errors import RequestError
 from harness.home import write_bytes
 from harness.records import Dataset
 
 Grey = NDArray[np.float64]
-BACKGROUND = 0.15
-"""of the range of grey: what is darker is no part of the object"""
-RANGE = (1.0, 99.0)
-"""percentiles within the object that become black and white"""
 LEAST_SHARP = 0.05
 """every picture is blurred to this quantile of the sharpness of all; those below it stay as they are"""
 MOST_BLUR, STEPS = 8.0, 30
 """pixels of the widest Gaussian, halvings of the search for the right one"""
-
-
-def object_of(picture: NDArray[np.uint8]) -> Grey:
-    """The box around what a grey picture (H, W) shows, stretched to 0..1, black outside of the object: the letters of a
-    printed figure, rulers and frames lie there. The whole picture where nothing stands out."""
-    grey = picture.astype(np.float64)
-    low, high = np.percentile(grey, [0.5, 99.5])
-    parts, count = ndimage.label(grey > low + BACKGROUND * (high - low))
-    inside = np.ones(grey.shape, dtype=bool)
-    if count:
-        inside = ndimage.binary_fill_holes(parts == 1 + int(np.bincount(parts.ravel())[1:].argmax()))
-        box = ndimage.find_objects(inside.astype(np.uint8))[0]
-        grey, inside = grey[box], inside[box]
-    low, high = np.percentile(grey[inside], RANGE)
-    return np.where(inside, np.clip((grey - low) / max(high - low, 1.0), 0.0, 1.0), 0.0)
-
-
-def in_square(shown: Grey, side: int) -> Grey:
-    """(side, side), the picture's longer side as long as that, black around it. Nothing is ever enlarged much: `side`
-    is at most what the smallest picture has."""
-    scale = side / max(shown.shape)
-    size = tuple(max(1, round(length * scale)) for length in reversed(shown.shape))
-    small = np.asarray(PIL.Image.fromarray(shown.astype(np.float32)).resize(size, PIL.Image.Resampling.BOX))
-    square = np.zeros((side, side))
-    top, left = (side - small.shape[0]) // 2, (side - small.shape[1]) // 2
-    square[top : top + small.shape[0], left : left + small.shape[1]] = small
-    return square
 
 
 def sharpness(grey: NDArray[np.floating]) -> float:
@@ -79,7 +50,7 @@ def blurred_to(grey: Grey, target: float) -> Grey:
 
 def equalised(pictures: list[NDArray[np.uint8]]) -> tuple[list[NDArray[np.uint8]], dict[str, float]]:
     """(N, side, side) pictures, and what they were brought to: side, sharpness, how many were blurred at all."""
-    shown = [object_of(picture) for picture in pictures]
+    shown = [foreground(picture) for picture in pictures]
     side = min(max(one.shape) for one in shown)
     squares = [in_square(one, side) for one in shown]
     before = np.array([sharpness(one) for one in squares])

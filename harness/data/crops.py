@@ -1,10 +1,10 @@
 """One picture in several crops and sizes, which neither equal pixels nor thumbnails find.
 
-What each picture shows is cut out (the largest connected part that is brighter than the background: of a slice through
-a head, the head), brought to one size, and its inner fine structure correlated with that of all others. Measured with
-ALIKE at .8 on pairs of different patients: none of 500 chest X-rays (largest .54), of 500 dermatoscopies (.63) or of
-240 histology crops (.68); of 200 head CT slices of one patient each, as their publisher says, 18 pairs, all of which
-are the same slice or its neighbour to the eye. Turned and mirrored copies are not found. Knows arrays only.
+What each picture shows is cut out (foreground.py), brought to one size, and its inner fine structure correlated with
+that of all others. Measured with ALIKE at .8 on pairs of different patients: none of 500 chest X-rays (largest .54), of
+500 dermatoscopies (.63) or of 240 histology crops (.68); of 200 head CT slices of one patient each, as their publisher
+says, 18 pairs, all of which are the same slice or its neighbour to the eye. Turned and mirrored copies are not found.
+Knows arrays only.
 
 N: rows, S: side of the square that pictures are compared in.
 """
@@ -13,6 +13,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from harness.data.foreground import foreground
 from harness.ragged import Pixels
 
 Grey = NDArray[np.float64]
@@ -23,10 +24,6 @@ SIDE = 96
 """of the square, in pixels"""
 ALIKE = 0.8
 """least correlation of two crops of one picture"""
-BACKGROUND = 0.15
-"""of the range of grey: what is darker is no part of the object"""
-RANGE = (1.0, 99.0)
-"""percentiles within the object that become black and white"""
 COARSE = 1 / 30
 """of a side: structure wider than this (the object's own outline and brightness) is taken away first"""
 INNER = 0.2
@@ -46,7 +43,7 @@ def other_crops(pixels: Pixels, sizes: Ints, apart: Ints) -> Ints:
     rows = np.flatnonzero(np.minimum(sizes.min(axis=1), stored) >= DETAILED)[:MOST_COMPARED]
     if len(rows) < 2:
         return np.empty((0, 2), dtype=np.int64)
-    fine = np.stack([structure(in_square(object_of(_grey(pixels[row])), SIDE)) for row in rows.tolist()])
+    fine = np.stack([structure(in_square(foreground(_grey(pixels[row])), SIDE)) for row in rows.tolist()])
     pairs = []
     for start in range(0, len(fine), BLOCK):
         a, b = np.nonzero(fine[start : start + BLOCK] @ fine[start:].T >= ALIKE)
@@ -54,23 +51,6 @@ def other_crops(pixels: Pixels, sizes: Ints, apart: Ints) -> Ints:
         keep = (a < b) & (apart[a] != apart[b])
         pairs.append(np.stack([a[keep], b[keep]], axis=1))
     return np.concatenate(pairs)
-
-
-def object_of(picture: NDArray[np.uint8] | Grey) -> Grey:
-    """The box around what a grey picture (H, W) shows, stretched to 0..1, black outside of the object: the letters of a
-    printed figure, rulers and frames lie there. The whole picture where nothing stands out."""
-    from scipy import ndimage
-
-    grey = picture.astype(np.float64)
-    low, high = np.percentile(grey, [0.5, 99.5])
-    parts, count = ndimage.label(grey > low + BACKGROUND * (high - low))
-    inside = np.ones(grey.shape, dtype=bool)
-    if count:
-        inside = ndimage.binary_fill_holes(parts == 1 + int(np.bincount(parts.ravel())[1:].argmax()))
-        box = ndimage.find_objects(inside.astype(np.uint8))[0]
-        grey, inside = grey[box], inside[box]
-    low, high = np.percentile(grey[inside], RANGE)
-    return np.where(inside, np.clip((grey - low) / max(high - low, 1.0), 0.0, 1.0), 0.0)
 
 
 def in_square(shown: Grey, side: int) -> Grey:

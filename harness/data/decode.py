@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from harness.data import raster
 from harness.data.dicom import is_dicom, read_dicom
+from harness.data.foreground import foreground
 from harness.data.npz import archive_of, as_file, is_array, read_array
 from harness.data.retries import patiently
 from harness.data.unreadable import Unreadable as Unreadable
@@ -28,9 +29,9 @@ def decode(path: Path, how: Decode) -> NDArray[np.uint8]:
     """The file as (S, S, channels) uint8, S = how.size; or (H, W, channels), its own size, where that is `native`.
 
     The picture is read at full size (see `raster` and `dicom` for the rules), made grey by Rec. 601 luma or repeated
-    to RGB, and resized with antialiasing (triangle filter over the area that one pixel covers): `pad` keeps the
-    aspect ratio and centres it on black, `crop` fills the square and cuts the longer side evenly, `stretch` does
-    neither. Raises Unreadable(reason) for anything wrong with the file.
+    to RGB, cut to its `foreground` where `trim` says so, and resized with antialiasing (triangle filter over the area
+    that one pixel covers): `pad` keeps the aspect ratio and centres it on black, `crop` fills the square and cuts the
+    longer side evenly, `stretch` does neither. Raises Unreadable(reason) for anything wrong with the file.
     """
     return decode_bytes(read_file(path), path.suffix, how)
 
@@ -67,6 +68,8 @@ def to_size(picture: NDArray[np.uint8] | PIL.Image.Image, how: Decode) -> NDArra
     image = picture if isinstance(picture, PIL.Image.Image) else PIL.Image.fromarray(picture)
     if how.channels == 1 and image.mode != "L":
         image = image.convert("L")
+    if how.trim:
+        image = PIL.Image.fromarray(np.round(255 * foreground(np.asarray(image))).astype(np.uint8))
     image = _shrunk(image, how.longest) if how.size == "native" else _squared(image, how.size, how.fit)
     if how.channels == 3 and image.mode != "RGB":
         image = image.convert("RGB")

@@ -28,6 +28,9 @@ class Decode(Part):
     """pad: keep the aspect ratio and fill with the border colour black; stretch: ignore it; crop: fill and cut"""
     channels: Literal[1, 3] = 1
     """1: grey; 3: RGB (grey images are repeated)"""
+    trim: bool = False
+    """grey images only: cut to what the picture shows, the largest part that is brighter than its background (of a
+    slice through a head, the head); what lies outside, such as letters, is black, and its grey levels are stretched"""
     window: Annotated[int, Field(ge=1)] | Span | tuple[Span, Span, Span] | None = None
     """DICOM window: [centre, width] in modality units, such as [40, 80] for brain; three of them become red, green and
     blue (channels: 3); a number picks one of the file's own, counted from 1; null: the first of the file's own"""
@@ -64,6 +67,12 @@ class Decode(Part):
     def _three_windows_are_three_channels(self) -> Self:
         if isinstance(self.window, tuple) and len(self.window) == 3 and self.channels != 3:
             raise ValueError("window: three windows are three channels: set data.decode.channels to 3")
+        return self
+
+    @model_validator(mode="after")
+    def _only_grey_is_trimmed(self) -> Self:
+        if self.trim and self.channels != 1:
+            raise ValueError("trim looks for what is brighter than the background: set data.decode.channels to 1")
         return self
 
     @property

@@ -9,7 +9,8 @@ import pytest
 from scipy import ndimage
 from small_data import quiet
 
-from harness.data.crops import object_of, other_crops
+from harness.data.crops import other_crops
+from harness.data.foreground import foreground
 from harness.data.prepare import look
 from harness.home import Home
 from harness.study.dataset import Data
@@ -49,7 +50,7 @@ def test_crops_of_one_picture_are_found_and_others_are_not() -> None:
 
 def test_flat_pictures_are_like_no_other() -> None:
     assert other_crops(np.full((3, 80, 80, 3), 9, np.uint8), np.full((3, 2), 80), np.arange(3)).shape == (0, 2)
-    assert object_of(np.full((5, 7), 3, np.uint8)).shape == (5, 7)
+    assert foreground(np.full((5, 7), 3, np.uint8)).shape == (5, 7)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"no development data at {SHARED}")
