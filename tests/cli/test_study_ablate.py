@@ -53,7 +53,7 @@ def test_again_it_trains_nothing_and_prints_the_same_as_json(place, said):
 
 def test_an_ablation_is_no_search(place, said):
     names = [row["study"] for row in json.loads(place.harness("study", "list", "--json").stdout)]
-    assert "tiny" in names and not [name for name in names if "ablation" in name]
+    assert "tiny" in names and not [name for name in names if ".ablation" in name]
     (own,) = [folder.name for folder in (place.home / "work").glob("tiny.ablation-*")]
     refused = place.harness("study", "resume", own)
     assert refused.returncode == 2 and "harness study ablate tiny" in refused.stderr

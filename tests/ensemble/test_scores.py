@@ -144,9 +144,8 @@ def test_what_mlflow_is_told() -> None:
     parts = [*members, predictions("mean", "mean", 1.2, 1.2), predictions("stacking", "ensemble", 1.5, 1.5, 2.0)]
     rows = score_table(parts, ROWS, ROWS, 0)
     nothing = Difference(math.nan, math.nan, math.nan, math.nan)
-    comparison = Comparison(
-        Difference(0.1, 0.05, math.nan, 0.02), Difference(0.01, -0.02, 0.03, 0.4), 0.06, 0.4, nothing, nothing
-    )
+    vs_single, vs_mean = Difference(0.1, 0.05, math.nan, 0.02), Difference(0.01, -0.02, 0.03, 0.4)
+    comparison = Comparison("test", vs_single, vs_mean, 0.06, 0.4, nothing, nothing)
     cost = {"fit_seconds": 1.5}
     result = EnsembleResult("s", "stacking", Path("bundle"), [0, 1], rows, comparison, "auroc", cost=cost)
     found = tracked_metrics(result)
