@@ -19,6 +19,8 @@ import numpy as np
 import xgboost
 from numpy.typing import NDArray
 
+from harness.errors import RequestError
+
 ROUNDS = 200
 PATIENCE = 15
 """rounds without a better log-loss on the watched part before boosting stops"""
@@ -45,8 +47,7 @@ class BoostedTrees:
         if len(self.present) == 1:
             p[:, self.present[0]] = 1.0
             return p
-        booster = xgboost.Booster({"nthread": 1, "device": "cpu"})
-        booster.load_model(bytearray(self.ubj))
+        booster = _booster(self.ubj)
         margin = None if prior is None else _margin(prior, self.present)
         # inplace_predict spares the copy into a DMatrix
         wide = np.ascontiguousarray(x, dtype=np.float32)
@@ -98,6 +99,17 @@ def fit_trees(
     return BoostedTrees(present, classes, bytes(booster.save_raw("ubj")))
 
 
+def read_trees(present: NDArray[np.int64], classes: int, ubj: bytes, what: str) -> BoostedTrees:
+    """From a file that harness.ensemble.trees has checked. Raises RequestError where XGBoost itself refuses it."""
+    if ubj:
+        try:
+            _booster(ubj)
+        except xgboost.core.XGBoostError as error:
+            first = str(error).splitlines()[0]
+            raise RequestError(f"{what} is no booster that can be read ({first}). Build the ensemble again.") from error
+    return BoostedTrees(present, classes, ubj)
+
+
 def watched_rows(label: NDArray[np.int64], groups: NDArray[np.str_], seed: int) -> NDArray[np.bool_]:
     """(n,) a fifth of the groups of each class (by a group's first row), for early stopping. A group is watched whole;
     no class loses its last group; nothing is watched where no class has two groups."""
@@ -128,6 +140,12 @@ def device_in_use(wanted: str) -> str:
         return str(json.loads(booster.save_config())["learner"]["generic_param"]["device"])
     except xgboost.core.XGBoostError:
         return "cpu"
+
+
+def _booster(ubj: bytes) -> xgboost.Booster:
+    booster = xgboost.Booster({"nthread": 1, "device": "cpu"})
+    booster.load_model(bytearray(ubj))
+    return booster
 
 
 def _margin(prior: NDArray[np.float64], present: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ensemble.arrays import pack, unpack
-from harness.ensemble.boosted_trees import BoostedTrees, device_in_use, fit_trees
+from harness.ensemble.boosted_trees import BoostedTrees, device_in_use, fit_trees, read_trees
 from harness.ensemble.encoders import fit_encoders, mean_of_encoders
 from harness.ensemble.oof import Embed, Fitted, OofTable
 from harness.errors import RequestError
@@ -76,8 +76,9 @@ def load(files: Mapping[str, bytes]) -> BoostingModel:
         if not name.startswith("present_"):
             continue
         m, _, k = name.removeprefix("present_").partition("_")
-        ubj = files.get(f"booster_{m}_{k}.ubj", b"")
+        trees = f"booster_{m}_{k}.ubj"
+        ubj = files.get(trees, b"")
         if len(present) > 1 and not ubj:
-            raise RequestError(f"booster_{m}_{k}.ubj is missing. Build the ensemble again.")
-        boosters[int(m), int(k)] = BoostedTrees(present.astype(np.int64), classes, ubj)
+            raise RequestError(f"{trees} is missing. Build the ensemble again.")
+        boosters[int(m), int(k)] = read_trees(present.astype(np.int64), classes, ubj, trees)
     return BoostingModel(boosters)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ensemble.arrays import pack, unpack
-from harness.ensemble.boosted_trees import BoostedTrees, fit_trees
+from harness.ensemble.boosted_trees import BoostedTrees, fit_trees, read_trees
 from harness.ensemble.cross_fit import Learn, cross_fit, over_folds, rows_without
 from harness.ensemble.oof import Embed, Fitted, OofTable, check_table
 from harness.ensemble.stacking import features
@@ -85,4 +85,5 @@ def load(files: Mapping[str, bytes]) -> StackingBoostedModel:
     if sorted(order.tolist()) != list(range(len(order))):
         raise RequestError("stacking_boosted.npz: the order of its members is none. Build the ensemble again.")
     present, classes = arrays["present"].astype(np.int64), int(arrays["classes"].astype(np.int64))
-    return StackingBoostedModel(BoostedTrees(present, classes, files["stacking_boosted.ubj"]), order)
+    name = "stacking_boosted.ubj"
+    return StackingBoostedModel(read_trees(present, classes, files[name], name), order)

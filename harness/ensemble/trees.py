@@ -23,6 +23,7 @@ OBJECTIVES = {"binary:logistic": "reg_loss_param", "multi:softprob": "softmax_mu
 NO_PARENT = 2**31 - 1
 FLOATS = ("base_weights", "loss_changes", "split_conditions", "sum_hessian")
 WHOLE = ("default_left", "left_children", "parents", "right_children", "split_indices", "split_type")
+CATEGORIES = ("enc", "feature_segments", "sorted_idx")
 EMPTY = ("categories", "categories_nodes", "categories_segments", "categories_sizes")
 
 
@@ -148,8 +149,9 @@ def _check_objective(objective: dict[str, Any], classes: int) -> None:
 
 def _check_forest(model: dict[str, Any], features: int, classes: int) -> None:
     _keys(model, {"cats", "gbtree_model_param", "iteration_indptr", "tree_info", "trees"}, optional={"cats"})
-    for empty in model.get("cats", {}).values():
-        _require(len(empty) == 0, "categories")
+    categories = model.get("cats", dict.fromkeys(CATEGORIES, ()))
+    _keys(categories, set(CATEGORIES))
+    _require(all(len(values) == 0 for values in categories.values()), "categories")
     param = model["gbtree_model_param"]
     _keys(param, {"num_parallel_tree", "num_trees"})
     trees = model["trees"]
