@@ -22,6 +22,7 @@ from harness.records import TEST, Folds
 from harness.seeds import derive_seed
 
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 ROWS, SHARE, SPREAD = 1.0, 1.5, 0.6
@@ -29,6 +30,8 @@ ROWS, SHARE, SPREAD = 1.0, 1.5, 0.6
 random group structures so that both class shares and row counts are closer than scikit-learn's on average"""
 MISSING = 1e6
 """cost of one class that one part lacks: above any imbalance"""
+DRAWS = 20
+"""of a test split and an order, before folds that hold every class are given up"""
 MOVES, SWAP_CELLS = 300, 20_000_000
 """budget of the refinement, in steps and in swaps looked at (not in time: the result must not depend on the machine)"""
 
@@ -58,25 +61,40 @@ def make_folds(
     columns, names, required = _columns(y, classes)
     counts = np.zeros((int(of_row.max(initial=-1)) + 1, len(names)), dtype=np.int64)
     np.add.at(counts, of_row, columns)
-    if split is None:
+    given = None if split is None else _given_test(split, groups, of_row, ids)
+    if given is None:
         _require_enough(counts, k, names, required, drawn=test_fraction > 0)
-        in_test = _draw_test(counts, k, seed, test_fraction, names, required)
     else:
-        in_test = _given_test(split, groups, of_row, ids)
-        _require_enough(counts[~in_test], k, names, required, drawn=False)
-    part = np.full(len(counts), TEST, dtype=np.int64)
-    part[~in_test] = _deal(
-        counts[~in_test], np.full(k, 1 / k), np.tile(required, (k, 1)), derive_seed(seed, "folds"), True, names
-    )
-    fold = part[of_row]
+        _require_enough(counts[~given], k, names, required, drawn=False)
+    fold = _divide(counts, k, seed, test_fraction, given, names, required)[of_row]
     folds = Folds(fold=fold, k=k, folds_hash=_hash(fold, k))
     check_folds(folds, groups, ids)
     return folds
 
 
-def draw_part(
-    y: Ints, groups: NDArray[np.str_], share: float, seed: int, classes: tuple[str, ...]
-) -> NDArray[np.bool_]:
+def _divide(
+    counts: Ints, k: int, seed: int, fraction: float, given: Bools | None, names: tuple[str, ...], need: Ints
+) -> Ints:
+    """(G,) the part of each group. Where classes share groups, a test split or an order may leave folds that cannot be
+    dealt though others can: then others are drawn. Raises the first RequestError where none of DRAWS does."""
+    refused: RequestError | None = None
+    for draw in range(DRAWS):
+        own = seed if draw == 0 else derive_seed(seed, "again", draw)
+        part = np.full(len(counts), TEST, dtype=np.int64)
+        try:
+            in_test = _draw_test(counts, k, own, fraction, names, need) if given is None else given
+            part[~in_test] = _deal(
+                counts[~in_test], np.full(k, 1 / k), np.tile(need, (k, 1)), derive_seed(own, "folds"), True, names
+            )
+        except RequestError as error:
+            refused = refused or error
+        else:
+            return part
+    assert refused is not None
+    raise refused
+
+
+def draw_part(y: Ints, groups: NDArray[np.str_], share: float, seed: int, classes: tuple[str, ...]) -> Bools:
     """(n,) whole groups that hold about `share` of the rows, drawn so that class shares are kept.
 
     y: (n,) or multi-label (n, C); groups: (n,). A class that has two groups or more is in both parts where that can be.
@@ -180,9 +198,7 @@ def _require_enough(counts: Ints, k: int, classes: tuple[str, ...], required: In
     )
 
 
-def _given_test(
-    split: NDArray[np.str_], groups: NDArray[np.str_], of_row: Ints, ids: NDArray[np.str_]
-) -> NDArray[np.bool_]:
+def _given_test(split: NDArray[np.str_], groups: NDArray[np.str_], of_row: Ints, ids: NDArray[np.str_]) -> Bools:
     """(G,) which groups the split column holds out."""
     test_rows = np.array([str(value).strip().lower() == "test" for value in split], dtype=bool)
     if not test_rows.any() or test_rows.all():
@@ -199,9 +215,7 @@ def _given_test(
     return in_test
 
 
-def _draw_test(
-    counts: Ints, k: int, seed: int, fraction: float, classes: tuple[str, ...], required: Ints
-) -> NDArray[np.bool_]:
+def _draw_test(counts: Ints, k: int, seed: int, fraction: float, classes: tuple[str, ...], required: Ints) -> Bools:
     """(G,) the held-out groups, none for a fraction of 0. Groups are dealt in random order: large ones are as likely to
     be tested as small."""
     if fraction == 0:
