@@ -1,5 +1,6 @@
 """A small study in a process of its own that keeps a state after every epoch, and what is left when it is hurt."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -66,14 +67,15 @@ def wait_for(condition: Callable[[], object], process: "subprocess.Popen[str]", 
 
 def workers(driver: int) -> list[int]:
     """The processes that train for a driver."""
-    found = []
+    children: list[int] = []
     for thread in Path(f"/proc/{driver}/task").iterdir():
-        for child in map(int, (thread / "children").read_text().split()):
-            try:
-                if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    found.append(child)
-            except FileNotFoundError:
-                continue
+        with contextlib.suppress(FileNotFoundError):  # a thread that has ended meanwhile
+            children += map(int, (thread / "children").read_text().split())
+    found = []
+    for child in children:
+        with contextlib.suppress(FileNotFoundError):
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
     return found
 
 

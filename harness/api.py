@@ -111,7 +111,7 @@ def importance(name: str | None = None, method: str = "ped_anova", *, home: Plac
 
 
 def compare(a: str, b: str, *, per_group: bool = False, home: Place = None) -> Document:
-    """Is A better than B? Two studies (their best trials) or two trials, `NAME:7`, on the rows that both predicted;
+    """Is A better than B? Two studies (their best trials) or two trials, `NAME/7`, on the rows that both predicted;
     `per_group`: on the groups, whose images may be others."""
     from harness.cli.compare import comparison_document
     from harness.search.compare import compare_sides, find_side

@@ -41,7 +41,7 @@ class StudyRecord:
     findings: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     """those findings, as `data audit --json` gives them"""
     starts: dict[str, str] = dataclasses.field(default_factory=dict)
-    """what each value of model.weights meant when the study began: `study:NAME` with its best trial's number then"""
+    """what `study:NAME` meant for each backbone when the study began: {"study:NAME resnet18": "study:NAME/7"}"""
     caches: list[str] = dataclasses.field(default_factory=list)
     """the folders under Home.pixels that it reads"""
     ablates: str = ""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from harness.search.compare import Comparison, Side
 
 Operand = typer.Argument(
-    metavar="STUDY[:TRIAL]", autocompletion=sides, help="A study (its best trial), or one of its trials: NAME:7."
+    metavar="STUDY[/TRIAL]", autocompletion=sides, help="A study (its best trial), or one of its trials: NAME/7."
 )
 
 

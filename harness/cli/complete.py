@@ -78,11 +78,11 @@ def studies(incomplete: str) -> list[str]:
 
 @_quiet
 def sides(incomplete: str) -> list[str]:
-    """Studies, and behind the colon their trials."""
-    name, colon, _ = incomplete.partition(":")
-    if not colon:
+    """Studies, and behind the slash their trials."""
+    name, slash, _ = incomplete.partition("/")
+    if not slash:
         return studies(incomplete)
-    return [f"{name}:{int(path.stem)}" for path in sorted(_home().glob(f"work/{name}/trials/[0-9]*[0-9].json"))]
+    return [f"{name}/{int(path.stem)}" for path in sorted(_home().glob(f"work/{name}/trials/[0-9]*[0-9].json"))]
 
 
 @_quiet

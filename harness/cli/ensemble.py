@@ -110,7 +110,7 @@ def list_(
     rows = []
     for path, about in bundles:
         row = next(row for row in about["scores"] if row["kind"] == "ensemble")
-        tested = about.get("judged_on", "test") == "test"
+        tested = about["judged_on"] == "test"
         score = (row["test"] if tested else row["nested"] or row["oof"])[about["metric"]]
         text = f"{about['metric']} {interval(Interval(**numbers_of(score)))}{'' if tested else ' nested'}"
         rows.append([f"{path.parent.name}/{path.name}", str(len(about["members"])), text])

@@ -90,7 +90,7 @@ def table_document(documents: list[dict[str, Any]], built: "Built") -> dict[str,
     rows = [*first["scores"], *(document["scores"][-1] for document in documents[1:])]
     return {
         **{name: first[name] for name in ("study", "metric", "members", "diversity", "contributions", "test_reads")},
-        "judged_on": first.get("judged_on", "test"),
+        "judged_on": first["judged_on"],
         "method": ALL,
         "scores": rows,
         "ensembles": documents,

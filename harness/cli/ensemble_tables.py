@@ -26,7 +26,7 @@ def show_scores(document: Mapping[str, Any]) -> None:
     named = members if isinstance(document["members"][0], str) else f"trial{s} {members}"
     width = results().width
     show(f"study {document['study']}: {what} of {named}\n")
-    on = document.get("judged_on", "test")
+    on = document["judged_on"]
     show(methods_table(document["scores"], ensembles, metric, width, on))
     show(f"\n{HOW_TO_READ if on == 'test' else HOW_TO_READ_NESTED}")
     if any(row["kind"] != "single" and not row.get("nested") for row in document["scores"]):
@@ -140,7 +140,7 @@ def signed(found: Interval) -> str:
 
 def _show_differences(document: Mapping[str, Any]) -> None:
     metric, method = document["metric"], document["method"]
-    on = judged(document.get("judged_on", "test"))
+    on = judged(document["judged_on"])
     show(f"\n{method} minus the others, {metric} {on}, paired by group:")
     for other, name in {"best single": "delta_vs_single", "simple mean": "delta_vs_mean"}.items():
         if not (method == "mean" and name == "delta_vs_mean"):

@@ -60,7 +60,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "study compare": (
         "harness study compare my_study my_sgd",
-        "harness study compare my_study:3 my_study:7",
+        "harness study compare my_study/3 my_study/7",
     ),
     "ensemble": (
         "harness ensemble build --method stacking",

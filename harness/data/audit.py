@@ -29,10 +29,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.data.copies import MOST_COMPARED, almost_equal, clusters, equal_to
-from harness.data.crops import other_crops
+from harness.data.copies import MOST_COMPARED, clusters
+from harness.data.same_picture import same_picture, sizes_of
 from harness.data.shortcuts import find_shortcuts
-from harness.data.together import sizes_of
 from harness.metrics import UNKNOWN
 from harness.ragged import Pixels
 from harness.records import TEST, Dataset, Folds
@@ -84,23 +83,13 @@ def audit(manifest: pd.DataFrame, dataset: Dataset, folds: Folds, pixels: Pixels
     them.
     """
     group = np.unique(dataset.groups, return_inverse=True)[1].astype(np.int64)
-    first = equal_to(pixels)
-    copies = np.flatnonzero(first != np.arange(len(first)))
-    equal = clusters(np.stack([first[copies], copies], axis=1))
-    pairs = almost_equal(pixels, group)
-    near = clusters(pairs[first[pairs[:, 0]] != first[pairs[:, 1]]])
-    said = {tuple(sorted(pair)) for pair in pairs.tolist()}
-    cropped = [
-        pair
-        for pair in other_crops(pixels, sizes_of(manifest), group).tolist()
-        if tuple(pair) not in said and first[pair[0]] != first[pair[1]]
-    ]
-    crops = clusters(np.array(cropped, dtype=np.int64).reshape(-1, 2))
+    same = same_picture(pixels, sizes_of(manifest), group)
+    equal = clusters(same.equal)
     found = [
         *_group_overlap(manifest, dataset, folds),
         *_copies("exact_duplicate", "equal pixel for pixel", equal, dataset, folds),
-        *_copies("near_duplicate", "almost equal", near, dataset, folds),
-        *_copies("near_duplicate", "crops of one picture", crops, dataset, folds),
+        *_copies("near_duplicate", "almost equal", clusters(same.near), dataset, folds),
+        *_copies("near_duplicate", "crops of one picture", clusters(same.crops), dataset, folds),
         *_conflicting_labels(equal, dataset),
     ]
     for rows, one in _questions(dataset):

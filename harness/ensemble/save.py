@@ -142,17 +142,16 @@ def _member(folder: Path, member: NetworkSet, decodes: list[dict[str, Any]]) -> 
 
 
 def _write_predictions(path: Path, found: Gathered, predictions: Predictions, hashed: Hash) -> None:
-    """A bundle travels, so it names no file: where rows are their own groups, those names are paths as well."""
+    """A bundle travels, so it names no file: groups named by a row (its own, or its copy's) are hashed, too."""
     data = found.data
     development, test = data.folds.development_rows(), data.folds.test_rows()
     rows = np.concatenate([development, test])
     ids, groups = data.dataset.ids[rows].tolist(), data.dataset.groups[rows].tolist()
+    paths = set(data.dataset.ids.tolist())
     table = pa.table(
         {
             "id": pa.array([hashed(name) for name in ids], pa.string()),
-            "group": pa.array(
-                [hashed(g) if g == name else g for g, name in zip(groups, ids, strict=True)], pa.string()
-            ),
+            "group": pa.array([hashed(group) if group in paths else group for group in groups], pa.string()),
             "y": to_column(data.dataset.y[rows]),
             "split": pa.array(["oof"] * len(development) + ["test"] * len(test), pa.string()),
             "probabilities": to_column(np.concatenate([predictions.oof, predictions.test])),

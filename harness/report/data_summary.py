@@ -30,11 +30,14 @@ def data_section(found: Collected, images: bool) -> Section:
         f"{len(folds.development_rows()):,} for development in {folds.k} folds and "
         f"{len(folds.test_rows()) or 'none'} held out as the test split"
     )
-    grouped = (
-        "group: none, so every image counts as a case of its own"
-        if column == "none"
-        else f"no {column} stands in two parts ({groups:,} groups)"
-    )
+    together = found.record.tree["data"].get("copies") == "together"
+    if column == "none" and together:
+        grouped = f"group: none, but copies of one picture are one case ({groups:,} groups)"
+    elif column == "none":
+        grouped = "group: none, so every image counts as a case of its own"
+    else:
+        what = f"{column}, and no copy of an image," if together else column
+        grouped = f"no {what} stands in two parts ({groups:,} groups)"
     blocking = sum(finding.severity == "block" for finding in data.findings)
     audit = f"The audit found {plural(len(data.findings), 'thing')} to know" if data.findings else "The audit is clean"
     audit += f", {blocking} of which block" if blocking else ""

@@ -50,7 +50,7 @@ def ensembles_section(built: Sequence[Built], left_out: Sequence[str], metric: s
             deltas, f"Minus the plain mean of the same members, {judged(on)}", f"difference of {metric}",
             f"Paired by group; better than the mean is to the {better} of 0. A bar across 0 may be chance.", 0.0,
         )  # fmt: skip
-    notes = [*left_out, *([] if best is None else _reads(best))]
+    notes = [*left_out, *([] if best is None else _reads(built))]
     tables = [table for table in tables if table.rows]
     if notes:
         tables[0] = Table(**{**vars(tables[0]), "note": " ".join([tables[0].note, *notes])})
@@ -196,8 +196,9 @@ def _diversity(found: Mapping[str, Any]) -> str:
     return said + "."
 
 
-def _reads(best: Built) -> list[str]:
-    reads = best.about.get("test_reads") or 0
+def _reads(built: Sequence[Built]) -> list[str]:
+    """The last one built knows of all."""
+    reads = max(one.about.get("test_reads") or 0 for one in built)
     return (
         [f"The test split has been scored for {reads} ensembles by now: choose none of them by it."]
         if reads > 1

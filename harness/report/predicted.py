@@ -77,7 +77,7 @@ class Built:
     @property
     def on(self) -> str:
         """What it is judged on: `test`; `nested` where its study holds nothing out."""
-        return str(self.about.get("judged_on", "test"))
+        return str(self.about["judged_on"])
 
     def honest(self, metric: str) -> float:
         """Its nested score, or where members were not chosen again, the one out of fold; NaN where there is none."""

@@ -48,7 +48,7 @@ def _build(spec: Spec, home: Home, data: Prepared) -> Network:
     decode, weights, dataset = spec.data.decode, spec.model.weights, data.dataset
     start = None
     if kind_of(weights) == "study":
-        start = start_file(resolve_start(weights, home, data), 0)
+        start = start_file(resolve_start(weights, spec.model.backbone, home, data), 0)
     elif kind_of(weights) == "file":
         refuse_own_checkpoint(Path(weights).expanduser(), home, data)
     network = build_network(
@@ -65,7 +65,7 @@ def check_backbones(study: Study, home: Home) -> None:
         resolve(name)
         for weights in options(study, "weights"):
             if kind_of(weights) == "study":
-                find_start(weights, home)
+                find_start(weights, name, home)
             else:
                 check_weights(name, weights)
 

@@ -86,12 +86,12 @@ class Comparison:
 
 
 def find_side(home: Home, text: str) -> Side:
-    """`NAME` (its best trial) or `NAME:7`. Raises RequestError where there is no such complete trial."""
-    name, colon, number = text.partition(":")
+    """`NAME` (its best trial) or `NAME/7` (or `NAME:7`). Raises RequestError where there is no such complete trial."""
+    name, slash, number = text.replace(":", "/").partition("/")
     record = require_study(home, name)
     trials = read_trials(home, name)
     complete = [trial for trial in trials if trial.state == "complete"]
-    if colon:
+    if slash:
         found = next((trial for trial in complete if str(trial.number) == number), None)
         if found is None:
             listed = ", ".join(str(trial.number) for trial in complete) or "none"

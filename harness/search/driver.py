@@ -24,7 +24,7 @@ from harness.search.duplicates import copy_of, trained, twins
 from harness.search.objective import Boss, Outcome, Task
 from harness.search.points import Point, Source
 from harness.search.referee import Referee
-from harness.search.start import start_files
+from harness.search.start import pinned, start_files
 from harness.search.tracked import Tracked, open_tracking
 from harness.stats.optimism import best_corrected
 from harness.study.load import Study, spec_hash
@@ -195,9 +195,10 @@ class Driver:
 
     def _task(self, point: Point) -> Task:
         number, tree = point.number, point.tree
-        precision = self.record.precision[tree["model"]["backbone"]]
-        weights = self.record.starts.get(tree["model"]["weights"], tree["model"]["weights"])
-        start = start_files(weights, self.home, self.data)
+        backbone = tree["model"]["backbone"]
+        precision = self.record.precision[backbone]
+        weights = pinned(tree["model"]["weights"], backbone, self.record)
+        start = start_files(weights, backbone, self.home, self.data)
         tags = {"harness.start": weights} if start else {}
         record = self._begin(point, {"harness.precision": precision, **tags})
         self.folds[number], self.seconds[number] = [], 0.0

@@ -21,7 +21,7 @@ from harness.search.grid import check_sampler, total_trials
 from harness.search.made_with import made_with
 from harness.search.nodes import Cluster
 from harness.search.precisions import choose_precisions, measured_here
-from harness.search.start import pin_start
+from harness.search.start import pin_starts
 from harness.search.tracked import send_missing
 from harness.search.workers import Plan, run_here, run_in_processes
 from harness.study.load import Study, spec_hash
@@ -135,7 +135,7 @@ def begin(
         data.folds.folds_hash,
         time.time(),
         precision=measure(),
-        starts={weights: pin_start(weights, home) for weights in checks.options(study, "weights")},
+        starts=pin_starts(checks.options(study, "weights"), checks.options(study, "backbone"), home),
         made_with=made_with(device, usable_cores()),
     )
     return replace(

@@ -15,6 +15,7 @@ from harness.data.prepare import Prepared
 from harness.errors import RequestError, nearest
 from harness.home import Home, is_done
 from harness.ledger import StudyRecord, list_studies, read_study, read_trials
+from harness.models.backbones import resolve
 from harness.models.start import read_header
 from harness.models.weights import kind_of
 from harness.search.best import best_trial
@@ -35,33 +36,42 @@ class Start:
     """the trial's artifacts: fold_0/weights.safetensors, ..."""
     weights: str
     """what that trial itself started from, as its model.weights says"""
+    backbone: str
     folds: int
     selected: bool
     """whether its epochs were chosen on the folds that it is scored on"""
 
 
-def pin_start(weights: str, home: Home) -> str:
-    """`study:NAME` with the number of the trial that is its best one today; other weights as they are."""
-    if kind_of(weights) != "study" or "/" in weights:
-        return weights
-    return f"{weights}/{find_start(weights, home).number}"
+def pin_starts(weights: list[str], backbones: list[str], home: Home) -> dict[str, str]:
+    """What each `study:NAME` means today, for each backbone: {"study:NAME resnet18": "study:NAME/7"}."""
+    open_ = [one for one in weights if kind_of(one) == "study" and "/" not in one]
+    return {_pin(one, name): f"{one}/{find_start(one, name, home).number}" for one in open_ for name in backbones}
 
 
-def start_files(weights: str, home: Home, data: Prepared) -> tuple[Path, ...]:
+def pinned(weights: str, backbone: str, record: StudyRecord) -> str:
+    """What `weights` meant for this backbone when the study began."""
+    return record.starts.get(_pin(weights, backbone), weights)
+
+
+def _pin(weights: str, backbone: str) -> str:
+    return f"{weights} {backbone}"
+
+
+def start_files(weights: str, backbone: str, home: Home, data: Prepared) -> tuple[Path, ...]:
     """For each fold the checkpoint that it starts from; () where `weights` names no study. Raises as resolve_start."""
     if kind_of(weights) != "study":
         return ()
-    folder = resolve_start(weights, home, data)
+    folder = resolve_start(weights, backbone, home, data)
     return tuple(start_file(folder, fold) for fold in range(data.folds.k))
 
 
-def resolve_start(weights: str, home: Home, data: Prepared) -> Path:
-    """The folder of the artifacts that `study:NAME` (the best trial) or `study:NAME/7` means.
+def resolve_start(weights: str, backbone: str, home: Home, data: Prepared) -> Path:
+    """The folder of the artifacts that `study:NAME` (its best trial of that backbone) or `study:NAME/7` means.
 
     Raises RequestError where there is no such finished trial, and where it, or whatever it started from itself, has
     seen rows that a fold of `data` holds out.
     """
-    start = find_start(weights, home)
+    start = find_start(weights, backbone, home)
     _require_unseen(start, weights, home, data, same_k=True)
     return start.folder
 
@@ -72,12 +82,16 @@ def start_file(folder: Path, fold: int) -> Path:
     return folder / f"fold_{fold % max(count, 1)}" / "weights.safetensors"
 
 
-def find_start(weights: str, home: Home) -> Start:
-    """The trial that `weights` names, its files there. Raises RequestError that says what to type."""
+def find_start(weights: str, backbone: str, home: Home) -> Start:
+    """The trial that `weights` names, its files there. Raises RequestError that says what to type.
+
+    A trial named by its number is taken as it is: whether its network fits is seen when it is loaded.
+    """
     name, slash, number = weights.removeprefix(PREFIX).partition("/")
     if not name or (slash and not number.isdecimal()):
         raise RequestError(
-            f"model.weights: {weights}: write study:NAME for its best trial, or study:NAME/7 for trial 7."
+            f"model.weights: {weights}: write study:NAME for its best trial of the same backbone, or "
+            "study:NAME/7 for trial 7."
         )
     record = read_study(home, name)
     if record is None:
@@ -88,8 +102,19 @@ def find_start(weights: str, home: Home) -> Start:
         )
     trials = read_trials(home, name)
     complete = [trial for trial in trials if trial.state == "complete"]
-    wanted = [t for t in complete if t.number == int(number)] if slash else complete
+    specs = {t.number: build_spec(fill(record.tree, t.params), f"trial {t.number} of {name}") for t in complete}
+    if slash:
+        wanted = [trial for trial in complete if trial.number == int(number)]
+    else:
+        wanted = [trial for trial in complete if _same_network(specs[trial.number].model.backbone, backbone)]
     chosen = best_trial(wanted, record.tree["search"]["metric"]) if not slash else next(iter(wanted), None)
+    if chosen is None and complete and not slash:
+        there = ", ".join(dict.fromkeys(spec.model.backbone for spec in specs.values()))
+        raise RequestError(
+            f"model.weights: {weights}: no complete trial of study {name!r} has a {backbone} (there: {there}). Set "
+            f"model.backbone to one of those, or run one: harness study run {name} --as {name}_{backbone} --set "
+            f"model.backbone={backbone}"
+        )
     if chosen is None:
         numbers = ", ".join(str(trial.number) for trial in complete) or "none"
         raise RequestError(
@@ -97,7 +122,7 @@ def find_start(weights: str, home: Home) -> Start:
             f"(complete: {numbers})."
         )
     folder = home.run_artifacts(name, chosen.run_id)
-    spec = build_spec(fill(record.tree, chosen.params), f"trial {chosen.number} of {name}")
+    spec = specs[chosen.number]
     files = [folder / f"fold_{fold}" / "weights.safetensors" for fold in range(spec.data.folds)]
     missing = [file for file in files if not file.is_file()]
     if missing or not is_done(folder):
@@ -105,7 +130,15 @@ def find_start(weights: str, home: Home) -> Start:
             f"model.weights: {weights}: trial {chosen.number} has lost its files ({len(missing)} of {len(files)} "
             f"checkpoints are not under {folder}). Name another trial (complete: {name}/N)."
         )
-    return Start(record, chosen.number, folder, spec.model.weights, spec.data.folds, spec.train.select == "scored_fold")
+    own = pinned(spec.model.weights, spec.model.backbone, record)
+    chose = spec.train.select == "scored_fold"
+    return Start(record, chosen.number, folder, own, spec.model.backbone, spec.data.folds, chose)
+
+
+def _same_network(one: str, other: str) -> bool:
+    """Whether two names mean one network: `resnet18` and `timm/resnet18.a1_in1k` do."""
+    found, wanted = resolve(one), resolve(other)
+    return (found.library, found.model) == (wanted.library, wanted.model)
 
 
 def _require_unseen(start: Start, weights: str, home: Home, data: Prepared, same_k: bool) -> None:
@@ -122,7 +155,7 @@ def _require_unseen(start: Start, weights: str, home: Home, data: Prepared, same
             "with train.select: last or inner, or set model.weights to none or pretrained."
         )
     if kind_of(start.weights) == "study":
-        _require_unseen(find_start(start.weights, home), weights, home, data, same_k)
+        _require_unseen(find_start(start.weights, start.backbone, home), weights, home, data, same_k)
 
 
 def _require_no_overlap(start: Start, weights: str, home: Home, data: Prepared) -> None:

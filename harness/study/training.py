@@ -14,7 +14,8 @@ class Model(Part):
     """a timm or torchvision name (see `harness models list`); `timm/resnet18`, `torchvision/resnet18` where both do"""
     weights: str = "none"
     """none; pretrained (the library's own); one of its tags, such as a1_in1k or IMAGENET1K_V2; the path of a weights
-    file; or an earlier study: `study:NAME` (its best trial) or `study:NAME/7`, where fold k starts from its fold k"""
+    file; or an earlier study: `study:NAME` (its best trial of the same backbone) or `study:NAME/7`, where
+    fold k starts from its fold k"""
     pooling: Literal["native", "avg", "max", "avgmax", "gem"] = "native"
     """from the feature map to the embedding: the backbone's own way; mean; maximum; their mean; or the generalised mean
     with a learnt exponent (GeM, Radenovic et al. 2019)"""

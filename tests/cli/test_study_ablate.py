@@ -66,11 +66,11 @@ def test_a_factor_that_does_not_exist_is_refused(place):
 
 
 def test_trials_are_compared(finished):
-    done = finished[0].harness("study", "compare", "tiny:0", "tiny:1")
+    done = finished[0].harness("study", "compare", "tiny/0", "tiny/1")
     assert done.returncode == 0, done.stderr
     for part in ("A minus B", "DeLong", "McNemar", "corrected resampled t-test"):
         assert part in done.stdout
-    found = json.loads(finished[0].harness("study", "compare", "tiny", "tiny:0", "--json").stdout)
+    found = json.loads(finished[0].harness("study", "compare", "tiny", "tiny/0", "--json").stdout)
     assert found["a"]["best_of"] == 2 and found["corrected"]["metric"] == "auroc" and found["notes"]
     assert {row["metric"] for row in found["metrics"]} >= {"auroc", "accuracy", "log_loss"}
     refused = finished[0].harness("study", "compare", "tiny", "tinny")

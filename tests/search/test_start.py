@@ -17,14 +17,15 @@ from harness.ledger import read_study, read_trials, write_study, write_trial
 from harness.models.network import build_network
 from harness.search.best import best_trial
 from harness.search.run import run_study
-from harness.search.start import find_start, refuse_own_checkpoint, resolve_start, start_file
+from harness.search.start import find_start, pin_starts, pinned, refuse_own_checkpoint, resolve_start, start_file
 from harness.study.dataset import Data
 from harness.study.load import check_study
 from harness.study.training import Model
 from harness.train.checkpoint import NO_FOLD, SEVERAL, load_fold, save_weights
 
 CLASSES = ("normal", "bleed")
-NETWORK = Model(backbone="test_resnet", weights="study:small")
+BACKBONE = "test_resnet"
+NETWORK = Model(backbone=BACKBONE, weights="study:small")
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def other_data(folder, patient="other-{}", copies=()):
 
 
 def test_fold_k_starts_from_fold_k_of_the_best_trial(home):
-    folder = resolve_start("study:small", home, phantom(home))
+    folder = resolve_start("study:small", BACKBONE, home, phantom(home))
     best = best_trial(read_trials(home, "small"), "auroc")
     assert folder == home.run_artifacts("small", best.run_id)
     for fold in range(3):
@@ -71,7 +72,7 @@ def test_fold_k_starts_from_fold_k_of_the_best_trial(home):
 
 
 def test_a_head_for_other_classes_starts_anew(home):
-    path = start_file(find_start("study:small", home).folder, 0)
+    path = start_file(find_start("study:small", BACKBONE, home).folder, 0)
     stored = safetensors.torch.load_file(path)
     for names, classes in ((("normal", "tumour"), 2), (("a", "b", "c"), 3), ((), 2)):
         state = build_network(NETWORK, classes, 1, 32, seed=9, start=path, class_names=names).state_dict()
@@ -81,7 +82,7 @@ def test_a_head_for_other_classes_starts_anew(home):
 
 
 def test_a_pooling_and_a_head_may_be_new(home):
-    path = start_file(find_start("study:small", home).folder, 1)
+    path = start_file(find_start("study:small", BACKBONE, home).folder, 1)
     model = NETWORK.model_copy(update={"pooling": "gem", "head": "mlp"})
     network = build_network(model, 2, 1, 32, seed=9, start=path, class_names=CLASSES)
     stored = safetensors.torch.load_file(path)
@@ -91,7 +92,7 @@ def test_a_pooling_and_a_head_may_be_new(home):
 
 
 def test_another_architecture_is_refused_with_what_does_not_fit(home):
-    path = start_file(find_start("study:small", home).folder, 0)
+    path = start_file(find_start("study:small", BACKBONE, home).folder, 0)
     with pytest.raises(RequestError, match=r"(?s)holds test_resnet, and \d+ .*backbone\..*model.backbone=test_resnet"):
         build_network(NETWORK.model_copy(update={"backbone": "resnet10t"}), 2, 1, 32, 0, start=path)
     with pytest.raises(RequestError, match=r"(?s)1 of its tensors.* 16x1x3x3 there, 16x3x3x3 here.*channels \(1\)"):
@@ -103,7 +104,30 @@ def test_another_architecture_is_refused_with_what_does_not_fit(home):
 @pytest.mark.parametrize("asked", ["study:small/0", "study:small/1"])
 def test_a_trial_by_its_number(home, asked):
     record = read_trials(home, "small")[int(asked[-1])]
-    assert resolve_start(asked, home, phantom(home)) == home.run_artifacts("small", record.run_id)
+    assert resolve_start(asked, BACKBONE, home, phantom(home)) == home.run_artifacts("small", record.run_id)
+
+
+def test_a_study_of_several_backbones_means_its_best_trial_of_the_same_one(home):
+    """The other trial is made the better one, of another backbone: the choice must not fall on it."""
+    record, trials = read_study(home, "small"), read_trials(home, "small")
+    best = best_trial(trials, record.tree["search"]["metric"])
+    other = next(trial for trial in trials if trial is not best)
+    write_trial(home, "small", replace(best, params={**best.params, "model.backbone": "resnet10t"}))
+    assert find_start("study:small", BACKBONE, home).number == other.number
+    assert find_start("study:small", f"timm/{BACKBONE}", home).number == other.number
+    assert find_start("study:small", "resnet10t", home).number == best.number
+    with pytest.raises(
+        RequestError, match=r"(?s)no complete trial of study 'small' has a resnet18 \(there: .*resnet10t"
+    ):
+        find_start("study:small", "resnet18", home)
+    pins = pin_starts(["none", "study:small", "study:small/0"], [BACKBONE, "resnet10t"], home)
+    assert pins == {
+        f"study:small {BACKBONE}": f"study:small/{other.number}",
+        "study:small resnet10t": f"study:small/{best.number}",
+    }
+    began = replace(record, starts=pins)
+    assert pinned("study:small", "resnet10t", began) == f"study:small/{best.number}"
+    assert pinned("none", "resnet10t", began) == "none"
 
 
 @pytest.mark.parametrize(
@@ -117,38 +141,40 @@ def test_a_trial_by_its_number(home, asked):
 )
 def test_a_trial_that_is_not_there(home, asked, saying):
     with pytest.raises(RequestError, match=saying):
-        find_start(asked, home)
+        find_start(asked, BACKBONE, home)
 
 
 def test_a_trial_without_its_files(home):
-    shutil.rmtree(start_file(find_start("study:small/1", home).folder, 2).parent)
+    shutil.rmtree(start_file(find_start("study:small/1", BACKBONE, home).folder, 2).parent)
     with pytest.raises(RequestError, match=r"trial 1 has lost its files \(1 of 3"):
-        find_start("study:small/1", home)
+        find_start("study:small/1", BACKBONE, home)
 
 
 @pytest.mark.parametrize("keys", [{"seed": 1}, {"folds": 4}, {"test_fraction": 0.4}])
 def test_the_same_images_in_other_folds_are_refused_with_numbers(home, keys):
-    seen = len(pd.concat([pd.read_parquet(p) for p in find_start("study:small", home).folder.glob("*/*.parquet")]))
+    seen = len(
+        pd.concat([pd.read_parquet(p) for p in find_start("study:small", BACKBONE, home).folder.glob("*/*.parquet")])
+    )
     with pytest.raises(RequestError, match=rf"trained on {seen} of this study's \d+ images .*test split.*seed \(0\)"):
-        resolve_start("study:small", home, phantom(home, **keys))
+        resolve_start("study:small", BACKBONE, home, phantom(home, **keys))
 
 
 def test_other_images_of_other_patients_are_welcome(home, tmp_path):
     data = ready(home, folds=4, **other_data(tmp_path / "other"))
-    folder = resolve_start("study:small", home, data)
+    folder = resolve_start("study:small", BACKBONE, home, data)
     assert [start_file(folder, fold).parent.name for fold in range(4)] == ["fold_0", "fold_1", "fold_2", "fold_0"]
 
 
 def test_copies_of_its_images_are_found_by_their_content(home, tmp_path, small_study):
-    seen = pd.read_parquet(find_start("study:small", home).folder / "fold_1" / "predictions.parquet")["id"]
+    seen = pd.read_parquet(find_start("study:small", BACKBONE, home).folder / "fold_1" / "predictions.parquet")["id"]
     data = other_data(tmp_path / "other", copies=[small_study.images / name for name in seen[:3]])
     with pytest.raises(RequestError, match=r"trained on 3 of this study's 24 images and on 0 of its 12 groups"):
-        resolve_start("study:small", home, ready(home, **data))
+        resolve_start("study:small", BACKBONE, home, ready(home, **data))
 
 
 def test_other_images_of_its_patients_are_refused(home, tmp_path, small_study):
     known = pd.read_csv(small_study.images / "labels.csv", dtype=str)
-    seen = pd.read_parquet(find_start("study:small", home).folder / "fold_1" / "predictions.parquet")["id"]
+    seen = pd.read_parquet(find_start("study:small", BACKBONE, home).folder / "fold_1" / "predictions.parquet")["id"]
     patient = known.set_index("file").loc[seen[0], "patient"]
     data = other_data(tmp_path / "other")
     labels = tmp_path / "other" / "labels.csv"
@@ -156,7 +182,7 @@ def test_other_images_of_its_patients_are_refused(home, tmp_path, small_study):
     with pytest.raises(
         RequestError, match=r"trained on 0 of this study's 24 images and on 1 of its 12 groups: 2 images"
     ):
-        resolve_start("study:small", home, ready(home, **data))
+        resolve_start("study:small", BACKBONE, home, ready(home, **data))
 
 
 def test_what_it_started_from_itself_counts_too(home, tmp_path):
@@ -182,32 +208,32 @@ def test_what_it_started_from_itself_counts_too(home, tmp_path):
         write_study(home, replace(record, tree={**record.tree, "data": {**record.tree["data"], "folds": 4}}))
 
     middle("none")
-    assert resolve_start("study:middle", home, phantom(home, seed=1))
+    assert resolve_start("study:middle", BACKBONE, home, phantom(home, seed=1))
     middle("study:small")
-    assert resolve_start("study:middle", home, phantom(home))  # fold k comes from fold k of the same folds
+    assert resolve_start("study:middle", BACKBONE, home, phantom(home))  # fold k comes from fold k of the same folds
     with pytest.raises(RequestError, match=r"study:middle: trial \d of study 'small' was trained on"):
-        resolve_start("study:middle", home, phantom(home, seed=1))
+        resolve_start("study:middle", BACKBONE, home, phantom(home, seed=1))
     with_four_folds()  # now fold k does not come from fold k all the way
     with pytest.raises(RequestError, match=r"trial \d of study 'small' was trained on"):
-        resolve_start("study:middle", home, phantom(home))
+        resolve_start("study:middle", BACKBONE, home, phantom(home))
 
 
 def test_epochs_chosen_on_the_scored_fold_are_no_honest_start(home):
     record = read_study(home, "small")
     write_study(home, replace(record, tree={**record.tree, "train": {**record.tree["train"], "select": "scored_fold"}}))
     with pytest.raises(RequestError, match=r"chose its epochs on the folds that it is scored on"):
-        resolve_start("study:small", home, phantom(home))
+        resolve_start("study:small", BACKBONE, home, phantom(home))
 
 
 def test_a_store_that_was_cleared_away_is_asked_for(home):
     for cache in read_study(home, "small").caches:
         shutil.rmtree(home.pixels / cache)
     with pytest.raises(RequestError, match=r"no longer known.*harness study run small"):
-        resolve_start("study:small", home, phantom(home, seed=1, decode={"size": 16, "channels": 1}))
+        resolve_start("study:small", BACKBONE, home, phantom(home, seed=1, decode={"size": 16, "channels": 1}))
 
 
 def test_a_fold_checkpoint_by_its_path_is_refused(home):
-    path = start_file(find_start("study:small/1", home).folder, 2)
+    path = start_file(find_start("study:small/1", BACKBONE, home).folder, 2)
     with pytest.raises(RequestError, match=r"fold 2 of trial 1 of study 'small'.*Write model.weights=study:small/1"):
         refuse_own_checkpoint(path, home, phantom(home))
     elsewhere = Home(home.root.parent / "elsewhere")
@@ -217,7 +243,7 @@ def test_a_fold_checkpoint_by_its_path_is_refused(home):
 
 def test_a_soup_of_all_folds_is_no_start_for_any_fold(home, tmp_path):
     """It has seen what each of them holds out; the soup of one fold is refused like any fold model."""
-    network, meta = load_fold(start_file(find_start("study:small/1", home).folder, 2))
+    network, meta = load_fold(start_file(find_start("study:small/1", BACKBONE, home).folder, 2))
     save_weights(tmp_path / "soup.safetensors", network, replace(meta, trial=SEVERAL, fold=NO_FOLD))
     with pytest.raises(RequestError, match=r"made over all folds of study 'small'.*or study:small, where"):
         refuse_own_checkpoint(tmp_path / "soup.safetensors", home, phantom(home))
@@ -233,7 +259,7 @@ def test_a_study_that_was_really_run_starts_each_fold_from_its_own(home):
     tree["model"] = {**tree["model"], "weights": "study:small/1"}
     tree["train"] = {**tree["train"], "freeze": 5}
     assert run_study(check_study(tree, "second"), home, 1, "cpu", lambda event: None).state == "complete"
-    old, new = find_start("study:small/1", home).folder, find_start("study:second", home).folder
+    old, new = find_start("study:small/1", BACKBONE, home).folder, find_start("study:second", BACKBONE, home).folder
     for fold in range(3):
         before, after = (safetensors.torch.load_file(start_file(folder, fold)) for folder in (old, new))
         assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("backbone."))

@@ -53,7 +53,7 @@ def oof(home, study, number):
 
 
 def test_every_number_is_what_the_rows_say(home):
-    found = compare(home, "small:0", "small:1")
+    found = compare(home, "small/0", "small/1")
     ids, y, groups, p_a, fold = oof(home, "small", 0)
     _, _, _, p_b, _ = oof(home, "small", 1)
     assert (found.rows, found.groups, found.same_folds) == (len(ids), len(set(groups)), True)
@@ -73,7 +73,7 @@ def test_every_number_is_what_the_rows_say(home):
 
 
 def test_the_best_of_two_is_corrected_and_against_one_it_is_said(home):
-    found = compare(home, "small", "other:1")
+    found = compare(home, "small", "other/1")
     trials = read_trials(home, "small")
     assert found.a.trial.number == max(trials, key=lambda trial: trial.oof["auroc"].value).number
     assert (found.a.best_of, found.b.best_of) == (2, 1)
@@ -136,9 +136,10 @@ def test_other_folds_are_said_and_rows_of_one_test_split_left_out(home):
 
 def test_other_questions_and_missing_trials_are_refused(home):
     with pytest.raises(RequestError, match="compared with itself"):
-        compare(home, "small:0", "small:0")
+        compare(home, "small/0", "small/0")
     with pytest.raises(RequestError, match=r"no complete trial '7'\. Complete ones: 0, 1"):
-        find_side(home, "small:7")
+        find_side(home, "small/7")
+    assert find_side(home, "small:1") == find_side(home, "small/1")
     with pytest.raises(RequestError, match="has not run"):
         find_side(home, "smal")
     record = read_study(home, "other")
@@ -155,7 +156,7 @@ def test_other_questions_and_missing_trials_are_refused(home):
 def test_a_trial_whose_epochs_saw_the_rows_is_marked(home):
     record = read_trials(home, "other")[1]
     write_trial(home, "other", replace(record, optimistic=True))
-    command = [sys.executable, "-m", "harness", "study", "compare", "small:0", "other:1"]
+    command = [sys.executable, "-m", "harness", "study", "compare", "small/0", "other/1"]
     env = {**os.environ, "HARNESS_HOME": str(home.root)}
     said = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
     (line,) = [line for line in said.splitlines() if line.startswith("auroc  ")]
@@ -166,9 +167,9 @@ def test_a_trial_whose_epochs_saw_the_rows_is_marked(home):
 
 def test_groups_are_compared_where_images_cannot_be(home):
     def sides(b):
-        return find_side(home, "small:0"), find_side(home, b)
+        return find_side(home, "small/0"), find_side(home, b)
 
-    found = compare_sides(home, *sides("small:1"), reps=200, per_group=True)
+    found = compare_sides(home, *sides("small/1"), reps=200, per_group=True)
     _, y, groups, p_a, _ = oof(home, "small", 0)
     y_group, pooled, names = by_group(y, p_a, groups, "mean")
     assert found.per_group and found.rows == found.groups == len(names)
@@ -184,8 +185,8 @@ def test_groups_are_compared_where_images_cannot_be(home):
         kept.to_parquet(path, index=False)
         left.append(kept)
     with pytest.raises(RequestError, match=r"different data.*--per-group"):
-        compare_sides(home, *sides("other:1"))
-    found = compare_sides(home, *sides("other:1"), reps=200, per_group=True)
+        compare_sides(home, *sides("other/1"))
+    found = compare_sides(home, *sides("other/1"), reps=200, per_group=True)
     fewer = pd.concat(left)
     assert len(fewer) < len(groups) and found.rows == fewer["group"].nunique() == len(names)
     y_b, p_b, _ = by_group(
@@ -195,9 +196,9 @@ def test_groups_are_compared_where_images_cannot_be(home):
     elsewhere = read_study(home, "other")
     write_study(home, replace(elsewhere, tree={**elsewhere.tree, "data": {**elsewhere.tree["data"], "root": "there"}}))
     with pytest.raises(RequestError, match="nobody of the other"):
-        compare_sides(home, *sides("other:1"), per_group=True)
+        compare_sides(home, *sides("other/1"), per_group=True)
     write_study(
         home, replace(elsewhere, tree={**elsewhere.tree, "data": {**elsewhere.tree["data"], "per_group": "none"}})
     )
     with pytest.raises(RequestError, match="scores no groups"):
-        compare_sides(home, *sides("other:1"), per_group=True)
+        compare_sides(home, *sides("other/1"), per_group=True)
