@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from mlflow.tracking import MlflowClient
 
 from harness.home import Home, is_done, open_home, read_json
-from harness.ledger import StudyRecord, list_studies, require_study
+from harness.ledger import StudyRecord, list_studies
 from harness.metrics import METRICS
 from harness.records import Interval
 from harness.words import interval, p_value
@@ -35,13 +35,16 @@ COLUMNS = ("data set", "images", "folds", "model", "out-of-fold", "test", "test,
 
 
 def rows_of(home: Home, study: StudyRecord) -> list[dict[str, Any]]:
-    """One row per model of a study that has bundles; empty without bundles."""
+    """One row per model of a study that has bundles; empty without bundles, and where no test split is held out."""
     bundles = newest_bundles(home, study.name)
     if not bundles:
         return []
     metric = study.tree["search"]["metric"]
     first = next(iter(bundles.values()))
-    scores = read_json(first / "bundle.json")["scores"]
+    about = read_json(first / "bundle.json")
+    if about["judged_on"] != "test":
+        return []
+    scores = about["scores"]
     sign = 1 if METRICS[metric].higher_is_better else -1
     singles = [row for row in scores if row["kind"] == "single"]
     single = max(singles, key=lambda row: sign * row["oof"][metric]["value"])
@@ -150,10 +153,12 @@ def main() -> None:
     options.add_argument("--json", action="store_true")
     chosen = options.parse_args()
     homes = [Home(path.absolute()) for path in chosen.home or ()] or [open_home()]
-    rows = []
-    for home in homes:
-        studies = [require_study(home, name) for name in chosen.study] or list_studies(home)
-        rows += [row for study in studies for row in rows_of(home, study)]
+    known = [(home, study) for home in homes for study in list_studies(home)]
+    named = [next((one for one in known if one[1].name == name), None) for name in chosen.study]
+    missing = [name for name, one in zip(chosen.study, named, strict=True) if one is None]
+    if missing:
+        sys.exit(f"error: no study {missing[0]!r}. Those that ran: {', '.join(study.name for _, study in known)}")
+    rows = [row for one in named or known if one is not None for row in rows_of(*one)]
     if not rows:
         places = ", ".join(str(home.root) for home in homes)
         sys.exit(f"error: no ensemble in {places}. Type: harness ensemble build --method stacking")
