@@ -8,7 +8,7 @@ import hashlib
 import re
 import stat
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
@@ -64,6 +64,7 @@ class About(_Entry):
     study: Name
     method: Name
     metric: Name
+    judged_on: Literal["test", "nested"]
     classes: Annotated[list[Name], Field(min_length=2, max_length=MOST_CLASSES)]
     multilabel: bool
     decodes: Annotated[list[Decode], Field(min_length=1, max_length=100)]

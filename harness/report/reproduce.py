@@ -19,8 +19,9 @@ def reproduce_section(found: Collected) -> Section:
     if trial:
         tree["search"] = {**tree["search"], "trials": 1, "enqueue": []}
     commands = [f"harness study run {file}.yaml"]
+    commands += _ablations(found, file, 0 if trial else None)
     if not trial:
-        commands += _ablations(found) + _builds(found)
+        commands += _builds(found)
     facts = [
         ("study hash", record.spec_hash),
         ("data hash", record.data_hash),
@@ -42,8 +43,9 @@ def reproduce_section(found: Collected) -> Section:
     return Section("reproduce", "Run it again", answer, "", (commands_, table), listing=dump_yaml(tree))
 
 
-def _ablations(found: Collected) -> list[str]:
-    """What trains the arms of each ablation that has been run."""
+def _ablations(found: Collected, study: str, number: int | None) -> list[str]:
+    """What trains the arms of each ablation that has been run; number: what the trial is called in `study`, where that
+    is the file of one trial alone."""
     commands = []
     for table in found.ablations:
         asked: dict[str, list[str]] = {}
@@ -51,9 +53,8 @@ def _ablations(found: Collected) -> list[str]:
             other = row["from"] if row["base"] == "to" else row["to"]
             asked.setdefault(row["factor"], []).append(str(other).lower() if isinstance(other, bool) else str(other))
         factors = " ".join(f"--factor {name}={','.join(values)}" for name, values in asked.items())
-        commands.append(
-            f"harness study ablate {found.name} --trial {table['trial']} --seeds {table['seeds']} {factors}"
-        )
+        trial = table["trial"] if number is None else number
+        commands.append(f"harness study ablate {study} --trial {trial} --seeds {table['seeds']} {factors}")
     return commands
 
 

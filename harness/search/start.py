@@ -175,9 +175,8 @@ def _require_no_overlap(start: Start, weights: str, home: Home, data: Prepared) 
     contents = {there[one] for one in seen["id"]}
     ids, groups = data.dataset.ids, data.dataset.groups
     images = np.array([here[one] in contents for one in ids.tolist()])
-    shared = np.zeros(len(ids), bool)
-    if (seen["id"] != seen["group"]).any() and (ids != groups).any():  # where every image stands alone, groups are ids
-        shared = np.isin(groups, seen["group"].to_numpy(dtype=np.str_))
+    # a group that is the name of a file is no person: another data set may use the same file names
+    shared = np.isin(groups, sorted(set(seen["group"]) - set(there)))
     count = int((images | shared).sum())
     if not count:
         return

@@ -75,6 +75,18 @@ def test_the_results_table_is_what_the_bundles_say(
     assert rows[0]["development"] + rows[0]["test_images"] == 32 and rows[0]["groups"] == 16
 
 
+def test_each_study_is_taken_from_the_first_home_that_has_it(
+    finished: tuple[Place, dict[str, subprocess.CompletedProcess[str]]], tmp_path: Path
+) -> None:
+    place, _ = finished
+    alone = run_script(place, "--json")
+    study = json.loads(alone.stdout)[0]["study"]
+    homes = ("--home", str(tmp_path / "empty"), "--home", str(place.home))
+    assert run_script(place, study, *homes, "--json").stdout == alone.stdout
+    done = run_script(place, study, "--home", str(tmp_path / "empty"))
+    assert done.returncode != 0 and f"no study {study!r}" in done.stderr
+
+
 def test_the_table_goes_between_its_markers_and_nowhere_else() -> None:
     sys.path.insert(0, str(SCRIPT.parent))
     from results_table import BEGIN, END, put_between_markers

@@ -140,6 +140,13 @@ def test_weights_that_would_be_fetched_or_read_from_elsewhere_are_not(bundle, tm
     assert not (tmp_path / "executed").exists()
 
 
+def test_a_bundle_that_does_not_say_on_what_it_was_judged_is_refused(bundle) -> None:
+    rewrite(bundle, lambda about: about.pop("judged_on"))
+    refused(bundle, "'judged_on': Field required.*Build the ensemble again")
+    rewrite(bundle, lambda about: about.update(judged_on="train"))
+    refused(bundle, "'judged_on': Input should be 'test' or 'nested'")
+
+
 # --- places
 
 

@@ -17,6 +17,8 @@ from harness.ledger import read_trials, require_study
 from harness.records import TrialRecord
 from harness.report.collect import Collected, collect
 from harness.report.cost import saved_folds
+from harness.report.data_summary import data_section
+from harness.report.ensembles import ensembles_section
 from harness.report.learning import by_fold
 from harness.report.question import question_section
 from harness.report.reproduce import reproduce_section
@@ -134,6 +136,28 @@ def test_what_is_missing_is_said(found) -> None:
     assert read(page).open == []
 
 
+def test_every_read_of_the_test_split_is_counted_whichever_ensemble_came_last(found) -> None:
+    """The newest bundle knows of all reads, and it need not be the best one."""
+    for last in range(len(found.built)):
+        built = [
+            replace(one, about={**one.about, "test_reads": 7 if place == last else place + 1})
+            for place, one in enumerate(found.built)
+        ]
+        section = ensembles_section(built, [], "auroc", found.name)
+        assert "scored for 7 ensembles" in section.tables[0].note
+
+
+def test_the_report_says_what_a_case_is(found) -> None:
+    def said(**data: str) -> str:
+        tree = {**found.record.tree, "data": {**found.record.tree["data"], **data}}
+        return data_section(replace(found, record=replace(found.record, tree=tree)), False).answer
+
+    assert "no patient stands in two parts (24 groups)" in said()
+    assert "no patient, and no copy of an image, stands in two parts (24 groups)" in said(copies="together")
+    assert "every image counts as a case of its own" in said(group="none")
+    assert "copies of one picture are one case (24 groups)" in said(group="none", copies="together")
+
+
 def test_moved_data_are_said_and_not_shown(hostile) -> None:
     moved = hostile.root.rename(hostile.root.with_name("elsewhere"))
     try:
@@ -157,9 +181,11 @@ def test_its_file_runs_the_same_study_again(found, tmp_path: Path) -> None:
     assert {(arm.factor, arm.before, arm.after) for arm in arms} == named
     facts = dict(section.tables[1].rows)
     assert facts["data hash"] == found.record.data_hash and facts["torch"] and "core" in facts["machine"]
-    alone = reproduce_section(replace(found, asked=True))
+    alone, file = reproduce_section(replace(found, asked=True)), f"hostile-trial-{found.chosen.number}"
     assert "choice:" not in alone.listing and "log: true" not in alone.listing
     (tmp_path / "alone.yaml").write_text(alone.listing)
+    (line,) = [row[0] for row in alone.tables[0].rows if " ablate " in row[0]]
+    assert line == " ".join(again).replace(f"ablate hostile --trial {table['trial']}", f"ablate {file} --trial 0")
     tree = load_study(str(tmp_path / "alone.yaml")).tree
     assert tree["optim"]["lr"] == found.chosen.params["optim.lr"] and check_study(tree, "alone").space == {}
 

@@ -130,6 +130,15 @@ def test_a_study_of_several_backbones_means_its_best_trial_of_the_same_one(home)
     assert pinned("none", "resnet10t", began) == "none"
 
 
+def test_what_a_trial_started_from_is_what_that_meant_then(home):
+    """Trials that came later may be better ones; the network began with another."""
+    record, best = read_study(home, "small"), best_trial(read_trials(home, "small"), "auroc")
+    tree = {**record.tree, "model": {**record.tree["model"], "weights": "study:older"}}
+    write_study(home, replace(record, tree=tree, starts={f"study:older {BACKBONE}": "study:older/5"}))
+    start = find_start("study:small", BACKBONE, home)
+    assert (start.number, start.weights) == (best.number, "study:older/5")
+
+
 @pytest.mark.parametrize(
     ("asked", "saying"),
     [
@@ -183,6 +192,26 @@ def test_other_images_of_its_patients_are_refused(home, tmp_path, small_study):
         RequestError, match=r"trained on 0 of this study's 24 images and on 1 of its 12 groups: 2 images"
     ):
         resolve_start("study:small", BACKBONE, home, ready(home, **data))
+
+
+def test_equal_file_names_are_no_people_where_there_are_no_groups(home, tmp_path):
+    """Both data sets call their files 0.png to 23.png and keep copies together; no picture is in both."""
+    first, second = (other_data(tmp_path / name) for name in ("first", "second"))
+    for number in range(24):
+        place, shade = tmp_path / "second" / f"{number}.png", np.random.default_rng(100 + number)
+        PIL.Image.fromarray(shade.integers(0, 255, (32, 32), dtype=np.uint8)).save(place)
+    for name in ("first", "second"):
+        shutil.copy(tmp_path / name / "0.png", tmp_path / name / "1.png")
+    keys = {"group": "none", "copies": "together", "acknowledge": {"exact_duplicate": "made so on purpose"}}
+    small = read_study(home, "small").tree
+    tree = {**small, "name": "first", "data": {**small["data"], **first, **keys}}
+    tree["search"] = {**tree["search"], "trials": 1}
+    assert run_study(check_study(tree, "first"), home, 1, "cpu", lambda event: None).state == "complete"
+    groups = ready(home, **{**first, **keys}).dataset.groups
+    assert len(set(groups)) == 23  # the copies are one group, by the name of a file
+    assert resolve_start("study:first", BACKBONE, home, ready(home, **{**second, **keys}))
+    with pytest.raises(RequestError, match="trained on"):
+        resolve_start("study:first", BACKBONE, home, ready(home, seed=3, **{**first, **keys}))
 
 
 def test_what_it_started_from_itself_counts_too(home, tmp_path):
