@@ -11,7 +11,7 @@ from harness.study.load import Study
 from harness.study.space import extremes
 from harness.study.training import Augment
 
-MIXING = ("mixup", "cutmix", "synthetic")
+MIXING = ("mixup", "cutmix", "synthetic", "drawn_lesions")
 """what needs more than one picture"""
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.data.audit import Finding
+from harness.data.drawn_lesions import draw_lesions
 from harness.data.facts import (
     Spread,
     by_class,
@@ -215,12 +216,26 @@ def _mixing(spec: Augment, prepared: Prepared, seed: int) -> str:
         said += f"<p>Pairs of pictures are mixed after that ({listed}). A batch, and what becomes of it:</p>"
         said += strip([picture(one, f"{name}, unmixed", name) for one, name in zip(pixels, names, strict=True)])
         said += strip([picture(one, f"{name}, mixed", name) for one, name in zip(mixed, names, strict=True)])
+    if spec.drawn_lesions:
+        said += _drawn(prepared, seed)
     if spec.synthetic:
         said += (
             f"<p>Not shown: {spec.synthetic:g} generated images for each training image, from a generator that is "
             "fitted to each fold's training rows.</p>"
         )
     return said
+
+
+def _drawn(prepared: Prepared, seed: int) -> str:
+    """What augment.drawn_lesions makes of the first pictures of the first class."""
+    dataset, development = prepared.dataset, prepared.folds.development_rows()
+    rows = samples(dataset, development, 0, DRAWS)
+    pixels = np.stack([prepared.pixels[row] for row in rows.tolist()])
+    made, labels = draw_lesions(pixels, np.zeros(len(rows), np.int64), 2.0, seed)
+    said = "<p>Drawn into training images of the first class, half of them a lesion of the last class:</p>"
+    return said + strip(
+        [picture(x, f"drawn, {dataset.classes[c]}", dataset.classes[c]) for x, c in zip(made, labels, strict=True)]
+    )
 
 
 def _left_out(manifest: pd.DataFrame, prepared: Prepared) -> str:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from harness.data.drawn_lesions import check_drawn_lesions
 from harness.data.prepare import Prepared
 from harness.errors import RequestError
 from harness.home import Home
@@ -12,6 +13,7 @@ from harness.models.backbones import check_weights, resolve
 from harness.models.network import Network, build_network, require_any_size
 from harness.models.stages import require_level
 from harness.models.weights import kind_of
+from harness.records import Dataset
 from harness.search.disk import disk_needed
 from harness.search.start import find_start, refuse_own_checkpoint, resolve_start, start_file
 from harness.study.conditions import probes
@@ -70,15 +72,17 @@ def check_backbones(study: Study, home: Home) -> None:
                 check_weights(name, weights)
 
 
-def check_training(study: Study, multilabel: bool) -> None:
+def check_training(study: Study, dataset: Dataset) -> None:
     """What networks do not decide: optimiser, losses, averages, generated images, each range at both of its ends."""
-    native = study.spec.data.decode.size == "native"
+    decode, multilabel, classes = study.spec.data.decode, dataset.multilabel, len(dataset.classes)
+    native = decode.size == "native"
     for point in probes(study.space):
         spec = study.draw(point)
         check_optimizer(spec.optim.name)
         check_loss(spec.train, multilabel)
         check_average(spec.train)
         check_synthetic(spec.augment.synthetic, multilabel, native)
+        check_drawn_lesions(spec.augment.drawn_lesions, classes, multilabel, decode.channels, native)
 
 
 def options(study: Study, key: str) -> list[str]:

@@ -94,7 +94,7 @@ def check_data(study: Study, past: StudyRecord | None, home: Home, listener: Lis
 def check_training(study: Study, home: Home, data: Prepared, trials: int) -> dict[str, int]:
     """Everything that a trial can be, at the ends of all ranges, and room for `trials` of them. Returns the parameters
     of each backbone. Raises RequestError."""
-    checks.check_training(study, data.dataset.multilabel)
+    checks.check_training(study, data.dataset)
     parameters = checks.check_networks(study, home, data)
     checks.check_disk(study, home, parameters, trials)
     return parameters

@@ -168,3 +168,6 @@ class Augment(Part):
     """alpha of CutMix (Yun et al. 2019); with mixup too, each image draws which of the two it gets; 0: none"""
     synthetic: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
     """generated images per training image, from a generator fitted to the fold's training rows only; 0: none"""
+    drawn_lesions: Annotated[float, Field(ge=0.0, le=20.0)] = 0.0
+    """generated images per training image, from the fold's training images of the first class: half with a bright
+    lesion drawn in, as the last class, half with harmless marks; for two classes of grey images; 0: none"""

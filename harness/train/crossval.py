@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from harness import metrics
 from harness.columns import to_column
+from harness.data.drawn_lesions import draw_lesions
 from harness.data.folds import draw_part
 from harness.data.prepare import Prepared
 from harness.home import is_done, new_folder, read_json, write_json
@@ -175,11 +176,8 @@ def part_data(spec: Spec, data: Prepared, part: Part, device: str) -> FoldData:
         drawn = draw_part(dataset.y[train], dataset.groups[train], spec.train.inner, seed, dataset.classes)
         inner, train = train[drawn], train[~drawn]
     x_train, y_train = select(data.pixels, train), dataset.y[train]
-    if spec.augment.synthetic and not isinstance(x_train, Ragged):
-        seed = derive_seed(spec.seed, "fold", part.number, "synthetic")
-        made = fit_and_sample(x_train, y_train, len(dataset.classes), spec.augment.synthetic, seed, device)
-        real = x_train.gather(np.arange(len(x_train))) if isinstance(x_train, Subset) else x_train
-        x_train, y_train = np.concatenate([real, made[0]]), np.concatenate([y_train, made[1]])
+    if not isinstance(x_train, Ragged):
+        x_train, y_train = _with_generated(x_train, y_train, spec, part, len(dataset.classes), device)
     return FoldData(
         fold=part.number,
         x_train=x_train,
@@ -191,6 +189,23 @@ def part_data(spec: Spec, data: Prepared, part: Part, device: str) -> FoldData:
         x_inner=None if inner is None else select(data.pixels, inner),
         y_inner=None if inner is None else dataset.y[inner],
     )
+
+
+def _with_generated(
+    x: NDArray[np.uint8] | Subset, y: NDArray[np.int64], spec: Spec, part: Part, classes: int, device: str
+) -> tuple[NDArray[np.uint8] | Subset, NDArray[np.int64]]:
+    """The training rows of a part and, behind them, what is generated from these alone."""
+    made, share = [], spec.augment
+    if share.synthetic:
+        seed = derive_seed(spec.seed, "fold", part.number, "synthetic")
+        made.append(fit_and_sample(x, y, classes, share.synthetic, seed, device))
+    if share.drawn_lesions:
+        made.append(draw_lesions(x, y, share.drawn_lesions, derive_seed(spec.seed, "fold", part.number, "lesions")))
+    if not made:
+        return x, y
+    real = x.gather(np.arange(len(x))) if isinstance(x, Subset) else x
+    images, labels = zip((real, y), *made, strict=True)
+    return np.concatenate(images), np.concatenate(labels)
 
 
 def _write_predictions(path: Path, data: Prepared, rows: np.ndarray, logits: np.ndarray) -> None:
