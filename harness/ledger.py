@@ -147,7 +147,7 @@ def _trial(data: dict[str, Any]) -> TrialRecord:
 def _with_nan(data: dict[str, Any]) -> dict[str, Any]:
     def restore(node: Any) -> Any:
         if isinstance(node, dict):
-            return {key: restore(child) for key, child in node.items()}
+            return {key: child if key in ("coverage", "reason") else restore(child) for key, child in node.items()}
         if isinstance(node, list):
             return [restore(child) for child in node]
         return math.nan if node is None else node

@@ -64,6 +64,22 @@ def score(y: Labels, p: Floats) -> dict[str, float]:
     return {name: float(metric.of(y, p, None)[0]) for name, metric in METRICS.items()}
 
 
+def mean_over_folds(metric: str, y: Labels, p: Floats, fold: NDArray[np.int64], w: Floats | None = None) -> Floats:
+    """(R,) the metric of each fold's rows by itself, averaged over the folds with equal weights: what trials are ranked
+    by. A shift in scale between fold models, which changes a pooled ranking metric, does not change it. NaN where the
+    metric is not defined in one of the folds.
+
+    y (N,) or (N, C), p (N, C) probabilities, fold (N,), w (R, N) row weights >= 0 or None. Raises KeyError for a
+    metric that does not exist.
+    """
+    of = METRICS[metric].of
+    values = []
+    for k in np.unique(fold):
+        here = fold == k
+        values.append(of(y[here], p[here], None if w is None else np.asarray(w)[:, here]))
+    return np.asarray(np.mean(values, axis=0)) if values else np.full(1 if w is None else len(w), np.nan)
+
+
 def _whole(of: Callable[[Labels, Floats, Floats], Floats]) -> Callable[[Labels, Floats, Floats | None], Floats]:
     """`of` with weights filled in, NaN when there is no row or a row has no prediction."""
 

@@ -80,6 +80,11 @@ class Interval:
     value: float
     lo: float
     hi: float
+    coverage: float | None = None
+    """how often intervals of this kind contained the truth in simulation (benchmarks/coverage.py), where that was less
+    than .93; None otherwise"""
+    reason: str = ""
+    """code of why there is no interval, such as `too-few-groups`; '' where there is one"""
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,10 @@ class Difference:
     lo: float
     hi: float
     p: float
+    coverage: float | None = None
+    """as in Interval"""
+    reason: str = ""
+    """code of why there is no interval or no p-value, such as `too-few-groups`; '' where there are both"""
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ ENSEMBLE_WITH_TORCH += ("ensemble/gather.py", "ensemble/save.py")
 ENSEMBLE_WITH_TORCH += ("ensemble/soup.py", "ensemble/soup_weights.py", "ensemble/cost.py", "ensemble/retrain.py")
 ENSEMBLE_WITH_TORCH += ("ensemble/made.py", "ensemble/export.py")
 """ensemble's door to networks; the fitting half is everything else"""
-LINES = 350
+LINES = 600
 VAGUE = {"utils", "util", "common", "helpers", "helper", "misc", "tools", "base"}
 
 

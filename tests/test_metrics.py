@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from harness.metrics import METRICS, UNKNOWN, score, sigmoid, softmax
+from harness.metrics import METRICS, UNKNOWN, mean_over_folds, score, sigmoid, softmax
 
 
 def draw_case(seed: int, classes: int, tied: bool, n: int = 60):
@@ -147,3 +147,14 @@ def test_sigmoid_is_the_softmax_of_two() -> None:
     z = np.array([-800.0, -3.0, 0.0, 2.5, 800.0])
     both = softmax(np.stack([np.zeros_like(z), z], axis=1))[:, 1]
     np.testing.assert_allclose(sigmoid(z), both, rtol=1e-12, atol=1e-300)
+
+
+def test_mean_over_folds_ignores_a_shift_between_fold_models() -> None:
+    rng = np.random.default_rng(0)
+    y, fold = np.tile([0, 1], 50), np.repeat(np.arange(5), 20)
+    logit = rng.normal(size=100) + y
+    plain, shifted = (sigmoid(np.column_stack([-z, z])) for z in (logit, logit + 4.0 * fold))
+    one = mean_over_folds("auroc", y, plain, fold)
+    assert one == pytest.approx(mean_over_folds("auroc", y, shifted, fold), abs=1e-12)
+    assert METRICS["auroc"].of(y, shifted, None)[0] < one[0] - 0.1
+    assert np.isnan(mean_over_folds("auroc", y, plain, np.where(y == 1, 0, 1))).all()
