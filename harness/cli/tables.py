@@ -167,9 +167,13 @@ def studies_table(rows: Sequence[tuple[str, str, str, str, str]]) -> Table:
     return table(["study", "state", "trials", "best", "what"], rows, right=["trials"])
 
 
-def numbers_of(node: Mapping[str, float | None]) -> dict[str, float]:
-    """The numbers of a JSON object; null is NaN again."""
-    return {name: math.nan if found is None else found for name, found in node.items()}
+NULLABLE = ("coverage", "reason")
+"""fields of an interval or a difference in which null is not NaN"""
+
+
+def numbers_of(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an interval or a difference in JSON; where a number is null it is NaN again."""
+    return {name: math.nan if found is None and name not in NULLABLE else found for name, found in node.items()}
 
 
 def short_path(path: Path) -> str:
