@@ -90,7 +90,7 @@ def _scores(row: Row, metric: str, on: str) -> list[str]:
 
 
 def _of(scores: Row, metric: str) -> float:
-    return numbers_of(scores[metric])["value"]
+    return float(numbers_of(scores[metric])["value"])
 
 
 def _seconds(value: float | None) -> str:
