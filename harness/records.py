@@ -31,11 +31,15 @@ class Dataset:
     y: NDArray[np.int64]
     """(N,) index into `classes`; in a multi-label task (N, C): 1 yes, 0 no, -1 not known"""
     groups: NDArray[np.str_]
-    """(N,) salted hash of the patient (lesion, case); the row's own id where the study says `group: none`"""
+    """(N,) who belongs together: patients (lesions, cases), or rows where the study says `group: none`, numbered in the
+    order in which they first appear (g000000, g000001, ...), so the same in every home"""
     classes: tuple[str, ...]
     """C class names; in a binary task the last one is the positive class"""
     data_hash: str
     """over ids, contents, labels and groups"""
+    identities: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, dtype=np.str_))
+    """(N,) salted hash of each row's patient, or the row's id where the study says `group: none`; empty where nobody
+    asks. Other in every home: to know the same patient in another data set of this home, never to draw or sort by"""
 
     @property
     def multilabel(self) -> bool:

@@ -45,6 +45,7 @@ FLOORS = {
     "strict_json": 0,
     "events": 0,
     "metrics": 0,
+    "numbering": 0,
     "seeds": 0,
     "errors": 0,
 }

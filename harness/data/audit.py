@@ -33,6 +33,7 @@ from harness.data.copies import MOST_COMPARED, clusters
 from harness.data.same_picture import same_picture, sizes_of
 from harness.data.shortcuts import find_shortcuts
 from harness.metrics import UNKNOWN
+from harness.numbering import by_appearance
 from harness.ragged import Pixels
 from harness.records import TEST, Dataset, Folds
 
@@ -82,7 +83,7 @@ def audit(manifest: pd.DataFrame, dataset: Dataset, folds: Folds, pixels: Pixels
     looked at where they are there. pixels: (N, S, S, channels), or images of their own sizes, as the network is shown
     them.
     """
-    group = np.unique(dataset.groups, return_inverse=True)[1].astype(np.int64)
+    group = by_appearance(dataset.groups)
     same = same_picture(pixels, sizes_of(manifest), group)
     equal = clusters(same.equal)
     found = [

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import RequestError
+from harness.numbering import by_appearance
 from harness.records import TEST, Folds
 from harness.seeds import derive_seed
 
@@ -57,7 +58,7 @@ def make_folds(
     Raises RequestError when a class has too few groups, when a given split cuts a group or has no test rows.
     """
     ids = ids if ids is not None else np.array([f"row {row}" for row in range(len(y))], dtype=np.str_)
-    of_row = _by_appearance(groups)
+    of_row = by_appearance(groups)
     columns, names, required = _columns(y, classes)
     counts = np.zeros((int(of_row.max(initial=-1)) + 1, len(names)), dtype=np.int64)
     np.add.at(counts, of_row, columns)
@@ -100,7 +101,7 @@ def draw_part(y: Ints, groups: NDArray[np.str_], share: float, seed: int, classe
     y: (n,) or multi-label (n, C); groups: (n,). A class that has two groups or more is in both parts where that can be.
     Raises RequestError when all rows are of one group.
     """
-    of_row = _by_appearance(groups)
+    of_row = by_appearance(groups)
     columns, names, _ = _columns(y, classes)
     counts = np.zeros((int(of_row.max(initial=-1)) + 1, len(names)), dtype=np.int64)
     np.add.at(counts, of_row, columns)
@@ -143,7 +144,7 @@ def _columns(y: Ints, classes: tuple[str, ...]) -> tuple[Ints, tuple[str, ...], 
 
 def check_folds(folds: Folds, groups: NDArray[np.str_], ids: NDArray[np.str_] | None = None) -> None:
     """Raises RequestError when a group has rows in two parts; names up to three such groups and their images."""
-    of_row = _by_appearance(groups)
+    of_row = by_appearance(groups)
     if len(of_row) != len(folds.fold):
         raise RequestError(
             f"the folds are of {len(folds.fold)} rows, the data has {len(of_row)}: the data changed since they were "
@@ -164,14 +165,6 @@ def check_folds(folds: Folds, groups: NDArray[np.str_], ids: NDArray[np.str_] | 
         f"{len(straddling)} group(s) are in more than one part: {'; '.join(said)}. A group must stay whole: correct "
         "the column data.group or data.split, or draw the test split with --set data.split=null."
     )
-
-
-def _by_appearance(groups: NDArray[np.str_]) -> Ints:
-    """(N,) the number of each row's group, counted in the order in which groups first appear."""
-    _, first, inverse = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
-    number = np.empty(len(first), dtype=np.int64)
-    number[np.argsort(first)] = np.arange(len(first))
-    return number[inverse]
 
 
 def _hash(fold: Ints, k: int) -> str:

@@ -22,6 +22,7 @@ from harness.data.scan import EMPTY_LABEL, NO_FILE, NO_LABEL, Scan, scan_data
 from harness.data.together import group_copies
 from harness.errors import RequestError
 from harness.home import Home, is_done, lock, read_json, write_bytes, write_json
+from harness.numbering import by_appearance, numbered
 from harness.ragged import Pixels
 from harness.records import TEST, Dataset, Folds, Progress
 from harness.study.dataset import Data
@@ -104,7 +105,7 @@ def findings(data: Data, seed: int, home: Home, progress: Progress, force: bool 
         if data.split is None:
             raise
         held_out = found.rows["split"].str.lower() == "test"
-        dealt = np.unique(found.dataset.groups, return_inverse=True)[1] % data.folds  # never trained on
+        dealt = by_appearance(found.dataset.groups) % data.folds  # never trained on
         folds = Folds(fold=np.where(held_out, TEST, dealt).astype(np.int64), k=data.folds, folds_hash="")
         looked_at = audit(found.rows, found.dataset, folds, found.store.pixels)
     else:
@@ -146,9 +147,12 @@ def _gather(data: Data, seed: int, home: Home, progress: Progress, drop: bool, f
         rows = rows[~rows["id"].isin(list(store.problems))].reset_index(drop=True)
         problems |= store.problems
         _require_classes(rows, found.classes, len(problems), data)
+    identities = rows["group"].to_numpy(dtype=np.str_)
+    rows = rows.assign(group=numbered(identities))
     if data.copies == "together":
         rows = group_copies(rows, store.pixels, kept.name, home)
-    return _Gathered(found, rows, store, _dataset(found, rows, store, data), problems, (found.cache, kept.name))
+    dataset = _dataset(found, rows, store, data, identities)
+    return _Gathered(found, rows, store, dataset, problems, (found.cache, kept.name))
 
 
 def _refusal(problems: dict[str, str], found: Scan) -> RequestError:
@@ -174,7 +178,7 @@ def _require_classes(rows: pd.DataFrame, classes: tuple[str, ...], left_out: int
         )
 
 
-def _dataset(found: Scan, rows: pd.DataFrame, store: Store, data: Data) -> Dataset:
+def _dataset(found: Scan, rows: pd.DataFrame, store: Store, data: Data, identities: NDArray[np.str_]) -> Dataset:
     groups = rows["group"].to_numpy(dtype=np.str_)
     return Dataset(
         ids=store.ids,
@@ -183,6 +187,7 @@ def _dataset(found: Scan, rows: pd.DataFrame, store: Store, data: Data) -> Datas
         groups=groups,
         classes=found.classes,
         data_hash=_data_hash(store, list(rows["label"]), groups),
+        identities=identities,
     )
 
 
@@ -197,9 +202,8 @@ def _labels(rows: pd.DataFrame, classes: tuple[str, ...], data: Data) -> NDArray
 def _data_hash(store: Store, labels: list[str], groups: NDArray[np.str_]) -> str:
     """Over ids, contents, labels and who belongs together; the same in every home, whatever its salt."""
     digest = hashlib.blake2b(digest_size=16)
-    order: dict[str, int] = {}
-    for name, content, label, group in zip(store.ids.tolist(), store.digests, labels, groups.tolist(), strict=True):
-        number = order.setdefault(group, len(order))
+    numbers = by_appearance(groups).tolist()
+    for name, content, label, number in zip(store.ids.tolist(), store.digests, labels, numbers, strict=True):
         digest.update(f"{name}\x1f{content}\x1f{label}\x1f{number}\x1e".encode())
     return digest.hexdigest()
 
@@ -207,7 +211,7 @@ def _data_hash(store: Store, labels: list[str], groups: NDArray[np.str_]) -> str
 def _divide(rows: pd.DataFrame, classes: tuple[str, ...], data: Data, seed: int) -> Folds:
     return make_folds(
         _labels(rows, classes, data),
-        rows["group"].to_numpy(dtype=np.str_),
+        numbered(rows["group"].to_numpy(dtype=np.str_)),
         data.folds,
         seed,
         data.test_fraction,

@@ -11,6 +11,7 @@ import pandas as pd
 from harness.data.copies import clusters
 from harness.data.same_picture import same_picture, sizes_of
 from harness.home import Home, read_json, write_json
+from harness.numbering import by_appearance, first_rows, numbered
 from harness.ragged import Pixels
 
 VERSION = 1
@@ -23,9 +24,11 @@ def group_copies(rows: pd.DataFrame, pixels: Pixels, store: str, home: Home) -> 
     if not path.is_file():
         found = same_picture(pixels, sizes_of(rows), np.arange(len(rows), dtype=np.int64))
         write_json(path, np.concatenate([found.equal, found.near, found.crops]).tolist())
-    names, group = np.unique(rows["group"].to_numpy(dtype=np.str_), return_inverse=True)
+    of_row = rows["group"].to_numpy(dtype=np.str_)
+    group = by_appearance(of_row)
+    names = of_row[first_rows(group)]
     pairs = np.array(read_json(path), dtype=np.int64).reshape(-1, 2)
     joined = names.copy()
-    for cluster in clusters(group[pairs].astype(np.int64)):
+    for cluster in clusters(group[pairs]):
         joined[cluster] = names[cluster[0]]
-    return rows.assign(group=joined[group])
+    return rows.assign(group=numbered(joined[group]))

@@ -34,6 +34,7 @@ from harness.ensemble.oof import (
 )
 from harness.errors import HarnessError, RequestError
 from harness.metrics import softmax
+from harness.numbering import by_appearance
 from harness.records import Progress
 from harness.seeds import derive_seed
 
@@ -112,19 +113,20 @@ def resamples(
 ) -> NDArray[np.int64]:
     """(B, n) how often each row is in each group-bootstrap resample; every group is left out at least once, where
     there are two or more. B is `heads`, plus one for each group that chance never left out."""
-    names, member_of = np.unique(groups, return_inverse=True)
-    everyone = np.arange(len(names))
+    member_of = by_appearance(groups)
+    count = int(member_of.max(initial=-1)) + 1
+    everyone = np.arange(count)
 
     def draw(among: NDArray[np.int64]) -> NDArray[np.int64]:
-        counts = np.zeros(len(names), dtype=np.int64)
+        counts = np.zeros(count, dtype=np.int64)
         for _ in range(REDRAWS):
-            counts = np.bincount(rng.choice(among, size=len(among)), minlength=len(names))
+            counts = np.bincount(rng.choice(among, size=len(among)), minlength=count)
             if len(np.unique(y[counts[member_of] > 0])) > 1:
                 break
         return counts
 
     drawn = [draw(everyone) for _ in range(heads)]
-    if len(names) > 1:
+    if count > 1:
         for group in np.flatnonzero(np.min(drawn, axis=0) > 0):
             drawn.append(draw(everyone[everyone != group]))
     return np.array([counts[member_of] for counts in drawn])

@@ -20,6 +20,7 @@ import xgboost
 from numpy.typing import NDArray
 
 from harness.errors import RequestError
+from harness.numbering import by_appearance, first_rows
 
 ROUNDS = 200
 PATIENCE = 15
@@ -114,8 +115,9 @@ def watched_rows(label: NDArray[np.int64], groups: NDArray[np.str_], seed: int) 
     """(n,) a fifth of the groups of each class (by a group's first row), for early stopping. A group is watched whole;
     no class loses its last group; nothing is watched where no class has two groups."""
     rng = np.random.default_rng(seed)
-    names, first, group_of = np.unique(groups, return_index=True, return_inverse=True)
-    chosen = np.zeros(len(names), dtype=bool)
+    group_of = by_appearance(groups)
+    first = first_rows(group_of)
+    chosen = np.zeros(len(first), dtype=bool)
     for value in np.unique(label[first]):
         own = np.flatnonzero(label[first] == value)
         take = min(max(1, round(WATCHED * len(own))), len(own) - 1)

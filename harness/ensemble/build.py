@@ -138,7 +138,7 @@ def build(
                 if kept not in usual:  # methods that keep the same networks share what these find usual
                     usual[kept] = usual_images(found, networks, seed, use_device, report) if reference else NOT_ASKED
                 parts = shared | _parts(found, candidate, seed, decide, usual[kept])
-                write_bundle(folder, found, result, candidate.model, predictions, networks, parts, seed, home.salt())
+                write_bundle(folder, found, result, candidate.model, predictions, networks, parts, seed)
                 untracked = untracked or _log_or_say(home, found, result, rows, folder, seed)
     return Built(results, refused, untracked)
 

@@ -5,7 +5,7 @@
     members/trial-0007/fold_0/weights.safetensors, ...   hard links to the trials' checkpoints: one copy on disk
     stacking.npz, bagging.npz, boosting.npz, booster_*.ubj   the fitted method: arrays without pickle, XGBoost's UBJSON
     PART/...                 files of such a part
-    predictions.parquet      id and group (salted hashes), y, split (oof, test), probabilities
+    predictions.parquet      id and group (numbers, no names), y, split (oof, test), probabilities
     DONE
 
 Nothing in it is executable. Loading checks every hash, follows no path out of the directory, and holds every file to

@@ -158,7 +158,10 @@ def _read_fold(
         raise HarnessError(f"{place}: its labels are not those of the study's task. {_again(member)}")
     other_label = (y != wanted).reshape(len(rows), -1).any(axis=1)
     groups = np.asarray(table["group"].to_numpy(), dtype=np.str_)
-    for what, differs in (("label", other_label), ("group", groups != dataset.groups[rows])):
+    other_group = groups != dataset.groups[rows]
+    if len(dataset.identities):  # what trials of earlier versions wrote
+        other_group &= groups != dataset.identities[rows]
+    for what, differs in (("label", other_label), ("group", other_group)):
         if differs.any():
             raise HarnessError(
                 f"{place}: {int(differs.sum())} rows carry another {what} than the study's data, first "

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from harness.ensemble.arrays import pack, unpack
 from harness.errors import HarnessError, RequestError
+from harness.numbering import by_appearance
 from harness.seeds import derive_seed
 
 Floats = NDArray[np.float64]
@@ -131,9 +132,10 @@ def fit_reference(
 
 def _parts(groups: NDArray[np.str_], seed: int) -> NDArray[np.int64]:
     """(n,) which of up to PARTS parts a row's group is in."""
-    names, place = np.unique(groups, return_inverse=True)
-    order = np.random.default_rng(seed).permutation(len(names))
-    return np.asarray((order % min(PARTS, len(names)))[place.ravel()], dtype=np.int64)
+    place = by_appearance(groups)
+    count = int(place.max(initial=-1)) + 1
+    order = np.random.default_rng(seed).permutation(count)
+    return np.asarray((order % min(PARTS, count))[place], dtype=np.int64)
 
 
 def _describe(x: Floats, classes: NDArray[np.int64]) -> tuple[Floats, Floats, Floats, float]:

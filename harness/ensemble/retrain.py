@@ -33,6 +33,7 @@ from harness.errors import HarnessError, RequestError
 from harness.home import Home, is_done
 from harness.metrics import probabilities
 from harness.models.weights import kind_of
+from harness.numbering import by_appearance
 from harness.records import EpochReport, Progress
 from harness.seeds import derive_seed
 from harness.study.load import build_spec
@@ -95,26 +96,27 @@ def draw_groups(y: NDArray[np.int64], groups: NDArray[np.str_], resamples: int, 
 
     y: (n,) or (n, C). Raises RequestError with fewer than two resamples or groups.
     """
-    names, group_of_row = np.unique(groups, return_inverse=True)
-    if resamples < 2 or len(names) < 2:
+    group_of_row = by_appearance(groups)
+    number = int(group_of_row.max(initial=-1)) + 1
+    if resamples < 2 or number < 2:
         raise RequestError(
-            f"{resamples} resamples of {len(names)} groups: out-of-bag predictions need two of each. Type --resamples "
+            f"{resamples} resamples of {number} groups: out-of-bag predictions need two of each. Type --resamples "
             "10, or another method."
         )
     rng = np.random.default_rng(derive_seed(seed, "resamples"))
 
     def draw(among: NDArray[np.int64]) -> NDArray[np.int64]:
         """(G,) how often each group is drawn: leaving one out, of two classes where REDRAWS draws find such."""
-        kept = np.bincount(among[:1], minlength=len(names))
+        kept = np.bincount(among[:1], minlength=number)
         for _ in range(REDRAWS):
-            counts = np.bincount(rng.choice(among, size=len(among)), minlength=len(names))
+            counts = np.bincount(rng.choice(among, size=len(among)), minlength=number)
             if (counts == 0).any():
                 kept = counts
                 if len(np.unique(y[counts[group_of_row] > 0], axis=0)) > 1:
                     break
         return kept
 
-    everyone = np.arange(len(names))
+    everyone = np.arange(number)
     drawn = [draw(everyone) for _ in range(resamples - 1)]
     drawn.append(draw(everyone[np.min(drawn, axis=0) == 0]))
     return np.array([counts[group_of_row] for counts in drawn])

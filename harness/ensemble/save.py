@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 
 from harness.columns import to_column
 from harness.commit import commit
-from harness.data.headers import Hash, salted
 from harness.ensemble.about import FORMAT, sha256
 from harness.ensemble.gather import Gathered
 from harness.ensemble.oof import Model
 from harness.ensemble.scores import EnsembleResult, Predictions, as_json, result_json
 from harness.home import link_or_copy, write_bytes, write_json
+from harness.numbering import as_text
 from harness.train.checkpoint import FoldMeta
 
 PACKAGES = ("harness", "torch", "timm", "torchvision", "numpy", "scikit-learn", "xgboost")
@@ -79,15 +79,14 @@ def write_bundle(
     members: list[NetworkSet],
     parts: Mapping[str, Part],
     seed: int,
-    salt: str,
 ) -> None:
-    """Fill the empty `folder`; bundle.json comes last. `salt`: of the home, for the hashes of rows."""
+    """Fill the empty `folder`; bundle.json comes last."""
     model_files = model.files()
     for name, content in model_files.items():
         write_bytes(folder / name, content)
     decodes: list[dict[str, Any]] = []
     entries = [_member(folder, member, decodes) for member in members]
-    _write_predictions(folder / "predictions.parquet", found, predictions, salted(salt))
+    _write_predictions(folder / "predictions.parquet", found, predictions)
     others = ["predictions.parquet"]
     for part, content_of in parts.items():
         for name, content in content_of.files.items():
@@ -141,17 +140,16 @@ def _member(folder: Path, member: NetworkSet, decodes: list[dict[str, Any]]) -> 
     }
 
 
-def _write_predictions(path: Path, found: Gathered, predictions: Predictions, hashed: Hash) -> None:
-    """A bundle travels, so it names no file: groups named by a row (its own, or its copy's) are hashed, too."""
+def _write_predictions(path: Path, found: Gathered, predictions: Predictions) -> None:
+    """A bundle travels, so it names no file and nobody: rows by their number in the study's manifest, groups by theirs.
+    The home of the study alone can say who they are (data/people.py)."""
     data = found.data
     development, test = data.folds.development_rows(), data.folds.test_rows()
     rows = np.concatenate([development, test])
-    ids, groups = data.dataset.ids[rows].tolist(), data.dataset.groups[rows].tolist()
-    paths = set(data.dataset.ids.tolist())
     table = pa.table(
         {
-            "id": pa.array([hashed(name) for name in ids], pa.string()),
-            "group": pa.array([hashed(group) if group in paths else group for group in groups], pa.string()),
+            "id": pa.array(as_text(rows, "r").tolist(), pa.string()),
+            "group": pa.array(data.dataset.groups[rows].tolist(), pa.string()),
             "y": to_column(data.dataset.y[rows]),
             "split": pa.array(["oof"] * len(development) + ["test"] * len(test), pa.string()),
             "probabilities": to_column(np.concatenate([predictions.oof, predictions.test])),

@@ -28,6 +28,7 @@ from harness.ensemble.encoders import require_embeddings
 from harness.ensemble.logistic import Linear, fit_logistic
 from harness.ensemble.oof import Embed, Fitted, OofTable, check_table, silent
 from harness.errors import HarnessError, RequestError
+from harness.numbering import by_appearance, first_rows
 from harness.records import Progress
 from harness.seeds import derive_seed
 
@@ -91,11 +92,12 @@ def parts(y: NDArray[np.int64], groups: NDArray[np.str_], seed: int) -> NDArray[
     """(n,) part of each row: whole groups, each class (by a group's first row) dealt out evenly; at most PARTS, at
     least two where there are two groups."""
     rng = np.random.default_rng(seed)
-    names, first, group_of = np.unique(groups, return_index=True, return_inverse=True)
-    part_of, dealt = np.zeros(len(names), dtype=np.int64), 0
+    group_of = by_appearance(groups)
+    first = first_rows(group_of)
+    part_of, dealt = np.zeros(len(first), dtype=np.int64), 0
     for value in np.unique(y[first]):
         own = rng.permutation(np.flatnonzero(y[first] == value))
-        part_of[own] = (dealt + np.arange(len(own))) % min(PARTS, len(names))
+        part_of[own] = (dealt + np.arange(len(own))) % min(PARTS, len(first))
         dealt += len(own)
     return np.asarray(part_of[group_of])
 

@@ -21,6 +21,7 @@ from harness.data.pixels import open_store
 from harness.data.scan import EMPTY_LABEL, NO_FILE, NO_LABEL, scan_data
 from harness.errors import RequestError
 from harness.home import Home
+from harness.numbering import numbered
 from harness.predict.label_mapping import columns_mapping, in_words, label_mapping
 from harness.ragged import Pixels
 from harness.records import Progress
@@ -122,7 +123,7 @@ def read_external(
         rows, y = rows[keep].reset_index(drop=True), y[keep]
         images, _ = _pixels(scan.root, rows, decodes, home, progress)
     attributes, private = read_attributes(data, rows, home, progress)
-    groups = rows["group"].to_numpy(dtype=np.str_)
+    groups = numbered(rows["group"].to_numpy(dtype=np.str_))
     return External(y, groups, images, attributes, private, dict(left_out), mapped)
 
 

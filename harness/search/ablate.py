@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+from harness.data.people import write_people
 from harness.data.prepare import Prepared, prepare
 from harness.errors import HarnessError, RequestError
 from harness.events import Listener, Working
@@ -183,6 +184,7 @@ def train_arms(plan: Plan, home: Home, jobs: int, device: str, listener: Listene
         checks.check_training(study, data.dataset)
         checks.check_disk(study, home, checks.check_networks(study, home, data), left)
         record = _begin(plan, read_study(home, study.name), left, data, devices[0], jobs, listener)
+        write_people(home, study.name, data.dataset)
         source = Listed(plan.params, plan.tree, read_trials(home, study.name))
         driver = Driver(study, home, data, record, source, listener)
         driver.run(choose_engine(study, home, data, jobs, devices, listener), devices, jobs)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from harness.columns import from_column
+from harness.data.people import identities
 from harness.errors import HarnessError, RequestError
 from harness.home import Home
 from harness.ledger import StudyRecord, best_trial, read_trials, require_study
@@ -42,11 +43,14 @@ class Side:
 
 @dataclass(frozen=True)
 class Predicted:
-    """Out-of-fold predictions of trials of one study, by id. M: trials, N: rows, or groups by their names."""
+    """Out-of-fold predictions of trials of one study, by id. M: trials, N: rows, or groups by who they are."""
 
     ids: NDArray[np.str_]
     y: NDArray[np.int64]
     groups: NDArray[np.str_]
+    """as their study numbers them: what is sorted and drawn by"""
+    who: NDArray[np.str_]
+    """who the groups are in this home: what is matched by"""
     fold: NDArray[np.int64]
     p: Floats
     """(M, N, C)"""
@@ -145,14 +149,15 @@ def _require_groups(side: Side) -> None:
 
 
 def _pooled(found: Predicted, side: Side) -> Predicted:
-    """The groups of these rows, sorted by name, each with the probability that its study's data.per_group makes."""
+    """The groups of these rows, sorted by number, each with the probability that its study's data.per_group makes."""
     how: How = side.record.tree["data"]["per_group"]
     pooled = [by_group(found.y, p, found.groups, how) for p in found.p]
     y, _, names = pooled[0]
     fold = dict(zip(found.groups.tolist(), found.fold.tolist(), strict=True))  # a group is in one fold
-    whole = Predicted(
-        names, y, names, np.array([fold[name] for name in names.tolist()]), np.stack([p for _, p, _ in pooled])
-    )
+    who = dict(zip(found.groups[::-1].tolist(), found.who[::-1].tolist(), strict=True))
+    known = np.array([who[name] for name in names.tolist()], dtype=np.str_)
+    folds = np.array([fold[name] for name in names.tolist()])
+    whole = Predicted(known, y, names, known, folds, np.stack([p for _, p, _ in pooled]))
     return _take(whole, np.argsort(names))
 
 
@@ -177,7 +182,10 @@ def _read(home: Home, side: Side, trials: list[TrialRecord], per_group: bool = F
         )
         y, logits = (np.concatenate([_numbers(t[name], side, trial) for t in tables]) for name in ("y", "logits"))
         order = np.argsort(ids)
-        known = known or (ids[order], y[order].astype(np.int64), groups[order], np.concatenate(folds)[order])
+        if known is None:
+            who = identities(home, side.record.name, ids, groups)
+            fold_of = np.concatenate(folds)
+            known = (ids[order], y[order].astype(np.int64), groups[order], who[order], fold_of[order])
         p.append(probabilities(logits[order], several))
     assert known is not None
     found = Predicted(*known, np.stack(p))
@@ -223,13 +231,15 @@ def _on_same_rows(
         )
     rows = "groups" if per_group else "rows"
     ids, of_left, of_right = np.intersect1d(left.ids, right.ids, return_indices=True)
+    order = np.argsort(of_left)  # the rows stay in the order of their own study, which is the same in every home
+    ids, of_left, of_right = ids[order], of_left[order], of_right[order]
     if len(ids) < len(left.ids) or len(ids) < len(right.ids):
         notes.append(
             f"The studies divide their data differently: {len(ids)} {rows} are development {rows} of both (of "
             f"{len(left.ids)} and {len(right.ids)}), and these are compared."
         )
     left, right = _take(left, of_left), _take(right, of_right)
-    for what, one, other in (("labels", left.y, right.y), ("groups", left.groups, right.groups)):
+    for what, one, other in (("labels", left.y, right.y), ("groups", left.who, right.who)):
         differs = (one != other).reshape(len(ids), -1).any(axis=1)
         if differs.any():
             first = "" if per_group else f", first {ids[differs][0]!r}"  # who somebody is is never said
@@ -248,7 +258,9 @@ def _on_same_rows(
 
 
 def _take(found: Predicted, rows: NDArray[np.int64]) -> Predicted:
-    return Predicted(found.ids[rows], found.y[rows], found.groups[rows], found.fold[rows], found.p[:, rows])
+    return Predicted(
+        found.ids[rows], found.y[rows], found.groups[rows], found.who[rows], found.fold[rows], found.p[:, rows]
+    )
 
 
 def _fold_differences(rows: Predicted, p_a: Floats, p_b: Floats) -> dict[str, Floats]:
@@ -278,6 +290,7 @@ def _corrected(
     for side in (a, b):
         trials = _candidates(read_trials(home, side.record.name)) if side.best_of > 1 else [side.trial]
         found = _read(home, side, trials, per_group)
-        read.append(_take(found, np.flatnonzero(np.isin(found.ids, ids))))
+        place = {name: row for row, name in enumerate(found.ids.tolist())}
+        read.append(_take(found, np.array([place[name] for name in ids.tolist()], np.int64)))
     first = read[0]
     return corrected_difference(metrics[0], first.y, first.p, read[1].p, first.groups, a.record.tree["seed"])

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from functools import partial
 
 from harness.data.audit import audit_hash, findings_to_json
+from harness.data.people import write_people
 from harness.data.prepare import Prepared, prepare
 from harness.errors import RequestError
 from harness.events import DataReady, Estimated, Listener, Notice, StudyEnded, Working
@@ -52,6 +53,7 @@ def run_study(
         if past and past.state == "complete" and done >= total:
             past = replace(past, tree=study.tree, caches=list(data.caches))  # the same data may lie elsewhere now
             write_study(home, past)
+            write_people(home, study.name, data.dataset)
             send_missing(home, study, listener, CLOSE_SECONDS)
             listener(StudyEnded(study.name, "complete", 0))
             return past
@@ -62,6 +64,7 @@ def run_study(
 
         source = Proposals(study, home)
         record = begin(past, study, home, data, total, devices[0], jobs, listener, cluster)
+        write_people(home, study.name, data.dataset)
         if estimating and not done and not cluster:
             found = estimate_study(study, data, record.precision, parameters, devices[0], jobs, total - done, listener)
             if found:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from harness.data.people import identities
 from harness.data.prepare import Prepared
 from harness.errors import RequestError, nearest
 from harness.home import Home, is_done
@@ -174,16 +175,18 @@ def _require_no_overlap(start: Start, weights: str, home: Home, data: Prepared) 
     contents = {there[one] for one in seen["id"]}
     ids, groups = data.dataset.ids, data.dataset.groups
     images = np.array([here[one] in contents for one in ids.tolist()])
-    # a group that is the name of a file is no person: another data set may use the same file names
-    shared = np.isin(groups, sorted(set(seen["group"]) - set(there)))
+    people = identities(home, name, seen["id"].to_numpy(dtype=np.str_), seen["group"].to_numpy(dtype=np.str_))
+    # who is known by the name of a file is no person: another data set may use the same file names
+    known = np.isin(data.dataset.identities, sorted(set(people.tolist()) - set(there)))
+    shared = np.isin(groups, groups[known])
     count = int((images | shared).sum())
     if not count:
         return
     held_out = int(((images | shared) & (data.folds.fold < 0)).sum())
-    people = len(set(groups[shared].tolist()))
+    folk = len(set(groups[shared].tolist()))
     raise RequestError(
         f"model.weights: {weights}: trial {start.number} of study {name!r} was trained on {int(images.sum())} of this "
-        f"study's {len(ids)} images and on {people} of its {len(set(groups.tolist()))} groups: {count} images in all, "
+        f"study's {len(ids)} images and on {folk} of its {len(set(groups.tolist()))} groups: {count} images in all, "
         f"{held_out} of them in the test split. Every fold that holds one of them out would be flattered. Starting "
         "from an earlier study is honest with the same data, data.folds, data.test_fraction and seed, where fold k "
         f"starts from fold k, or with data of other patients. Take over that study's data block and its seed "
