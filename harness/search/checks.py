@@ -16,7 +16,7 @@ from harness.models.weights import kind_of
 from harness.records import Dataset
 from harness.search.disk import disk_needed
 from harness.search.start import find_start, refuse_own_checkpoint, resolve_start, start_file
-from harness.study.conditions import probes
+from harness.study.conditions import combinations, probes
 from harness.study.load import Study, differences, spec_hash
 from harness.study.space import Choice, extremes
 from harness.study.spec import Spec
@@ -24,6 +24,9 @@ from harness.train.averaging import check_average
 from harness.train.loss import check_loss
 from harness.train.optim import check_optimizer
 from harness.train.synthetic import check_synthetic
+
+WEIGHTING, AVERAGES = ("train.class_weights", "train.pos_weights", "train.sampling"), ("train.ema", "train.swa")
+"""keys of which two exclude each other"""
 
 
 def check_networks(study: Study, home: Home, data: Prepared) -> dict[str, int]:
@@ -73,7 +76,8 @@ def check_backbones(study: Study, home: Home) -> None:
 
 
 def check_training(study: Study, dataset: Dataset) -> None:
-    """What networks do not decide: optimiser, losses, averages, generated images, each range at both of its ends."""
+    """What networks do not decide: optimiser, losses, averages, generated images, each range at both of its ends, and
+    switches that exclude each other in every combination that a trial can draw."""
     decode, multilabel, classes = study.spec.data.decode, dataset.multilabel, len(dataset.classes)
     native = decode.size == "native"
     for point in probes(study.space):
@@ -83,6 +87,10 @@ def check_training(study: Study, dataset: Dataset) -> None:
         check_average(spec.train)
         check_synthetic(spec.augment.synthetic, multilabel, native)
         check_drawn_lesions(spec.augment.drawn_lesions, classes, multilabel, decode.channels, native)
+    for point in combinations(study.space, WEIGHTING):
+        check_loss(study.draw(point).train, multilabel)
+    for point in combinations(study.space, AVERAGES):
+        check_average(study.draw(point).train)
 
 
 def options(study: Study, key: str) -> list[str]:
