@@ -25,8 +25,8 @@ from harness.train.loss import check_loss
 from harness.train.optim import check_optimizer
 from harness.train.synthetic import check_synthetic
 
-WEIGHTING, AVERAGES = ("train.class_weights", "train.pos_weights", "train.sampling"), ("train.ema", "train.swa")
-"""keys of which two exclude each other"""
+WEIGHTING = ("train.class_weights", "train.pos_weights", "train.sampling")
+"""switches that compensate for unequal class frequencies; two of them exclude each other"""
 
 
 def check_networks(study: Study, home: Home, data: Prepared) -> dict[str, int]:
@@ -89,8 +89,6 @@ def check_training(study: Study, dataset: Dataset) -> None:
         check_drawn_lesions(spec.augment.drawn_lesions, classes, multilabel, decode.channels, native)
     for point in combinations(study.space, WEIGHTING):
         check_loss(study.draw(point).train, multilabel)
-    for point in combinations(study.space, AVERAGES):
-        check_average(study.draw(point).train)
 
 
 def options(study: Study, key: str) -> list[str]:

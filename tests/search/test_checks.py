@@ -10,6 +10,7 @@ from harness.study.load import check_study, list_study_files, load_study
 from harness.train.loss import class_weights
 from harness.train.sampling import row_order
 
+PARTNERS = {"patience": {"select": "inner"}, "unfreeze_every": {"freeze": 1}}
 BOTH = {"choice": [False, True]}
 ORDERS = {"choice": ["shuffle", "balanced"]}
 DATASET = Dataset(np.array(["a", "b"]), ("a", "b"), np.array([0, 1]), np.array(["a", "b"]), ("well", "ill"), "hash")
@@ -36,10 +37,20 @@ def test_what_is_told_to_type_is_accepted():
     check_training(study(class_weights=BOTH, sampling="shuffle"), DATASET)
 
 
-def test_two_averages_that_are_both_searched_are_refused():
-    with pytest.raises(RequestError, match="average"):
-        check_training(study(ema={"choice": [0.0, 0.99]}, swa={"float": [0.0, 0.5]}), DATASET)
-    check_training(study(ema={"choice": [0.0, 0.99]}), DATASET)
+@pytest.mark.parametrize(
+    "train",
+    [
+        {"ema": {"choice": [0.0, 0.99]}, "swa": {"float": [0.0, 0.5]}},
+        {"patience": {"choice": [0, 3]}, "select": {"choice": ["inner", "last"]}},
+        {"swa": {"choice": [0.0, 0.5]}, "select": {"choice": ["last", "inner"]}},
+        {"freeze": {"choice": [1, 0]}, "unfreeze_every": {"choice": [0, 1]}},
+    ],
+)
+def test_keys_that_exclude_each_other_are_refused_where_each_alone_is_right(train):
+    with pytest.raises(RequestError, match=f"train.{next(iter(train))}|set train"):
+        study(**train)
+    for key, range_ in train.items():
+        study(**{key: range_}, **PARTNERS.get(key, {}))
 
 
 def test_together_they_would_give_a_rare_class_nearly_all_of_the_loss():
