@@ -14,7 +14,7 @@ import pydantic
 import yaml
 
 from harness.errors import RequestError, nearest
-from harness.study.conditions import combinations, ordered, probes, stands
+from harness.study.conditions import ordered, probes, stands
 from harness.study.dataset import Data
 from harness.study.enqueue import check_enqueued
 from harness.study.part import Part
@@ -24,13 +24,6 @@ from harness.study.spec import Spec
 SHIPPED = (Path(__file__).parents[1] / "studies", Path(__file__).parents[2] / "studies")
 FREE_KEYS = ("search.trials", "search.timeout_minutes", "search.trial_minutes", "description", "data.root")
 """may differ between two runs of one study; that moved data are the same is checked by their content"""
-DEPENDENT = (
-    ("train.ema", "train.swa"),
-    ("train.patience", "train.select"),
-    ("train.swa", "train.select"),
-    ("train.unfreeze_every", "train.freeze"),
-)
-"""keys whose values a rule of Spec allows in some combinations only"""
 FREE_BLOCKS = ("data.where", "data.acknowledge")
 """keys whose value is a block of names of its own"""
 
@@ -170,7 +163,7 @@ def check_study(tree: dict[str, Any], place: str) -> Study:
     spec = build_spec(fill(tree, points[0]), place)
     whole = spec.model_dump(mode="json")
     study = Study(spec.name, fill(whole, {name: _as_tree(range_) for name, range_ in space.items()}), space, spec)
-    for point in [*points, *(point for keys in DEPENDENT for point in combinations(space, keys))]:
+    for point in points:
         build_spec(study.fill(point), place)
     chosen = space.get("train.select")
     if isinstance(chosen, Choice) and "scored_fold" in chosen.options:
