@@ -25,6 +25,7 @@ from harness.train.averaging import estimate_statistics
 from harness.train.checkpoint import SEVERAL, FoldMeta, digest, load_fold, read_meta
 from harness.train.images import stream_images, to_input
 from harness.train.infer import BATCH
+from harness.train.pieces import in_fitting_batches
 from harness.train.prefetch import prefetched
 
 STATISTICS_ROWS = 2048
@@ -117,15 +118,20 @@ def blend(
     mean = tuple(np.mean([meta.mean for meta in metas], axis=0).tolist())
     std = tuple(np.mean([meta.std for meta in metas], axis=0).tolist())
     spread = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), STATISTICS_ROWS)).round().astype(np.int64))
-    estimate_statistics(network, disagreeing_norms(network, states), _inputs(pixels, rows[spread], mean, std, device))
+    norms = disagreeing_norms(network, states)
+
+    def run(size: int) -> None:
+        estimate_statistics(network, norms, _inputs(pixels, rows[spread], mean, std, device, size))
+
+    in_fitting_batches(run, BATCH, device)
     meta = replace(first, trial=SEVERAL, fold=fold, mean=mean, std=std, encoder_id=digest(network))
     return network, meta
 
 
 def _inputs(
-    pixels: Pixels, rows: NDArray[np.int64], mean: tuple[float, ...], std: tuple[float, ...], device: str
+    pixels: Pixels, rows: NDArray[np.int64], mean: tuple[float, ...], std: tuple[float, ...], device: str, size: int
 ) -> Iterator[Tensor]:
-    """Batches (B, channels, H, W) of these images as they enter the network."""
+    """Batches (B, channels, H, W) of `size` of these images as they enter the network."""
     images = stream_images(select(pixels, rows), mean, device)
-    for _, x in prefetched(images, images.epoch(torch.arange(len(rows)), BATCH, 0)):
+    for _, x in prefetched(images, images.epoch(torch.arange(len(rows)), size, 0)):
         yield to_input(x, mean, std, torch.channels_last)

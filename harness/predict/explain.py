@@ -21,9 +21,11 @@ from harness.ragged import Pixels
 from harness.records import Progress
 from harness.train.checkpoint import FoldMeta, load_fold
 from harness.train.images import own_sizes, stream_images, to_input
+from harness.train.pieces import in_fitting_batches
 
 BATCH = 16
-"""images of one backward pass: it keeps what a forward pass alone would let go"""
+"""images of one backward pass, which keeps what a forward pass alone would let go; halved while the memory does not
+suffice"""
 
 
 def heat_maps(
@@ -53,16 +55,20 @@ def grad_cam(
     network.eval().requires_grad_(False)
     images = stream_images(pixels, meta.mean, device)
     maps: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(pixels)
-    for rows in images.in_order(BATCH):
-        x = to_input(images.batch(rows), meta.mean, meta.std, torch.channels_last)
-        target = torch.from_numpy(classes[rows.numpy()]).to(device)
-        with torch.enable_grad(), exposed(network, find_feature_map(network, x)) as probe:
-            explained = LayerGradCam(lambda x, c: log_odds(network(x), c, meta.multilabel), probe)
-            cam = explained.attribute(x, additional_forward_args=(target,), relu_attributions=True)
-        cam = F.interpolate(cam.detach(), x.shape[2:], mode="bilinear", align_corners=False)[:, 0].cpu()
-        sizes = own_sizes(images, rows)
-        for place, row in enumerate(rows.tolist()):
-            maps[row] = scaled(_without_canvas(cam[place], None if sizes is None else sizes[place]))
+
+    def run(size: int) -> None:
+        for rows in images.in_order(size):
+            x = to_input(images.batch(rows), meta.mean, meta.std, torch.channels_last)
+            target = torch.from_numpy(classes[rows.numpy()]).to(device)
+            with torch.enable_grad(), exposed(network, find_feature_map(network, x)) as probe:
+                explained = LayerGradCam(lambda x, c: log_odds(network(x), c, meta.multilabel), probe)
+                cam = explained.attribute(x, additional_forward_args=(target,), relu_attributions=True)
+            cam = F.interpolate(cam.detach(), x.shape[2:], mode="bilinear", align_corners=False)[:, 0].cpu()
+            sizes = own_sizes(images, rows)
+            for place, row in enumerate(rows.tolist()):
+                maps[row] = scaled(_without_canvas(cam[place], None if sizes is None else sizes[place]))
+
+    in_fitting_batches(run, BATCH, device)
     return maps
 
 

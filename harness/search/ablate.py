@@ -181,7 +181,7 @@ def train_arms(plan: Plan, home: Home, jobs: int, device: str, listener: Listene
         if not left:
             return data
         listener(data_ready(data))
-        checks.check_training(study, data.dataset)
+        checks.check_training(study, data.dataset, combined=False)
         checks.check_disk(study, home, checks.check_networks(study, home, data), left)
         record = _begin(plan, read_study(home, study.name), left, data, devices[0], jobs, listener)
         write_people(home, study.name, data.dataset)

@@ -16,7 +16,7 @@ from harness.models.weights import kind_of
 from harness.records import Dataset
 from harness.search.disk import disk_needed
 from harness.search.start import find_start, refuse_own_checkpoint, resolve_start, start_file
-from harness.study.conditions import probes
+from harness.study.conditions import combinations, probes
 from harness.study.load import Study, differences, spec_hash
 from harness.study.space import Choice, extremes
 from harness.study.spec import Spec
@@ -24,6 +24,15 @@ from harness.train.averaging import check_average
 from harness.train.loss import check_loss
 from harness.train.optim import check_optimizer
 from harness.train.synthetic import check_synthetic
+
+DEPENDENT = (
+    ("train.class_weights", "train.pos_weights", "train.sampling"),
+    ("train.ema", "train.swa"),
+    ("train.patience", "train.select"),
+    ("train.swa", "train.select"),
+    ("train.unfreeze_every", "train.freeze"),
+)
+"""keys whose values are allowed in some combinations only"""
 
 
 def check_networks(study: Study, home: Home, data: Prepared) -> dict[str, int]:
@@ -72,8 +81,11 @@ def check_backbones(study: Study, home: Home) -> None:
                 check_weights(name, weights)
 
 
-def check_training(study: Study, dataset: Dataset) -> None:
-    """What networks do not decide: optimiser, losses, averages, generated images, each range at both of its ends."""
+def check_training(study: Study, dataset: Dataset, combined: bool = True) -> None:
+    """What networks do not decide: optimiser, losses, averages, generated images, each range at both of its ends.
+
+    combined: also dependent keys in every combination that a trial can draw; an ablation changes one key at a time.
+    """
     decode, multilabel, classes = study.spec.data.decode, dataset.multilabel, len(dataset.classes)
     native = decode.size == "native"
     for point in probes(study.space):
@@ -83,6 +95,9 @@ def check_training(study: Study, dataset: Dataset) -> None:
         check_average(spec.train)
         check_synthetic(spec.augment.synthetic, multilabel, native)
         check_drawn_lesions(spec.augment.drawn_lesions, classes, multilabel, decode.channels, native)
+    for keys in DEPENDENT if combined else ():
+        for point in combinations(study.space, keys):
+            check_loss(study.draw(point).train, multilabel)
 
 
 def options(study: Study, key: str) -> list[str]:

@@ -75,12 +75,13 @@ class _Rest:
 
 
 def run_in_processes(plan: Plan, jobs: int, next_task: NextTask, boss: Boss, on_outcome: OnOutcome) -> None:
-    """Train trials in `jobs` processes until there is none. A worker that dies says so as its trial's outcome."""
+    """Train trials in up to `jobs` processes until there is none. A worker that dies says so as its trial's outcome.
+
+    Every outcome may make trials available again, for the workers too that got none before it.
+    """
     workers: list[_Worker] = []
-    free = free_by_device(plan.devices)
     try:
-        while len(workers) < jobs and (task := next_task()) is not None:
-            workers.append(_start(plan, choose_device(free, Counter(worker.device for worker in workers)), task))
+        _hand_out(plan, jobs, workers, next_task)
         while busy := [worker for worker in workers if worker.task is not None]:
             for pipe in wait([worker.pipe for worker in busy]):
                 worker = next(worker for worker in busy if worker.pipe is pipe)
@@ -93,20 +94,27 @@ def run_in_processes(plan: Plan, jobs: int, next_task: NextTask, boss: Boss, on_
                     continue
                 worker.task = None
                 on_outcome(rest.outcome)
-                task = next_task()
                 if message is None or is_fat(worker.lean, rest.resident):
                     workers.remove(worker)
                     _end([worker])
-                    if task is not None:
-                        free = free_by_device(plan.devices)
-                        others = Counter(other.device for other in workers)
-                        workers.append(_start(plan, choose_device(free, others), task))
-                elif task is not None:
+                else:
                     worker.lean = worker.lean or rest.resident
-                    worker.task = task
-                    worker.send(task)
+                _hand_out(plan, jobs, workers, next_task)
     finally:
         _end(workers)
+
+
+def _hand_out(plan: Plan, jobs: int, workers: list[_Worker], next_task: NextTask) -> None:
+    """Give tasks to the workers that have none, and to new ones while there are fewer than `jobs`."""
+    idle = [worker for worker in workers if worker.task is None]
+    free: dict[str, int] = {}
+    while (idle or len(workers) < jobs) and (task := next_task()) is not None:
+        if idle:
+            idle[0].task = task
+            idle.pop(0).send(task)
+            continue
+        free = free or free_by_device(plan.devices)
+        workers.append(_start(plan, choose_device(free, Counter(worker.device for worker in workers)), task))
 
 
 def is_fat(lean: int, now: int) -> bool:

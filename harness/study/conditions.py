@@ -4,7 +4,8 @@ A condition looks at the value that stands in the trial's spec, drawn, constant 
 key has its default and is no parameter of that trial. Pure functions of plain data.
 """
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.errors import RequestError, nearest
@@ -85,6 +86,24 @@ def probes(space: Space) -> list[dict[str, Any]]:
         needed = _needed(name, space)
         points += [{**first, **needed, name: value} for value in extremes(range_)]
     return points
+
+
+def combinations(space: Space, keys: Sequence[str]) -> list[dict[str, Any]]:
+    """The points at which keys that exclude each other are checked before trial 0: every combination of the extremes
+    of those that are ranges, and of what their conditions look at. Values for all ranges, standing or not."""
+    names: list[str] = []
+    for key in keys:
+        _add_with_conditions(key, space, names)
+    first = {name: extremes(range_)[0] for name, range_ in space.items()}
+    drawn = itertools.product(*(extremes(space[name]) for name in names))
+    return [{**first, **dict(zip(names, values, strict=True))} for values in drawn]
+
+
+def _add_with_conditions(key: str, space: Space, names: list[str]) -> None:
+    if key in space and key not in names:
+        names.append(key)
+        for other, _ in space[key].when:
+            _add_with_conditions(other, space, names)
 
 
 def _needed(name: str, space: Space) -> dict[str, Any]:

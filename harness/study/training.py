@@ -96,10 +96,10 @@ class Train(Part):
     """gradual unfreezing (Howard and Ruder 2018): every so many epochs the last frozen stage begins to train; 0: it
     never does"""
     class_weights: bool = False
-    """weigh the loss by inverse class frequency of the fold's training rows"""
+    """weigh the loss by inverse class frequency of the fold's training rows; not together with sampling: balanced"""
     pos_weights: bool = False
     """several labels an image: weigh each label's yes by its no-to-yes ratio in the fold's training rows; not together
-    with class_weights, which balances yes and no, too"""
+    with class_weights, which balances yes and no, too, nor with sampling: balanced"""
     sampling: Literal["shuffle", "balanced"] = "shuffle"
     """shuffle: every training row once an epoch; balanced: as many rows, drawn with replacement, every class equally
     often"""

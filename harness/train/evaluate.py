@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness import metrics
-from harness.models.out_of_memory import is_out_of_memory
 from harness.train.images import Images, to_input
 from harness.train.loss import Loss, mean_loss
-from harness.train.pieces import release
+from harness.train.pieces import in_fitting_batches
 from harness.train.precision import Precision
 from harness.train.prefetch import prefetched
 
@@ -41,20 +40,17 @@ def predict(
     The network is in evaluation mode.
     """
     logits = torch.empty(len(y), classes, device=y.device)
-    batch_size = BATCH
-    while True:
-        try:
-            with torch.inference_mode():
-                for rows, x in prefetched(images, images.in_order(batch_size)):
-                    inputs = to_input(x, mean, std, precision.layout)
-                    with torch.autocast(y.device.type, precision.dtype, enabled=precision.name != "fp32"):
-                        logits[rows] = forward(inputs).float()
-                return logits, mean_loss(loss, logits, y)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or batch_size == 1:
-                raise
-        release(str(y.device))
-        batch_size //= 2
+
+    def run(batch_size: int) -> None:
+        with torch.inference_mode():
+            for rows, x in prefetched(images, images.in_order(batch_size)):
+                inputs = to_input(x, mean, std, precision.layout)
+                with torch.autocast(y.device.type, precision.dtype, enabled=precision.name != "fp32"):
+                    logits[rows] = forward(inputs).float()
+
+    in_fitting_batches(run, BATCH, str(y.device))
+    with torch.inference_mode():
+        return logits, mean_loss(loss, logits, y)
 
 
 def scores(y: NDArray[np.int64], logits: NDArray[np.floating], loss: NDArray[np.floating]) -> Scores:

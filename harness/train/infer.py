@@ -13,11 +13,12 @@ from harness.records import Progress
 from harness.train.allocator import keep_freed_memory
 from harness.train.checkpoint import FoldMeta
 from harness.train.images import stream_images, to_input
+from harness.train.pieces import in_fitting_batches
 from harness.train.prefetch import prefetched
 from harness.train.reading import fetch
 
 BATCH = 64
-"""images at a time"""
+"""images at a time; halved while the memory does not suffice"""
 AHEAD = 2
 """batches whose numbers are still on their way from a card while the next is computed"""
 
@@ -36,23 +37,28 @@ def infer(
     network.to(memory_format=torch.channels_last)
     logits = np.empty((len(pixels), len(meta.classes)), np.float32)
     embeddings = np.empty((len(pixels), network.embedding_size), np.float32)
-    images, done = stream_images(pixels, meta.mean, device), 0
-    waiting: deque[tuple[NDArray[np.int64], Callable[[], list[NDArray[np.floating]]]]] = deque()
+    images = stream_images(pixels, meta.mean, device)
 
-    def store(left: int) -> None:
-        nonlocal done
-        while len(waiting) > left:
-            batch, read = waiting.popleft()
-            logits[batch], embeddings[batch] = read()
-            done += len(batch)
-            if progress:
-                progress("inference", done, len(pixels))
+    def run(size: int) -> None:
+        waiting: deque[tuple[NDArray[np.int64], Callable[[], list[NDArray[np.floating]]]]] = deque()
+        done = 0
 
-    order = images.in_order(batch_size)
-    with torch.inference_mode():
-        for rows, (_, x) in zip(order, prefetched(images, order), strict=True):
-            found = network.embed(to_input(x, meta.mean, meta.std, torch.channels_last))
-            waiting.append((rows.numpy(), fetch([tensor.float() for tensor in found])))
-            store(left=AHEAD if x.is_cuda else 0)
-    store(left=0)
+        def store(left: int) -> None:
+            nonlocal done
+            while len(waiting) > left:
+                batch, read = waiting.popleft()
+                logits[batch], embeddings[batch] = read()
+                done += len(batch)
+                if progress:
+                    progress("inference", done, len(pixels))
+
+        order = images.in_order(size)
+        with torch.inference_mode():
+            for rows, (_, x) in zip(order, prefetched(images, order), strict=True):
+                found = network.embed(to_input(x, meta.mean, meta.std, torch.channels_last))
+                waiting.append((rows.numpy(), fetch([tensor.float() for tensor in found])))
+                store(left=AHEAD if x.is_cuda else 0)
+        store(left=0)
+
+    in_fitting_batches(run, batch_size, device)
     return logits, embeddings

@@ -37,6 +37,7 @@ from harness.train.keeping import Keeper
 from harness.train.loss import build_loss
 from harness.train.mixing import draw_mix
 from harness.train.optim import add_trainable, build_optimizer
+from harness.train.pieces import in_fitting_batches
 from harness.train.precision import Precision, forward_of
 from harness.train.prefetch import prefetched
 from harness.train.reading import fetch
@@ -209,7 +210,8 @@ class _Fold:
         if self.average is not None:
             self.average.after_epoch(epoch)
             if epoch + 1 == train.epochs:
-                self.average.finish(self._plain_inputs())
+                average = self.average
+                in_fitting_batches(lambda size: average.finish(self._plain_inputs(size)), train.batch_size, self.device)
         found = [torch.stack(values), torch.stack(weights)]
         for images, y in [(self.x_val, self.y_val), *([self.inner] if self.inner else [])]:
             found += self._predict(images, y, epoch)
@@ -274,10 +276,10 @@ class _Fold:
             sizes = own_sizes(self.x_train, part)
             yield Batch(x, self.y_train[part], drawn, mix, sizes)
 
-    def _plain_inputs(self) -> Iterator[Tensor]:
+    def _plain_inputs(self, batch_size: int) -> Iterator[Tensor]:
         """The training rows as they are, for batch-norm statistics of averaged weights."""
         layout = self.stepper.precision.layout
-        order = self.x_train.epoch(torch.arange(len(self.y_train)), self.spec.train.batch_size, 0)
+        order = self.x_train.epoch(torch.arange(len(self.y_train)), batch_size, 0)
         for _, x in prefetched(self.x_train, order):
             yield to_input(x, self.mean, self.std, layout)
 

@@ -134,6 +134,14 @@ def check_loss(train: Train, multilabel: bool) -> None:
             "train.class_weights=true and train.pos_weights=true: each balances the yes and no of a label, and "
             "together they would do it twice. Set one of them to false."
         )
+    for key, switched_on in (("class_weights", train.class_weights), ("pos_weights", train.pos_weights)):
+        if switched_on and train.sampling == "balanced":
+            raise RequestError(
+                f"train.{key}=true and train.sampling=balanced: each compensates for unequal frequencies, and together "
+                "they would do it twice (a class of 10% of the rows would have 90% of the loss). "
+                f"Type --set train.{key}=false or --set train.sampling=shuffle; where both are searched, write "
+                f"train.{key}: {{choice: [false, true], when: {{train.sampling: shuffle}}}}."
+            )
 
 
 def mean(values: Tensor, weights: Tensor) -> Tensor:

@@ -2,8 +2,28 @@
 
 import gc
 import itertools
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
+
+from harness.models.out_of_memory import is_out_of_memory
+
+T = TypeVar("T")
+
+
+def in_fitting_batches(run: Callable[[int], T], batch_size: int, device: str) -> T:
+    """What run(batch size) returns. While the memory of the device does not suffice, it is run again, from its
+    beginning, with half the batch; where one image does not fit, that error is raised."""
+    while True:
+        try:
+            return run(batch_size)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or batch_size == 1:
+                raise
+        # outside the except block: the exception holds on to the tensors of the attempt
+        release(device)
+        batch_size //= 2
 
 
 def release(device: str) -> None:

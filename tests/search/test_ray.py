@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from scripted_tasks import Scripted
 from test_run import tiny
 
 from benchmarks._servers import RayCluster, ray_cluster, session, wait_until
@@ -18,6 +19,7 @@ from harness.events import EpochDone, FoldDone, Notice
 from harness.home import Home
 from harness.ledger import read_trials
 from harness.search.nodes import Cluster, leave_token, misfit, software
+from harness.search.ray_engine import joined, run_on_ray
 from harness.search.run import run_study
 from harness.study.load import dump_yaml
 
@@ -73,6 +75,14 @@ def test_a_study_gives_on_two_machines_what_it_gives_on_one_though_a_worker_was_
     assert any("lost" in event.line for event in events if isinstance(event, Notice))
     assert results(home) == results(calm)
     assert len({(event.trial, event.fold) for event in events if isinstance(event, FoldDone)}) == 12
+
+
+def test_a_worker_that_got_no_task_is_asked_again_after_every_outcome(machines, tmp_path):
+    study, home, cluster = random_study(data__root="phantom:40"), Home(tmp_path / "home"), Cluster(machines.address)
+    scripted = Scripted(study, home, tmp_path / "artifacts")
+    with joined(cluster):
+        run_on_ray(study, home, cluster, 2, print, scripted.next_task, scripted, scripted.ended)
+    scripted.check()
 
 
 def trainers(machines: RayCluster) -> list[int]:

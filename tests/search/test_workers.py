@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from scripted_tasks import Scripted
 
 from benchmarks._hurt_study import (
     epochs_of,
@@ -26,7 +27,7 @@ from harness.ledger import read_study, read_trial, read_trials, write_study, wri
 from harness.search.devices import choose_device, free_by_device
 from harness.search.driver import MAX_DEATHS
 from harness.search.run import run_study
-from harness.search.workers import FAT_BYTES, is_fat
+from harness.search.workers import FAT_BYTES, Plan, is_fat, run_in_processes
 from harness.train import checkpoint
 from harness.train.checkpoint import ResumeState
 
@@ -172,6 +173,14 @@ def test_a_damaged_state_is_set_aside(tmp_path, damage):
     path.write_bytes(damage)
     assert ResumeState(path).load("cpu") is None
     assert not path.exists() and path.with_suffix(".damaged").read_bytes() == damage
+
+
+def test_a_worker_that_got_no_task_is_asked_again_after_every_outcome(tmp_path):
+    study, home = tiny(data__root="phantom:40"), Home(tmp_path / "home")
+    scripted = Scripted(study, home, tmp_path / "artifacts")
+    plan = Plan(["cpu"], 1, home, study.spec.data, study.spec.seed)
+    run_in_processes(plan, 2, scripted.next_task, scripted, scripted.ended)
+    scripted.check()
 
 
 def test_a_worker_goes_where_the_most_memory_is_left_for_it():

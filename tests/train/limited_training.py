@@ -18,14 +18,14 @@ from harness.train.precision import Precision
 BATCH = 64
 
 
-def train(folder: Path, rows: int, size: int = 96) -> EpochReport:
+def train(folder: Path, rows: int, size: int = 96, swa: float = 0.0) -> EpochReport:
     """One epoch of one batch of `rows` images."""
     tree = {
         "name": "memory",
         "data": {"root": "-", "group": "none", "decode": {"size": size}},
         "model": {"backbone": "resnet10t"},
         "optim": {"name": "sgd", "lr": 0.01},
-        "train": {"epochs": 1, "batch_size": BATCH},
+        "train": {"epochs": 1, "batch_size": BATCH, "swa": swa},
     }
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 255, (rows + 4, size, size, 1), dtype=np.uint8), np.arange(rows + 4) % 2

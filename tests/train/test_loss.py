@@ -226,5 +226,8 @@ def test_switches_that_do_not_fit_are_refused() -> None:
         build_loss(np.array([0, 1]), 2, Train(pos_weights=True), "cpu")
     with pytest.raises(RequestError, match="Set one of them to false"):
         check_loss(Train(pos_weights=True, class_weights=True), multilabel=True)
+    for key in ("class_weights", "pos_weights"):
+        with pytest.raises(RequestError, match=rf"--set train.{key}=false or --set train.sampling=shuffle"):
+            check_loss(Train.model_validate({key: True, "sampling": "balanced"}), multilabel=True)
     check_loss(Train(pos_weights=True), multilabel=True)
     check_loss(Train(class_weights=True), multilabel=False)
