@@ -19,9 +19,8 @@ from benchmarks._folds import card_memory, harness_epoch, random_fold, spec_of, 
 from benchmarks._report import arguments, publish
 from harness.models.network import build_network
 from harness.study.spec import Spec
-from harness.train.fastest import choose_precision
 from harness.train.fold import FoldData
-from harness.train.precision import Precision, forward_of
+from harness.train.precision import Precision, choose_precision, forward_of
 
 AUGMENT = {"hflip": 0.5, "rotate": 15.0, "translate": 0.1, "brightness": 0.2, "noise": 0.05}
 CPU = (("resnet10t", 64, 32, 512), ("resnet18", 128, 32, 192), ("mobilenetv3_small_100", 96, 32, 512))

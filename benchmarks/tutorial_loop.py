@@ -27,8 +27,8 @@ from benchmarks._report import arguments, publish
 from harness.data.pixels import open_store
 from harness.home import Home
 from harness.ragged import Ragged, select
-from harness.train.fastest import choose_precision
 from harness.train.fold import FoldData
+from harness.train.precision import choose_precision
 
 BACKBONES = ("resnet18", "resnet10t")
 GREY = ([0.5] * 3, [0.25] * 3)

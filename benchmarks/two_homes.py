@@ -1,13 +1,14 @@
 """Do the same study file, data and seed give the same numbers in every home?
 
-A home hashes who belongs together with a random salt of its own. One study is run in two homes, all ensembles are built
-of it, a second study is compared with it, a bundle is evaluated on other images; then every value of every JSON document
-and every array, and every byte of every file that should be the same, are compared. ratio: the share that is equal; the
-goal is all of them. What by nature differs is listed in DIFFERS and left out: times, speeds, random names of runs, the
-salt and what is hashed with it, and where the home lies.
+A home hashes who belongs together with a random salt of its own. One study is run in two homes, all ensembles are
+built of it, a second study is compared with it and a bundle is evaluated on other images. Then every value of every
+JSON document and array, and every byte of every file that should be the same, are compared. ratio: the share that is
+equal; the goal is all of them. What by nature differs is left out (DIFFERS): times, speeds, random names of runs, and
+where a home lies.
 """
 
 import io
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,22 +17,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks._report import arguments, publish
+from benchmarks._tiny_study import tiny_tree
+from harness.data.phantom import ensure_phantom
 from harness.ensemble.build import build
 from harness.ensemble.names import KNOWN
 from harness.home import Home, read_json
 from harness.ledger import read_trials, require_study
+from harness.predict.evaluate import evaluate
+from harness.search.compare import compare_sides, find_side
 from harness.search.run import run_study
 from harness.study.load import check_study
 
 DIFFERS = {
     "seconds", "images_per_second", "started", "finished", "ended", "spent", "estimate", "run_id", "bundle", "path",
-    "caches", "fit_seconds",
+    "caches", "fit_seconds", "seconds_per_image",
 }  # fmt: skip
 """keys of JSON whose values are times, speeds, random names or places"""
 FOLLOW = {"history.json": "the seconds of its epochs", "bundle.json": "the seconds of its fit"}
 """files whose bytes differ for one such key: their values are compared instead"""
 METHODS = tuple(KNOWN)
-EVALUATED = "phantom:40"
+OTHER_PATIENTS = 60
 
 
 def run_home(home: Home, tree: dict[str, Any], methods: tuple[str, ...], resamples: int) -> None:
@@ -92,3 +98,50 @@ def _leaves(place: str, node: Any) -> Iterator[tuple[str, Any]]:
             yield from _leaves(f"{place}[{number}]", child)
     else:
         yield place, repr(node)
+
+
+def _told(home: Home, studies: list[str], others: str) -> Iterator[tuple[str, Any]]:
+    """What commands say of the studies: a comparison of two, on images and per group, and a bundle on other images."""
+    sides = [find_side(home, name) for name in studies]
+    for per_group in (False, True):
+        found = compare_sides(home, sides[0], sides[1], per_group=per_group)
+        told = {"lines": [asdict(line) for line in found.lines], "corrected": found.corrected, "delong": found.delong}
+        yield from _leaves(f"compare, per group: {per_group}", told)
+    images = ensure_phantom(home, lambda what, done, total: None, OTHER_PATIENTS)
+    sets = ["data.label=label", "data.group=patient"]
+    found = evaluate(f"{studies[0]}/mean-top5", str(images), home, sets, device="cpu")
+    yield from _leaves("evaluate", {key: value for key, value in asdict(found).items() if key != "data"})
+
+
+def main() -> None:
+    options = arguments(__doc__ or "").parse_args()
+    tree = tiny_tree(name="first", data__folds=3, train__epochs=1, data__decode__size=32)
+    second = tiny_tree(name="second", data__folds=3, train__epochs=1, data__decode__size=24)
+    differing: list[str] = []
+    compared = 0
+    with tempfile.TemporaryDirectory() as folder:
+        homes = [Home(Path(folder) / name) for name in ("a", "b")]
+        told = []
+        for home in homes:
+            run_home(home, tree, METHODS, resamples=2)
+            run_study(check_study(second, "two homes"), home, 1, "cpu", lambda event: None)
+            told.append(dict(_told(home, ["first", "second"])))
+        for study in ("first", "second"):
+            count, bad = difference(homes[0], homes[1], study)
+            compared, differing = compared + count, differing + bad
+        compared += len(told[0].keys() | told[1].keys())
+        differing += [place for place in told[0].keys() | told[1].keys() if told[0].get(place) != told[1].get(place)]
+        salts = len({home.salt() for home in homes})
+    listed = "".join(f"\n  {place}" for place in differing[:40])
+    text = (
+        f"{compared - len(differing)} of {compared} values and files are equal in two homes ({salts} different salts); "
+        f"{len(METHODS)} ensembles.{listed}"
+    )
+    ratio = 1 - len(differing) / compared if salts == 2 else 0.0
+    publish(
+        "two_homes", ratio, 1.0, options, text, compared=compared, differing=differing[:100], ensembles=list(METHODS)
+    )
+
+
+if __name__ == "__main__":
+    main()

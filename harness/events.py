@@ -38,9 +38,9 @@ class DataReady:
 
 
 @dataclass(frozen=True)
-class SpeedMeasured:
+class PrecisionChosen:
     line: str
-    """how fast a backbone trains in each number format, and in which it will"""
+    """in which number format a backbone trains"""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ Event = (
     Working
     | Notice
     | DataReady
-    | SpeedMeasured
+    | PrecisionChosen
     | Estimated
     | StudyStarted
     | TrialStarted

@@ -43,6 +43,9 @@ class StudyRecord:
     """those findings, as `data audit --json` gives them"""
     starts: dict[str, str] = dataclasses.field(default_factory=dict)
     """what `study:NAME` meant for each backbone when the study began: {"study:NAME resnet18": "study:NAME/7"}"""
+    weights: dict[str, str] = dataclasses.field(default_factory=dict)
+    """SHA-256 of each file that model.weights meant when the study began: {"pretrained resnet18": "..."}; empty where
+    it means none, and for a study of an earlier version"""
     caches: list[str] = dataclasses.field(default_factory=list)
     """the folders under Home.pixels that it reads"""
     ablates: str = ""

@@ -10,7 +10,7 @@ from harness.events import (
     Event,
     FoldDone,
     Notice,
-    SpeedMeasured,
+    PrecisionChosen,
     StudyEnded,
     StudyStarted,
     TrialEnded,
@@ -33,8 +33,8 @@ def line_of(picture: Picture, event: Event, now: float, verbose: bool = False) -
             return _labelled("note", event.line)
         case DataReady():
             return _data(event)
-        case SpeedMeasured():
-            return _labelled("speed", event.line)
+        case PrecisionChosen():
+            return _labelled("format", event.line)
         case Estimated():
             return _labelled("time", estimate_line(event))
         case StudyStarted():

@@ -42,6 +42,7 @@ from harness.study.spec import Spec
 from harness.train.allocator import give_back
 from harness.train.checkpoint import NO_FOLD, read_meta
 from harness.train.crossval import Part, read_fold, train_part
+from harness.train.pinned import require_same_weights
 from harness.train.precision import parse_precision, threads_of
 
 RESAMPLES = 10
@@ -56,6 +57,7 @@ def retrain(home: Home, found: Gathered, resamples: int, seed: int, device: str,
     member, study = found.members[best], next(s for s in found.studies if s.name == found.members[best].study)
     spec = build_spec(fill(study.tree, member.trial.params), f"{found.names[best]} of {study.name}")
     _require_free_start(spec, found.names[best])
+    require_same_weights(study.weights, spec.model.weights, spec.model.backbone, study.name)
     precision = study.precision[spec.model.backbone]
     cache = found.outputs.cache(best)
     data = replace(found.data, pixels=cache.pixels)

@@ -93,7 +93,7 @@ def build_network(
     if start is None and kind_of(weights) == "study":
         raise RequestError(f"model.weights: {weights} says where each fold starts, and no fold is given here.")
     if start is None and kind_of(weights) == "file" and is_fold_checkpoint(Path(weights).expanduser()):
-        start = Path(weights).expanduser()
+        raise RequestError(f"model.weights: {weights} is a fold checkpoint. Write study:NAME, which knows its rows.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone, pool, embedding_size = build_backbone(

@@ -181,9 +181,10 @@ def train_arms(plan: Plan, home: Home, jobs: int, device: str, listener: Listene
         if not left:
             return data
         listener(data_ready(data))
+        checks.check_same_weights(base, study)
         checks.check_training(study, data.dataset, combined=False)
         checks.check_disk(study, home, checks.check_networks(study, home, data), left)
-        record = _begin(plan, read_study(home, study.name), left, data, devices[0], jobs, listener)
+        record = _begin(plan, read_study(home, study.name), devices[0])
         write_people(home, study.name, data.dataset)
         source = Listed(plan.params, plan.tree, read_trials(home, study.name))
         driver = Driver(study, home, data, record, source, listener)
@@ -191,13 +192,11 @@ def train_arms(plan: Plan, home: Home, jobs: int, device: str, listener: Listene
     return data
 
 
-def _begin(
-    plan: Plan, past: StudyRecord | None, left: int, data: Prepared, device: str, jobs: int, listener: Listener
-) -> StudyRecord:
+def _begin(plan: Plan, past: StudyRecord | None, device: str) -> StudyRecord:
     """The ablation's record: what the study decided once (number formats, starts) holds for its arms, too."""
     study, known = plan.study, (past or plan.base).precision
     if not set(checks.options(study, "backbone")) <= set(known):
-        known = {**choose_precisions(study, left, data, device, jobs, listener), **known}
+        known = {**choose_precisions(study, device), **known}
     return replace(
         past or plan.base,
         name=study.name,

@@ -23,6 +23,7 @@ from harness.study.spec import Spec
 from harness.train.averaging import check_average
 from harness.train.loss import check_loss
 from harness.train.optim import check_optimizer
+from harness.train.pinned import require_same_weights
 from harness.train.synthetic import check_synthetic
 
 DEPENDENT = (
@@ -60,8 +61,6 @@ def _build(spec: Spec, home: Home, data: Prepared) -> Network:
     start = None
     if kind_of(weights) == "study":
         start = start_file(resolve_start(weights, spec.model.backbone, home, data), 0)
-    elif kind_of(weights) == "file":
-        refuse_own_checkpoint(Path(weights).expanduser(), home, data)
     network = build_network(
         spec.model, len(dataset.classes), decode.channels, decode.side, spec.seed, start, dataset.classes
     )
@@ -79,6 +78,8 @@ def check_backbones(study: Study, home: Home) -> None:
                 find_start(weights, name, home)
             else:
                 check_weights(name, weights)
+            if kind_of(weights) == "file":
+                refuse_own_checkpoint(Path(weights).expanduser(), home)
 
 
 def check_training(study: Study, dataset: Dataset, combined: bool = True) -> None:
@@ -133,6 +134,13 @@ def check_same_spec(past: StudyRecord | None, study: Study) -> None:
         f"Run this one under another name: harness study run {study.name} --as NEWNAME   (same --set options), "
         f"or go on with the old one: harness study resume {study.name}"
     )
+
+
+def check_same_weights(past: StudyRecord | None, study: Study) -> None:
+    """The files of weights that the study began with, by content. Raises RequestError."""
+    for backbone in options(study, "backbone"):
+        for weights in options(study, "weights"):
+            require_same_weights(past.weights if past else {}, weights, backbone, study.name)
 
 
 def check_same_data(past: StudyRecord | None, study: Study, data: Prepared) -> None:

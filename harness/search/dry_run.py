@@ -14,7 +14,7 @@ from harness.events import Listener
 from harness.home import Home
 from harness.ledger import read_study
 from harness.records import Estimate
-from harness.search import ray_engine
+from harness.search import checks, ray_engine
 from harness.search.estimate import estimate_study
 from harness.search.grid import total_trials
 from harness.search.nodes import Cluster
@@ -80,12 +80,14 @@ def dry_run(
     precision: dict[str, str] = {}
     estimate = None
     with ray_engine.joined(cluster) if cluster else nullcontext():
+        if left:
+            checks.check_same_weights(past, study)
         parameters = check_training(study, home, data, left)
         if cluster:
             ray_engine.check_nodes(study, home, cluster)
         elif left:
             known = past.precision if past else {}
-            precision = known or choose_precisions(study, total, data, devices[0], jobs, listener)
+            precision = known or choose_precisions(study, devices[0])
             estimate = estimate_study(study, data, precision, parameters, devices[0], jobs, left, listener)
     return DryRun(
         study=study.name,

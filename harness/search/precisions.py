@@ -1,46 +1,34 @@
-"""In which number format each backbone of a study trains, and whether compiled: measured before trial 0."""
+"""In which number format each backbone of a study trains: decided by rule before trial 0, and kept."""
 
-import math
-
-from harness.data.prepare import Prepared, prepare
-from harness.events import Event, Listener, SpeedMeasured
-from harness.home import Home
+from harness.events import Listener, PrecisionChosen
 from harness.study.load import Study
 from harness.study.space import Choice
-from harness.study.spec import Spec
-from harness.train.fastest import choose_precision
+from harness.train.precision import choose_precision
 
 
-def choose_precisions(
-    study: Study, trials: int, data: Prepared, device: str, jobs: int, listener: Listener
-) -> dict[str, str]:
-    """str(Precision) by backbone. Raises RequestError where train.compile: true cannot be done."""
-
-    def say(line: str) -> None:
-        listener(SpeedMeasured(line))
-
+def choose_precisions(study: Study, device: str) -> dict[str, str]:
+    """str(Precision) by backbone, on this machine. Raises RequestError where train.compile: true cannot be done."""
     chosen = {}
     for backbone in _backbones(study):
         model = study.spec.model.model_copy(update={"backbone": backbone})
-        spec = study.spec.model_copy(update={"model": model})
-        chosen[backbone] = str(choose_precision(spec, device, _steps(spec, trials, data), jobs, say))
+        chosen[backbone] = str(choose_precision(study.spec.model_copy(update={"model": model}), device))
     return chosen
 
 
-def measured_here(study: Study, home: Home, trials: int, device: str) -> tuple[dict[str, str], list[Event]]:
-    """The same on a machine of a cluster, whose driver may have no card. Returns also what there is to tell."""
-    data = prepare(study.spec.data, study.spec.seed, home, lambda what, done, total: None)
-    said: list[Event] = []
-    return choose_precisions(study, trials, data, device, 1, said.append), said
+def say_precisions(chosen: dict[str, str], listener: Listener, kept: dict[str, str] | None = None) -> None:
+    """Tell what each backbone trains in. kept: what the study began with and goes on in, whatever this machine is."""
+    for backbone, precision in (kept or chosen).items():
+        other = chosen.get(backbone, precision)
+        if kept is None:
+            listener(PrecisionChosen(f"{backbone} trains in {precision}"))
+        elif other != precision:
+            listener(
+                PrecisionChosen(
+                    f"{backbone} goes on in {precision}, as the study began; this machine by itself would take {other}"
+                )
+            )
 
 
 def _backbones(study: Study) -> list[str]:
     range_ = study.space.get("model.backbone")
     return [str(name) for name in range_.options] if isinstance(range_, Choice) else [study.spec.model.backbone]
-
-
-def _steps(spec: Spec, trials: int, data: Prepared) -> int:
-    """Training steps of the whole study, if no trial is pruned."""
-    folds = data.folds
-    rows = len(folds.development_rows()) * (folds.k - 1) // folds.k
-    return trials * folds.k * spec.train.epochs * math.ceil(rows / spec.train.batch_size)

@@ -21,12 +21,13 @@ from harness.search.estimate import estimate_study
 from harness.search.grid import check_sampler, total_trials
 from harness.search.made_with import made_with
 from harness.search.nodes import Cluster
-from harness.search.precisions import choose_precisions, measured_here
+from harness.search.precisions import choose_precisions, say_precisions
 from harness.search.start import pin_starts
 from harness.search.tracked import send_missing
 from harness.search.workers import Plan, run_here, run_in_processes
 from harness.study.load import Study, spec_hash
 from harness.train.devices import parse_devices
+from harness.train.pinned import pin_weights
 
 
 def run_study(
@@ -57,13 +58,14 @@ def run_study(
             send_missing(home, study, listener, CLOSE_SECONDS)
             listener(StudyEnded(study.name, "complete", 0))
             return past
+        checks.check_same_weights(past, study)
         parameters = check_training(study, home, data, total - done)
         if cluster:
             ray_engine.check_nodes(study, home, cluster)
         from harness.search.proposals import Proposals
 
         source = Proposals(study, home)
-        record = begin(past, study, home, data, total, devices[0], jobs, listener, cluster)
+        record = begin(past, study, home, data, devices[0], listener, cluster)
         write_people(home, study.name, data.dataset)
         if estimating and not done and not cluster:
             found = estimate_study(study, data, record.precision, parameters, devices[0], jobs, total - done, listener)
@@ -112,22 +114,14 @@ def begin(
     study: Study,
     home: Home,
     data: Prepared,
-    trials: int,
     device: str,
-    jobs: int,
     listener: Listener,
     cluster: Cluster | None = None,
 ) -> StudyRecord:
     """The study's record as it runs now. What must not change later, such as number formats, is decided once."""
-
-    def measure() -> dict[str, str]:
-        if not cluster:
-            return choose_precisions(study, trials, data, device, jobs, listener)
-        chosen, said = ray_engine.on_a_node(cluster, measured_here, study, home, trials, device)
-        for event in said:
-            listener(event)
-        return dict(chosen)
-
+    here = ray_engine.on_a_node(cluster, choose_precisions, study, device) if cluster else None
+    precision = choose_precisions(study, device) if here is None else dict(here)
+    say_precisions(precision, listener, past.precision if past else None)
     findings, caches = findings_to_json(data.findings), list(data.caches)
     record = past or StudyRecord(
         study.name,
@@ -137,7 +131,8 @@ def begin(
         data.dataset.data_hash,
         data.folds.folds_hash,
         time.time(),
-        precision=measure(),
+        precision=precision,
+        weights=pin_weights(checks.options(study, "weights"), checks.options(study, "backbone")),
         starts=pin_starts(checks.options(study, "weights"), checks.options(study, "backbone"), home),
         made_with=made_with(device, usable_cores()),
     )

@@ -207,25 +207,30 @@ def _digests(caches: list[str], home: Home) -> dict[str, str]:
     return found
 
 
-def refuse_own_checkpoint(path: Path, home: Home, data: Prepared) -> None:
-    """A fold checkpoint given by its path would start every fold, those that it must not see, too. RequestError."""
+def refuse_own_checkpoint(path: Path, home: Home) -> None:
+    """A fold checkpoint given by its path would start every fold, those that it must not see, too; and what it has seen
+    itself stands in its study's records, not in the file. So only study:NAME, which checks that, is taken.
+    RequestError."""
     header = read_header(path)
     if header is None:
         return
-    name = header["study"]
-    known = read_study(home, name) is not None
-    if not known and header["data_hash"] != data.dataset.data_hash:
-        return
+    name, trial = header["study"], header["trial"]
+    if read_study(home, name) is None:
+        raise RequestError(
+            f"model.weights: {path} was trained by study {name!r}, which this home ({home.root}) does not know, so "
+            "nobody can tell whether it has seen images or patients that a fold here holds out. Work in the home of "
+            f"that study (HARNESS_HOME=ITS_MLRUNS) with model.weights={PREFIX}{name}, which checks it; or set "
+            "model.weights to none or pretrained."
+        )
     if header["fold"] == NO_FOLD:
         raise RequestError(
             f"model.weights: {path} was made over all folds of study {name!r} (a soup or a resample), so it has seen "
             "rows that a fold here holds out. Set model.weights to none, pretrained or "
             f"{PREFIX}{name}, where each fold starts from the one that has not seen its rows."
         )
-    where = f"{PREFIX}{name}" if header["trial"] == SEVERAL else f"{PREFIX}{name}/{header['trial']}"
+    where = f"{PREFIX}{name}" if trial == SEVERAL else f"{PREFIX}{name}/{trial}"
     raise RequestError(
-        f"model.weights: {path} is fold {header['fold']} of trial {header['trial']} of study {name!r}"
-        + (", trained on rows of this very data set" if header["data_hash"] == data.dataset.data_hash else "")
-        + f". Write model.weights={where}: then each fold starts from the one that has not seen its rows, and what was "
-        "seen is checked."
+        f"model.weights: {path} is fold {header['fold']} of trial {trial} of study {name!r}. Write "
+        f"model.weights={where}: then each fold starts from the one that has not seen its rows, and what was seen is "
+        "checked."
     )

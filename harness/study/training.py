@@ -83,10 +83,11 @@ class Train(Part):
     accumulate: Annotated[int, Field(ge=1, le=65536)] = 1
     """batches whose gradients make one optimiser step: batch_size * accumulate rows"""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto: measured once for the backbone, size and device, and remembered"""
+    """auto: bf16 on a card of compute capability 8.0 or later, and on a CPU that computes in bf16 unless the network
+    has depthwise convolutions; otherwise fp32. Decided by this rule when the study begins, and kept"""
     compile: Literal["auto"] | bool = "auto"
-    """torch.compile: auto compiles on a card, where it was measured to save more time over the study than it costs;
-    true: always, which on a CPU takes minutes and pays for MobileNets in long studies"""
+    """torch.compile: true compiles, which takes a minute or more for each backbone and changes the last digits; auto
+    and false do not"""
     deterministic: bool = False
     """only algorithms that give the same numbers every time, also on a GPU, where it is slower; a CPU always does"""
     freeze: Annotated[int, Field(ge=0, le=1000)] = 0

@@ -1,30 +1,34 @@
-"""In what way a network computes: number format, memory layout, compiled or not, on how many threads.
+"""In what way a network computes: number format, memory layout, compiled or not.
 
-The name of it is kept with every trial, so that a resumed study computes the same numbers.
+Chosen by rule from the study and the kind of device, never by a clock: machines of one kind train a study in one way.
+The name of it is kept with the study, so that a resumed study computes the same numbers on any machine.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, RequestError
+from harness.models.network import build_network, outline
+from harness.study.spec import Spec
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Precision:
-    """Autocast format, memory layout, compilation and threads of a training."""
+    """Autocast format, memory layout and compilation of a training."""
 
     name: str
     """fp32, bf16 or fp16"""
     channels_last: bool
     compiled: bool = False
     threads: int = 0
-    """of torch on a CPU; 0: as many as the process was given"""
+    """of torch on a CPU, as studies of earlier versions may have it; 0: as many as the process was given"""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -88,3 +92,64 @@ def forward_of(network: nn.Module, precision: Precision) -> Callable[[Tensor], T
         return compiled(x) if x.shape == shapes[0] else network(x)
 
     return forward
+
+
+def choose_precision(spec: Spec, device: str) -> Precision:
+    """What `train.precision` and `train.compile` come to for this spec's backbone on this device: by rule, so that no
+    clock decides what numbers come out.
+
+    What train.precision names; else bf16 on a card of compute capability 8.0 or later, or on a CPU that computes in
+    bf16 (avx512_bf16, amx_bf16, ARM bf16) for a network without depthwise convolutions, which are slower so; else fp32.
+    Always channels_last. Compiled where train.compile is true. Raises RequestError where that cannot be done.
+    """
+    train = spec.train
+    name = ("bf16" if _takes_bf16(spec, device) else "fp32") if train.precision == "auto" else train.precision
+    precision = Precision(name, channels_last=True, compiled=train.compile is True)
+    if precision.compiled:
+        _require_compiling(spec, device, precision)
+    return precision
+
+
+def _takes_bf16(spec: Spec, device: str) -> bool:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device != "cpu" or not cpu_computes_bf16():
+        return False
+    decode = spec.data.decode
+    network = outline(spec.model.backbone, 2, decode.channels, decode.side)
+    convolutions = [part for part in network.modules() if isinstance(part, nn.Conv2d)]
+    return not any(part.groups == part.in_channels > 1 for part in convolutions)
+
+
+def cpu_computes_bf16(facts: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this machine's CPU has instructions for bf16, by what Linux says of it; False where nothing is said."""
+    try:
+        lines = facts.read_text().splitlines()
+    except OSError:
+        return False
+    known = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(known)
+
+
+def _require_compiling(spec: Spec, device: str, precision: Precision) -> None:
+    """One compiled training step of two images. Raises RequestError where it fails."""
+    decode = spec.data.decode
+    if decode.size == "native":
+        raise RequestError(
+            "train.compile: true: images of their own sizes make batches of a shape each, and every shape would be "
+            "compiled anew. Set train.compile: false, or data.decode.size to a number."
+        )
+    model = spec.model.model_copy(update={"weights": "none"})
+    network = build_network(model, 2, decode.channels, decode.side, 0).to(device, memory_format=precision.layout)
+    x = torch.zeros(2, decode.channels, decode.side, decode.side, device=device).to(memory_format=precision.layout)
+    try:
+        with torch.autocast(x.device.type, precision.dtype, enabled=precision.name != "fp32"):
+            loss = forward_of(network.train(), precision)(x).float().sum()
+        torch.autograd.backward(loss)
+    except Exception as error:  # compilers fail in many ways
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RequestError(
+            f"train.compile: true: {spec.model.backbone} could not be compiled here: {reason}. Set it to false."
+        ) from error
+    finally:
+        torch.compiler.reset()

@@ -12,7 +12,7 @@ from harness.events import (
     Estimated,
     Event,
     FoldDone,
-    SpeedMeasured,
+    PrecisionChosen,
     StudyEnded,
     StudyStarted,
     TrialEnded,
@@ -38,7 +38,7 @@ PAST = record(0, 0.85)
 BEGIN: list[Event] = [
     Working("decoding", 10, 240),
     DataReady(240, 192, 48, 120, ("normal", "bleed"), (130, 110), 2, ("2 files [were] dropped",)),
-    SpeedMeasured("resnet10t 64 px: fp32 40 img/s; trains in fp32"),
+    PrecisionChosen("resnet10t trains in fp32"),
     StudyStarted("demo", 3, 1, (1,), "auroc", "cpu", 1, {"resnet10t": "bf16"}, (PAST,), PAST),
     TrialStarted(1, {"optim.lr": 0.001}, 1),
 ]
@@ -59,7 +59,7 @@ def test_the_beginning_says_what_the_data_are_what_will_run_and_what_was_there()
     assert "240 images of 120 groups: 130 normal, 110 bleed" in said[0]
     assert "192 for development in 2 folds, 48 held out" in said[0]
     assert "2 files [were] dropped" in said[0]
-    assert said[1] == "speed  resnet10t 64 px: fp32 40 img/s; trains in fp32"
+    assert said[1] == "format resnet10t trains in fp32"
     assert said[2] == "time   3 trials will take 2 to 5 min; checkpoints 10 MB to 30 MB, 24 GB are free"
     assert said[3].split("\n") == [
         "study  demo: 3 trials x 2 folds on cpu in bf16",

@@ -10,6 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from harness.data.people import FILE, write_people
 from harness.data.prepare import prepare
 from harness.errors import RequestError
 from harness.home import Home
@@ -228,6 +229,7 @@ def test_what_it_started_from_itself_counts_too(home, tmp_path):
         hashes = {"data_hash": other.dataset.data_hash, "folds_hash": other.folds.folds_hash}
         write_study(home, replace(record, name="middle", tree=tree, caches=list(other.caches), **hashes))
         write_trial(home, "middle", trial)
+        write_people(home, "middle", other.dataset)
 
     def with_four_folds():
         copied = home.run_artifacts("middle", trial.run_id)
@@ -263,10 +265,28 @@ def test_a_store_that_was_cleared_away_is_asked_for(home):
 def test_a_fold_checkpoint_by_its_path_is_refused(home):
     path = start_file(find_start("study:small/1", BACKBONE, home).folder, 2)
     with pytest.raises(RequestError, match=r"fold 2 of trial 1 of study 'small'.*Write model.weights=study:small/1"):
-        refuse_own_checkpoint(path, home, phantom(home))
-    elsewhere = Home(home.root.parent / "elsewhere")
-    with pytest.raises(RequestError, match=r"trained on rows of this very data set"):
-        refuse_own_checkpoint(path, elsewhere, phantom(home))
+        refuse_own_checkpoint(path, home)
+
+
+def test_a_fold_checkpoint_of_another_home_is_refused_whatever_data_it_names(home, tmp_path):
+    """Nearly the same data have another hash: what such a network has seen stands nowhere in its file."""
+    network, meta = load_fold(start_file(find_start("study:small/1", BACKBONE, home).folder, 2))
+    path = tmp_path / "foreign.safetensors"
+    save_weights(path, network, replace(meta, study="elsewhere", data_hash="of one image more"))
+    with pytest.raises(RequestError, match=r"study 'elsewhere', which this home .* HARNESS_HOME=.*study:elsewhere"):
+        refuse_own_checkpoint(path, home)
+    tree = read_study(home, "small").tree
+    tree = {**tree, "name": "flattered", "model": {**tree["model"], "weights": str(path)}}
+    with pytest.raises(RequestError, match=r"study 'elsewhere', which this home"):
+        run_study(check_study(tree, "flattered"), home, 1, "cpu", lambda event: None)
+    with pytest.raises(RequestError, match=r"is a fold checkpoint"):
+        build_network(Model(backbone=BACKBONE, weights=str(path)), 2, 1, 32, seed=0)
+
+
+def test_a_home_that_has_forgotten_its_patients_takes_nobody_for_a_stranger(home):
+    (home.work("small") / FILE).unlink()
+    with pytest.raises(RequestError, match=r"no longer known.*harness study run small"):
+        resolve_start("study:small", BACKBONE, home, phantom(home, seed=1))
 
 
 def test_a_soup_of_all_folds_is_no_start_for_any_fold(home, tmp_path):
@@ -274,10 +294,10 @@ def test_a_soup_of_all_folds_is_no_start_for_any_fold(home, tmp_path):
     network, meta = load_fold(start_file(find_start("study:small/1", BACKBONE, home).folder, 2))
     save_weights(tmp_path / "soup.safetensors", network, replace(meta, trial=SEVERAL, fold=NO_FOLD))
     with pytest.raises(RequestError, match=r"made over all folds of study 'small'.*or study:small, where"):
-        refuse_own_checkpoint(tmp_path / "soup.safetensors", home, phantom(home))
+        refuse_own_checkpoint(tmp_path / "soup.safetensors", home)
     save_weights(tmp_path / "soup.safetensors", network, replace(meta, trial=SEVERAL))
     with pytest.raises(RequestError, match=r"Write model.weights=study:small:"):
-        refuse_own_checkpoint(tmp_path / "soup.safetensors", home, phantom(home))
+        refuse_own_checkpoint(tmp_path / "soup.safetensors", home)
 
 
 def test_a_study_that_was_really_run_starts_each_fold_from_its_own(home):
