@@ -79,7 +79,7 @@ def cross_validate(
 ) -> TrialResult:
     """Train and score the K fold models of one trial, skipping folds that are already on disk.
 
-    The pooled out-of-fold intervals are group-bootstrap 95% (harness.stats.intervals).
+    The pooled out-of-fold intervals are 95% (harness.stats.intervals).
     """
     results = []
     for fold in range(data.folds.k):
@@ -121,7 +121,7 @@ def summarize(results: list[FoldResult], data: Prepared, seed: int, per_group: H
         folds=results,
         cv=dict(zip(names, mean.tolist(), strict=True)),
         cv_se=dict(zip(names, error.tolist(), strict=True)),
-        oof=all_intervals(y, p, groups, seed, per_group),
+        oof=all_intervals(y, p, groups, seed, per_group, fold),
         seconds=seconds,
         images_per_second=sum(result.images for result in results) / max(seconds, 1e-9),
         undefined={name: why for name in names if (why := why_undefined(name, results, data.dataset))},
