@@ -108,6 +108,12 @@ def find_start(weights: str, backbone: str, home: Home) -> Start:
     else:
         wanted = [trial for trial in complete if _same_network(specs[trial.number].model.backbone, backbone)]
     chosen = best_trial(wanted, record.tree["search"]["metric"]) if not slash else next(iter(wanted), None)
+    if chosen is None and wanted and not slash:
+        why = "; ".join(f"trial {one.number}: {one.reason or 'breaks a constraint'}" for one in wanted)
+        raise RequestError(
+            f"model.weights: {weights}: no complete trial of study {name!r} with a {backbone} is ranked ({why}). "
+            f"Name one: {PREFIX}{name}/{wanted[0].number}"
+        )
     if chosen is None and complete and not slash:
         there = ", ".join(dict.fromkeys(spec.model.backbone for spec in specs.values()))
         raise RequestError(
