@@ -16,9 +16,8 @@ from harness.ensemble.members import choose_members
 from harness.errors import HarnessError, RequestError
 from harness.events import TrialEnded
 from harness.home import Home
-from harness.ledger import read_study, read_trials
+from harness.ledger import best_trial, read_study, read_trials
 from harness.records import Interval, TrialRecord
-from harness.search.best import best_trial
 from harness.search.driver import Driver
 from harness.search.front import front, is_on_front
 from harness.search.objective import Outcome

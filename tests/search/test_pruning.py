@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from harness.ledger import best_trial
 from harness.metrics import METRICS
 from harness.records import Interval, TrialRecord
-from harness.search.best import best_trial
 from harness.search.pruning import stop_after_epoch, stop_after_folds
 from harness.search.racing import Runner, make_field
 from harness.study.search import Search
