@@ -209,11 +209,17 @@ def cells(patients: int, studies: int, methods: Sequence[str], first: int = 0) -
                 "mc_error": round(float(values.std(ddof=1) / np.sqrt(studies)), 4),
                 "pooled_auroc": round(float(np.mean([one.pooled[m, s] for one in all_of])), 4),
                 "coverage": round(float(np.nanmean([one.covered[m, s] for one in all_of])), 3),
-                "called_better": None if method == "mean" else round(float(np.mean([o.better[m, s] for o in all_of])), 3),
+                "called_better": None
+                if method == "mean"
+                else round(float(np.mean([o.better[m, s] for o in all_of])), 3),
                 "called_worse": None if method == "mean" else round(float(np.mean([o.worse[m, s] for o in all_of])), 3),
             }
         rows.append(row)
     return rows
+
+
+def _share(values: Sequence[float]) -> float:
+    return round(float(np.mean(values)), 3)
 
 
 def failures(rows: Sequence[dict[str, object]]) -> list[str]:
@@ -239,8 +245,9 @@ def as_text(rows: Sequence[dict[str, object]]) -> str:
         for score in SCORES:
             one = row[score]
             assert isinstance(one, dict)
-            rates = "".join("      - " if one[k] is None else f"  {one[k]:.3f} " for k in ("called_better", "called_worse"))
-            text += f" {one['auroc']:.3f} +- {one['mc_error']:.3f}   {one['pooled_auroc']:.3f}   {one['coverage']:.3f} {rates}"
+            rates = ["    -" if one[key] is None else f"{one[key]:.3f}" for key in ("called_better", "called_worse")]
+            text += f" {one['auroc']:.3f} +- {one['mc_error']:.3f}   {one['pooled_auroc']:.3f}   {one['coverage']:.3f}"
+            text += f"   {rates[0]}   {rates[1]}  "
         lines.append(text)
     return "\n".join(lines)
 

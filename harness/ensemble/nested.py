@@ -77,7 +77,7 @@ class PairTable:
         rows predicted as new ones are, with one network less."""
         n = len(self.y)
         others = np.array([[j for j in range(self.k) if j != own] for own in range(self.k)])[self.fold]
-        return self.logits[np.arange(n)[:, None], others]
+        return np.asarray(self.logits[np.arange(n)[:, None], others])
 
 
 def nested_full(
