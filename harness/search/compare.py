@@ -60,7 +60,7 @@ class Line:
     a: Interval
     b: Interval
     delta: Difference
-    """paired group bootstrap"""
+    """of the means over folds; see stats.compare"""
     folds: Difference | None
     """corrected resampled t-test over the folds; None where the folds are not the same"""
 
@@ -120,11 +120,11 @@ def compare_sides(home: Home, a: Side, b: Side, reps: int = 2000, per_group: boo
     y, groups, seed = left.y, left.groups, a.record.tree["seed"]
     same_folds = a.record.folds_hash == b.record.folds_hash
     p_a, p_b = left.p[0], right.p[0]
-    of_a, of_b = intervals(y, p_a, groups, seed), intervals(y, p_b, groups, seed)
+    of_a, of_b = (intervals(y, p, groups, seed, fold=left.fold) for p in (p_a, p_b))
     by_fold = _fold_differences(left, p_a, p_b) if same_folds else None
     lines = []
     for metric in METRICS:
-        delta = paired_difference(metric, y, p_a, p_b, groups, seed, reps)
+        delta = paired_difference(metric, y, p_a, p_b, groups, seed, reps, left.fold)
         folds = None if by_fold is None else corrected_t(by_fold[metric], 1 / len(by_fold[metric]))
         lines.append(Line(metric, of_a[metric], of_b[metric], delta, folds))
     two_classes = y.ndim == 1 and p_a.shape[1] == 2

@@ -54,16 +54,26 @@ def by_group(y: Labels, p: Floats, groups: NDArray[np.str_], how: How) -> tuple[
     return highest[keep], pooled[keep], names[order][keep]
 
 
-def all_intervals(y: Labels, p: Floats, groups: NDArray[np.str_], seed: int, how: How) -> dict[str, Interval]:
+def all_intervals(
+    y: Labels,
+    p: Floats,
+    groups: NDArray[np.str_],
+    seed: int,
+    how: How,
+    fold: NDArray[np.int64] | None = None,
+) -> dict[str, Interval]:
     """Every metric per image, and as `group_NAME` per group, each with its 95% interval.
 
+    fold (N,): the fold of out-of-fold rows, see harness.stats.intervals; a group is in one fold.
     Nothing per group where `how` is none, or where no group has two images: the numbers would be the same.
     """
-    found = intervals(y, p, groups, seed)
+    found = intervals(y, p, groups, seed, fold=fold)
     if how == "none" or len(np.unique(groups)) == len(groups):
         return found
     group_y, group_p, names = by_group(y, p, groups, how)
     if not len(names):
         return found
-    per_group = intervals(group_y, group_p, names, seed)
+    of_group = None if fold is None else dict(zip(groups.tolist(), fold.tolist(), strict=True))
+    group_fold = None if of_group is None else np.array([of_group[name] for name in names.tolist()])
+    per_group = intervals(group_y, group_p, names, seed, fold=group_fold)
     return found | {f"{PREFIX}{name}": per_group[name] for name in METRICS}

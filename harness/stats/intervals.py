@@ -1,15 +1,24 @@
-"""95% intervals of metrics by the group bootstrap: patients are drawn again, not images.
+"""95% intervals of metrics over the drawing of patients: rows of one group depend on each other, so groups are counted.
 
-Rows of one group are not independent, so whole groups are resampled with replacement and a row counts as often as its
-group was drawn (Field and Welsh 2007, "Bootstrapping clustered data"); the interval is between the 2.5% and the 97.5%
-percentile of the replicates (Efron 1979). Where nothing went wrong on any row, every replicate is 1, and an interval
-from 1 to 1 would claim certainty: then the lower end is the exact binomial one for n of n (Clopper and Pearson 1934).
-Knows arrays only: no folds, no files, no torch.
+The variance of a metric is that of its derivative summed over each group (harness.stats.influence). What is done with
+it depends on the metric, and was chosen by simulation (benchmarks/coverage.py):
+
+- auroc, auprc, accuracy, balanced_accuracy lie between 0 and 1, and their variance shrinks towards the ends. The
+  interval holds the values that the observed one is not too far from, judged by the variance at THAT value (a score
+  interval; for a share it is Wilson's of 1927, for an AUROC the variance is Hanley and McNeil's of 1982), times the
+  ratio of the observed variance to that formula's with groups for rows (the design effect of Rao and Scott 1992). It
+  neither collapses nor leaves the scale near 1.
+- log_loss and brier are means of skewed values: Hall's transformation of the t statistic (Hall 1992, "On the removal of
+  skewness by transformation"), by groups.
+
+Student's t replaces the normal distribution. The group bootstrap below serves what has no such form (curves, corrected
+bests). Knows arrays only: no files, no torch.
 
 N: rows, G: groups, R: replicates, C: classes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -18,16 +27,231 @@ from numpy.typing import NDArray
 from harness.metrics import METRICS
 from harness.records import Interval
 from harness.seeds import derive_seed
+from harness.stats.influence import influence
 
 Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
 
 LEVEL = 0.95
-PERFECT = {"accuracy": False, "balanced_accuracy": True, "auroc": True, "auprc": True}
-"""metrics that are 1 where nothing went wrong; whether the rarer class says how much was tried"""
+FEWEST = 3
+"""groups, and for metrics that compare classes groups of each class, below which there is no interval"""
+BY_CLASS = ("auroc", "auprc", "balanced_accuracy")
+"""metrics that need every class"""
+LOSSES = ("log_loss", "brier")
+PRIOR = 1.0
+"""groups that a design effect of 1 is worth beside the observed one: with few errors, the observed one says little"""
+NOTHING = float("nan")
 KEPT_CELLS = 25_000_000
 """drawings of up to this many counts (50 MB) are kept for the next predictions on rows of as many groups"""
 CELLS_AT_ONCE = 250_000
 """replicates are scored in blocks of about this many weights, which fit into the cache"""
+
+
+def intervals(
+    y: Labels,
+    p: Floats,
+    groups: NDArray[np.str_],
+    seed: int,
+    reps: int = 1000,
+    fold: NDArray[np.int64] | None = None,
+) -> dict[str, Interval]:
+    """Every metric with its 95% interval; without one where there are too few groups, and then with the reason.
+
+    y (N,) or (N, C), p (N, C) probabilities, groups (N,). fold (N,): given where rows are out-of-fold predictions of
+    several models; the interval is then wider by `fold_inflation`, because models of different folds share training
+    rows. seed and reps are not used: nothing is drawn. They are kept for callers that choose them for all intervals.
+    """
+    return {name: spread(name, y, p, groups, fold).interval() for name in METRICS}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A metric, how much each group moves it, and what its interval is made from."""
+
+    metric: str
+    value: float
+    moved: Floats
+    """(G,) by group, summing to 0"""
+    variance: float
+    freedom: float
+    formula: Callable[[float], float]
+    """the variance that the value would have if it were the argument and each group had one row"""
+    inflation: float
+    reason: str
+    parts: tuple["Spread", ...] = ()
+    """of the balanced accuracy of exclusive classes: the share of each class that is recognised"""
+
+    def interval(self) -> Interval:
+        return Interval(self.value, *self.ends(LEVEL), reason=self.reason)
+
+    def ends(self, level: float) -> tuple[float, float]:
+        from scipy.stats import t as student
+
+        if self.reason:
+            return NOTHING, NOTHING
+        if self.parts:
+            return self._of_parts(level)
+        reach = float(student.ppf((1 + level) / 2, self.freedom)) * float(np.sqrt(self.inflation))
+        if self.metric in LOSSES:
+            return _skewed(self.value, self.moved, float(np.sqrt(self.variance)), reach, self.inflation)
+        design = self.design_effect()
+        return _score_ends(self.value, lambda value: reach**2 * design * self.formula(value))
+
+    def _of_parts(self, level: float) -> tuple[float, float]:
+        """The mean of shares, from the interval of each (Newcombe 1998, Zou and Donner 2008); wider where groups have
+        rows of several classes whose shares go up and down together."""
+        ends = np.array([part.ends(level) for part in self.parts])
+        values, own = (np.array([getattr(part, name) for part in self.parts]) for name in ("value", "variance"))
+        count = len(values)
+        together = max(1.0, self.variance * count**2 / float(own.sum())) if own.sum() > 0 else 1.0
+        below, above = np.sqrt(together * ((ends - values[:, None]) ** 2).sum(axis=0)) / count
+        return max(0.0, self.value - float(below)), min(1.0, self.value + float(above))
+
+    def design_effect(self) -> float:
+        """The variance over that of the formula, drawn towards 1 where few groups move the metric."""
+        expected = self.formula(self.value)
+        if expected <= 0.0 or self.variance <= 0.0:
+            return 1.0
+        squares = self.moved**2
+        moving = float(squares.sum() ** 2 / (squares**2).sum())  # as many groups, if all moved it alike
+        return (moving * self.variance / expected + PRIOR) / (moving + PRIOR)
+
+
+def spread(
+    metric: str, y: Labels, p: Floats, groups: NDArray[np.str_], fold: NDArray[np.int64] | None = None
+) -> Spread:
+    """What the interval of one metric is made from. y (N,) or (N, C), p (N, C), groups (N,), fold (N,) or None."""
+    value, of_row = influence(metric, y, p)
+    numbered, count = group_numbers(groups)
+    moved = np.bincount(numbered, of_row, count).astype(np.float64)
+    reason = no_interval(metric, value, y, p, numbered)
+    if reason:
+        return Spread(metric, value, moved, NOTHING, NOTHING, lambda _: NOTHING, 1.0, reason)
+    variance, freedom = group_variance(metric, y, of_row, numbered)
+    parts: tuple[Spread, ...] = ()
+    if metric == "balanced_accuracy" and y.ndim == 1:
+        of_class = [y == c for c in range(p.shape[1])]
+        parts = tuple(
+            spread("accuracy", y[rows], p[rows], groups[rows], None if fold is None else fold[rows])
+            for rows in of_class
+        )
+    return Spread(
+        metric, value, moved, variance, freedom, _formula(metric, y, p, numbered), fold_inflation(fold), "", parts
+    )
+
+
+def group_numbers(groups: NDArray[np.str_]) -> tuple[NDArray[np.int64], int]:
+    """(N,) numbers of the groups by first appearance, and how many there are."""
+    _, first, of_row = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
+    by_appearance = np.empty(len(first), dtype=np.int64)
+    by_appearance[np.argsort(first)] = np.arange(len(first))
+    return by_appearance[of_row], len(first)
+
+
+def class_groups(y: Labels, p: Floats, numbered: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """For each question (the class of two, each of more, each label) how many groups have rows with it, and without."""
+    if y.ndim == 2:
+        sides = [(y[:, c] == 1, y[:, c] == 0) for c in range(y.shape[1])]
+    else:
+        sides = [(y == c, y != c) for c in ([1] if p.shape[1] == 2 else range(p.shape[1]))]
+    return [(len(np.unique(numbered[yes])), len(np.unique(numbered[no]))) for yes, no in sides]
+
+
+def no_interval(metric: str, value: float, y: Labels, p: Floats, numbered: NDArray[np.int64]) -> str:
+    """The code of why there is no interval; '' where there is one."""
+    if len(y) == 0:
+        return "no-rows"
+    fewest = min(min(pair) for pair in class_groups(y, p, numbered))
+    if not np.isfinite(value):
+        return "one-class" if fewest == 0 else "undefined"
+    count = int(numbered.max()) + 1
+    if count < 2:
+        return "one-group"
+    if count < FEWEST or (metric in BY_CLASS and fewest < FEWEST):
+        return "too-few-groups"
+    return ""
+
+
+def group_variance(metric: str, y: Labels, of_row: Floats, numbered: NDArray[np.int64]) -> tuple[float, float]:
+    """The variance of a metric over the drawing of groups, from its derivative by row (N,), and its degrees of freedom.
+
+    Of metrics that compare two classes each class has its own sample of groups, as in Obuchowski 1997: then the degrees
+    of freedom are Satterthwaite's.
+    """
+    count = int(numbered.max()) + 1
+    moved = np.bincount(numbered, of_row, count).astype(np.float64)
+    if metric not in BY_CLASS or y.ndim == 2:
+        return count / (count - 1) * float(moved @ moved), count - 1.0
+    total, squares, own, fewest = 0.0, 0.0, 0.0, count
+    for c in np.unique(y):
+        here = y == c
+        part = np.bincount(numbered[here], of_row[here], count).astype(np.float64)
+        have = len(np.unique(numbered[here]))
+        fewest = min(fewest, have)
+        mine = have / max(have - 1, 1) * float(part @ part)
+        own += float(part @ part)
+        total += mine
+        squares += mine**2 / max(have - 1, 1)
+    shared = count / (count - 1) * (float(moved @ moved) - own)  # groups with rows of several classes
+    freedom = total**2 / squares if squares > 0 else fewest - 1.0
+    return max(0.0, total + shared), min(freedom, count - 1.0)
+
+
+def fold_inflation(fold: NDArray[np.int64] | None) -> float:
+    """By how much the variance over groups is multiplied for out-of-fold rows of K models: 1 + K / (K - 1)."""
+    if fold is None:
+        return 1.0
+    k = len(np.unique(fold))
+    return 1.0 + k / (k - 1) if k > 1 else 1.0
+
+
+def _formula(metric: str, y: Labels, p: Floats, numbered: NDArray[np.int64]) -> Callable[[float], float]:
+    pairs = np.array(class_groups(y, p, numbered), dtype=np.float64)
+    m, n = pairs[:, 0], pairs[:, 1]
+    if metric == "auroc":
+
+        def hanley_mcneil(value: float) -> float:
+            both = (n - 1) * (1 - value) / (2 - value) + (m - 1) * value / (1 + value)
+            return float((value * (1 - value) / (m * n) * (1 + both)).mean())
+
+        return hanley_mcneil
+    if metric == "auprc":
+        worth = 1 / float((1 / m).mean())
+    elif metric == "balanced_accuracy":
+        worth = 1 / float(((1 / m + 1 / n) / 4).mean())
+    else:
+        sizes = np.bincount(numbered).astype(np.float64)
+        worth = float(sizes.sum() ** 2 / (sizes**2).sum())
+    return lambda value: value * (1 - value) / worth
+
+
+def _score_ends(value: float, squared_reach: Callable[[float], float]) -> tuple[float, float]:
+    """The values between 0 and 1 around `value` with (value - x)^2 <= squared_reach(x), by bisection."""
+
+    def end(far: float) -> float:
+        near = value
+        for _ in range(48):
+            middle = (near + far) / 2
+            if (value - middle) ** 2 <= squared_reach(middle):
+                near = middle
+            else:
+                far = middle
+        return near
+
+    lo, hi = end(0.0), end(1.0)
+    return (0.0 if lo < 1e-12 else lo), (1.0 if hi > 1 - 1e-12 else hi)
+
+
+def _skewed(value: float, moved: Floats, error: float, reach: float, inflation: float) -> tuple[float, float]:
+    """Hall's interval of a mean of skewed values."""
+    if error < 1e-15:
+        return value, value
+    skew = float((moved**3).sum()) / float(moved @ moved) ** 1.5 / float(np.sqrt(inflation))
+
+    def back(x: float) -> float:
+        return float(3 / skew * (np.cbrt(1 + skew * (x - skew / 6)) - 1)) if abs(skew) > 1e-6 else x
+
+    return max(0.0, value - error * back(reach)), value - error * back(-reach)
 
 
 def group_weights(groups: NDArray[np.str_], reps: int, seed: int) -> Floats:
@@ -49,12 +273,9 @@ def weight_blocks(groups: NDArray[np.str_], reps: int, seed: int) -> Iterator[Fl
 
 def _draw(groups: NDArray[np.str_], reps: int, seed: int) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
     """(R, G) how often each group was drawn, and (N,) the group number of each row, by first appearance."""
-    _, first, of_row = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
-    n = len(first)
-    by_appearance = np.empty(n, dtype=np.int64)
-    by_appearance[np.argsort(first)] = np.arange(n)
+    of_row, n = group_numbers(groups)
     draw = _kept_counts if reps * n <= KEPT_CELLS else _counts
-    return draw(n, reps, seed), by_appearance[of_row]
+    return draw(n, reps, seed), of_row
 
 
 def _counts(n: int, reps: int, seed: int) -> NDArray[np.int16]:
@@ -84,27 +305,6 @@ def percentiles(replicates: Floats) -> tuple[float, float]:
     return float(lo), float(hi)
 
 
-def intervals(
-    y: NDArray[np.int64], p: Floats, groups: NDArray[np.str_], seed: int, reps: int = 1000
-) -> dict[str, Interval]:
-    """Every metric with its 95% interval. The same seed gives the same interval.
-
-    y (N,), p (N, C) probabilities, groups (N,). A single group has no interval: lo and hi are NaN.
-    """
-    values = {name: float(metric.of(y, p, None)[0]) for name, metric in METRICS.items()}
-    nothing = float("nan")
-    if len(np.unique(groups)) < 2:
-        return {name: Interval(value, nothing, nothing) for name, value in values.items()}
-    drawn = replicates(y, p, groups, seed, reps)
-    found = {}
-    for name, value in values.items():
-        lo, hi = percentiles(drawn[name]) if np.isfinite(value) else (nothing, nothing)
-        if name in PERFECT and lo == hi == 1.0:
-            lo = ((1 - LEVEL) / 2) ** (1 / _tried(y, groups, rarest=PERFECT[name]))
-        found[name] = Interval(value, lo, hi)
-    return found
-
-
 def replicates(y: NDArray[np.int64], p: Floats, groups: NDArray[np.str_], seed: int, reps: int) -> dict[str, Floats]:
     """(R,) values of every metric on groups drawn again; NaN where one is not defined on a draw."""
     blocks: dict[str, list[Floats]] = {name: [] for name in METRICS}
@@ -112,14 +312,3 @@ def replicates(y: NDArray[np.int64], p: Floats, groups: NDArray[np.str_], seed: 
         for name, metric in METRICS.items():
             blocks[name].append(metric.of(y, p, w))
     return {name: np.concatenate(values) for name, values in blocks.items()}
-
-
-def _tried(y: NDArray[np.int64], groups: NDArray[np.str_], rarest: bool) -> int:
-    """How many groups there are, or those of the class (of several labels: the answer) that the fewest have."""
-    if not rarest:
-        return len(np.unique(groups))
-    columns = y[:, None] if y.ndim == 1 else y
-    counts = [
-        len(np.unique(groups[column == value])) for column in columns.T for value in np.unique(column[column >= 0])
-    ]
-    return min(counts)

@@ -78,7 +78,7 @@ def cross_validate(
 ) -> TrialResult:
     """Train and score the K fold models of one trial, skipping folds that are already on disk.
 
-    The pooled out-of-fold intervals are group-bootstrap 95% (harness.stats.intervals).
+    The pooled out-of-fold intervals are 95% (harness.stats.intervals).
     """
     results = []
     for fold in range(data.folds.k):
@@ -112,13 +112,14 @@ def summarize(results: list[FoldResult], data: Prepared, seed: int, per_group: H
     mean = table.mean(axis=0)
     error = table.std(axis=0, ddof=1) / np.sqrt(len(table)) if len(table) > 1 else np.full(len(names), np.nan)
     rows = np.concatenate([result.rows for result in results])
+    fold = np.repeat([result.fold for result in results], [len(result.rows) for result in results])
     p = metrics.probabilities(np.concatenate([result.logits for result in results]), data.dataset.multilabel)
     seconds = sum(result.seconds for result in results)
     return TrialResult(
         folds=results,
         cv=dict(zip(names, mean.tolist(), strict=True)),
         cv_se=dict(zip(names, error.tolist(), strict=True)),
-        oof=all_intervals(data.dataset.y[rows], p, data.dataset.groups[rows], seed, per_group),
+        oof=all_intervals(data.dataset.y[rows], p, data.dataset.groups[rows], seed, per_group, fold),
         seconds=seconds,
         images_per_second=sum(result.images for result in results) / max(seconds, 1e-9),
     )
