@@ -125,7 +125,7 @@ def compare(a: str, b: str, *, per_group: bool = False, home: Place = None) -> D
 
 
 def build_ensemble(
-    method: str,
+    method: str = "mean",
     study: str | Sequence[str] | None = None,
     *,
     top: int = 5,
@@ -135,16 +135,18 @@ def build_ensemble(
     device: str = "auto",
     register: bool = True,
     reference: bool = True,
+    nested: str = "cross-fitted",
     quiet: bool = False,
     home: Place = None,
 ) -> Document:
     """Fit an ensemble of a study's (the newest completed one's) best trials, score it on the held-out test split, save
-    it. `method`: mean, greedy, stacking, ..., or all. Several studies give members of several."""
+    it. `method`: mean, greedy, stacking, ..., or all. Several studies give members of several. `nested`: "full" trains
+    the members again without each pair of folds, for honest scores where nothing is held out."""
     from harness.cli.ensemble_document import make
 
     names = [study] if isinstance(study, str) else list(study or ())
     with in_manner(quiet):
-        made = make(home_of(home), method, names, top, seed, resamples, decide, device, register, reference)
+        made = make(home_of(home), method, names, top, seed, resamples, decide, device, register, reference, nested)
     return ensemble_display(_plain(made.document))
 
 

@@ -34,10 +34,14 @@ def interval(found: Interval | None, optimistic: bool = False) -> str:
 
 def judged(on: str) -> str:
     """What an ensemble's differences are of, to stand behind a verb: see ensemble.scores.Comparison.judged_on."""
-    return "on the test split" if on == "test" else "out of fold, nested"
+    return JUDGED[on]
 
 
-NO_TEST = "The study holds nothing out (data.test_fraction: 0), so there is no test score: the nested one is to report."
+JUDGED = {
+    "test": "on the test split",
+    "nested_full": "by nested cross-validation",
+    "none": "on nothing that can judge",
+}
 
 
 def p_value(p: float) -> str:

@@ -234,5 +234,5 @@ def _next(studies: dict[str, str], problems: list[Problem]) -> str:
     if not studies:
         return "harness study run lr_aug_sweep"
     if "complete" in studies.values():
-        return "harness ensemble build --method stacking"
+        return "harness ensemble build"
     return f"harness study resume {next(iter(studies))}"

@@ -11,20 +11,23 @@ from harness.cli.options import Bundle
 from harness.cli.output import claim_stdout, plain, print_json, show, show_command
 from harness.cli.study import Json
 
+SHORT = {"test": "test", "nested_full": "nested full", "none": "nothing"}
+"""what an ensemble is judged on, in a table"""
 app = Commands(help="Combine the saved checkpoints of a study.")
 
 
 @app.command("build", short_help="Fit, score on the test split, save as a bundle.")
 def build(
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--method",
             metavar="METHOD",
             autocompletion=methods,
-            help="How members are combined: mean, greedy, stacking, ... (an unknown one lists them), or all.",
+            help="How members are combined: mean (the default), greedy, stacking, ... (an unknown one lists them), or "
+            "all.",
         ),
-    ],
+    ] = None,
     study: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,12 +53,21 @@ def build(
     reference: Annotated[
         bool, typer.Option("--reference/--no-reference", help="Keep what usual images look like, to tell foreign ones.")
     ] = True,
+    nested: Annotated[
+        str,
+        typer.Option(
+            "--nested",
+            metavar="full",
+            help="full: train the members again without each pair of folds, for honest scores without a test split.",
+        ),
+    ] = "cross-fitted",
     json: Json = False,
 ) -> None:
     """Fit an ensemble out-of-fold, score it on the held-out test split, save it as a bundle.
 
-    Beside it always stand the simple mean of the same members and the best single member. With --method all, every
-    method stands in one table. No backbone is trained, but for bagging-retrained, which `all` leaves out.
+    Beside it always stand the simple mean of the same members and the best single member. Without --method the
+    mean is built; with --method all, every method stands in one table, with the recommended one below it. No backbone
+    is trained, but by --nested full, and for bagging-retrained, which `all` leaves out.
     """
     claim_stdout()
     from harness.cli.ensemble_tables import show_scores
@@ -63,7 +75,7 @@ def build(
     from harness.cli.trust import show_trust
     from harness.home import open_home
 
-    made = make(open_home(), method, study or (), top, seed, resamples, decide, device, register, reference)
+    made = make(open_home(), method, study or (), top, seed, resamples, decide, device, register, reference, nested)
     built, registered, document = made.built, made.registered, made.document
     if json:
         print_json(document)
@@ -71,14 +83,18 @@ def build(
     show_scores(plain(document))
     if len(built.results) == 1:
         show_trust(document)
-    show("\nSaved as")
-    for result in built.results:
-        show_command(short_path(result.bundle))
-        named = registered.get(result.bundle)
+    if len(built.results) == 1:
+        show("\nSaved as")
+        show_command(short_path(built.results[0].bundle))
+        named = registered.get(built.results[0].bundle)
         if named is not None:
             show(f"    in MLflow as {named.name}, version {named.version}")
+    else:
+        names = ", ".join(result.bundle.name for result in built.results)
+        show(f"\nSaved in {short_path(built.results[0].bundle.parent)}: {names}")
+    best = next((one for one in built.results if one.method == one.recommended), built.results[0])
     show("Next:")
-    show_command(f"harness predict {built.results[0].study}/{built.results[0].bundle.name} IMAGE_OR_FOLDER...")
+    show_command(f"harness predict {best.study}/{best.bundle.name} IMAGE_OR_FOLDER...")
     show_command("harness ui  # to see it beside the trials")
 
 
@@ -105,16 +121,17 @@ def list_(
         print_json([saved_document(path, about) for path, about in bundles])
         return
     if not bundles:
-        show("No ensemble yet. Type: harness ensemble build --method stacking")
+        show("No ensemble yet. Type: harness ensemble build")
         return
     rows = []
     for path, about in bundles:
         row = next(row for row in about["scores"] if row["kind"] == "ensemble")
-        tested = about["judged_on"] == "test"
-        score = (row["test"] if tested else row["nested"] or row["oof"])[about["metric"]]
-        text = f"{about['metric']} {interval(Interval(**numbers_of(score)))}{'' if tested else ' nested'}"
-        rows.append([f"{path.parent.name}/{path.name}", str(len(about["members"])), text])
-    show(table(["bundle", "members", "test, or nested [95%]"], rows, right=["members"]))
+        on = about["judged_on"]
+        score = None if on == "none" else (row[on] or {}).get(about["metric"])
+        text = "-" if score is None else f"{about['metric']} {interval(Interval(**numbers_of(score)))}"
+        word = about["delta_vs_mean"]["verdict"] if about["method"] != "mean" else ""
+        rows.append([f"{path.parent.name}/{path.name}", str(len(about["members"])), text, SHORT[on], word or "-"])
+    show(table(["bundle", "members", "score [95%]", "judged on", "than the mean"], rows, right=["members"]))
     show("\nType: harness ensemble show BUNDLE, or harness predict BUNDLE IMAGE_OR_FOLDER...")
 
 

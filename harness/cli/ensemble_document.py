@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from harness.home import Home
     from harness.track.models import Registered
 
+CROSS_FITTED, FULL = "cross-fitted", "full"
+"""what `--nested` takes: the score that costs nothing, and the one that trains"""
 ALL = "all"
 """the method that stands for every one that trains nothing"""
 SAID = (
-    *("scores", "judged_on", "delta_vs_single", "delta_vs_mean", "selection_minus_nested", "nested_minus_mean"),
+    *("scores", "judged_on", "delta_vs_single", "delta_vs_mean", "comparisons", "recommended", "members_chosen_from"),
+    *("selection_minus_cross_fitted", "top"),
     *("notes", "diversity", "contributions", "cost", "test_reads", "calibration", "decisions"),
 )
 """what a bundle says of its scores, and how far to trust it"""
@@ -34,7 +37,7 @@ class Made:
 
 def make(
     home: "Home",
-    method: str,
+    method: str | None = None,
     studies: Sequence[str] = (),
     top: int = 5,
     seed: int | None = None,
@@ -43,17 +46,24 @@ def make(
     device: str = "auto",
     register: bool = True,
     reference: bool = True,
+    nested: str = CROSS_FITTED,
 ) -> Made:
-    """Build and save what `method` (one of them, or all) gives over the best trials of `studies`, or of the newest
-    completed one. Raises RequestError for what the words do not fit, before anything is done."""
+    """Build and save what `method` (one of them, or all; left out, the mean) gives over the best trials of `studies`,
+    or of the newest completed one. nested: CROSS_FITTED, or FULL to train the members again. Raises RequestError for what the words do not fit, before anything is done."""
     from harness.cli.bundle import register_built
     from harness.cli.progress import step_progress
     from harness.ensemble.decisions import parse_rule
     from harness.ensemble.methods import require_method
     from harness.ensemble.names import WITHOUT_TRAINING
+    from harness.errors import RequestError, nearest
     from harness.home import read_json
     from harness.ledger import require_study
 
+    if nested not in (CROSS_FITTED, FULL):
+        raise RequestError(f"--nested {nested}: no such score.{nearest(nested, (FULL,))} Type --nested full.")
+    if method is None:
+        note("method mean: no --method was given. Others: harness ensemble build --method all")
+        method = "mean"
     rule = None if decide is None else parse_rule(decide)
     methods = list(WITHOUT_TRAINING) if method == ALL else [method]
     for name in methods:
@@ -66,7 +76,9 @@ def make(
         from harness.ensemble.build import build
 
         use_seed = records[0].tree["seed"] if seed is None else seed
-        built = build(home, records, methods, top, use_seed, device, progress, rule, resamples, reference)
+        built = build(
+            home, records, methods, top, use_seed, device, progress, rule, resamples, reference, nested == FULL, note
+        )
     if built.untracked:
         note(f"MLflow shows none of this: {built.untracked}")
     bundles = [result.bundle for result in built.results]
@@ -86,15 +98,16 @@ def table_document(documents: list[dict[str, Any]], built: "Built") -> dict[str,
     """What `--method all` prints: the rows of all once, then each ensemble as it would stand alone."""
     from harness.ensemble.verdict import verdict_together
 
+    shared = [note for note in documents[0]["notes"] if all(note in one["notes"] for one in documents)]
     first = documents[0]
     rows = [*first["scores"], *(document["scores"][-1] for document in documents[1:])]
     return {
         **{name: first[name] for name in ("study", "metric", "members", "diversity", "contributions", "test_reads")},
-        "judged_on": first["judged_on"],
+        **{name: first[name] for name in ("judged_on", "comparisons", "recommended", "members_chosen_from")},
         "method": ALL,
         "scores": rows,
         "ensembles": documents,
-        "notes": verdict_together(first["metric"], built.results),
+        "notes": [*verdict_together(first["metric"], built.results), *shared],
         "refused": built.refused,
     }
 
@@ -110,7 +123,11 @@ def saved_bundles(home: "Home", study: str | None) -> list[tuple["Path", dict[st
     read = []
     for bundle in found:
         try:
-            read.append((bundle, read_json(bundle / "bundle.json")))
+            about = read_json(bundle / "bundle.json")
+            if "recommended" not in about:
+                note(f"left out: {bundle} was built by an earlier version, whose scores are not shown. Build it again.")
+                continue
+            read.append((bundle, about))
         except (HarnessError, OSError) as error:  # one damaged bundle does not hide the others
             note(f"left out: {error}")
     return read

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cli.output import results, show
 from harness.cli.tables import is_higher_better, numbers_of, table
+from harness.ensemble.verdict import OPTIMISM, of_document, why_recommended
 from harness.records import Difference, Interval
-from harness.words import NO_TEST, OPTIMISTIC, difference, duration, interval, judged, number, p_value, plural
+from harness.words import OPTIMISTIC, difference, duration, interval, judged, number, p_value, plural
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,7 +19,8 @@ Row = Mapping[str, Any]
 
 
 def show_scores(document: Mapping[str, Any]) -> None:
-    """Methods, how they compare, what must be said of them, and the members. `document`: of one ensemble or of all."""
+    """Methods, how they compare, what must be said of them, the members, and the recommended method. `document`: of one
+    ensemble or of all."""
     metric, ensembles = document["metric"], document.get("ensembles", [document])
     members = ", ".join(str(member) for member in document["members"])
     s = "s" if len(document["members"]) > 1 else ""
@@ -28,15 +30,10 @@ def show_scores(document: Mapping[str, Any]) -> None:
     show(f"study {document['study']}: {what} of {named}\n")
     on = document["judged_on"]
     show(methods_table(document["scores"], ensembles, metric, width, on))
-    show(f"\n{HOW_TO_READ if on == 'test' else HOW_TO_READ_NESTED}")
-    if any(row["kind"] != "single" and not row.get("nested") for row in document["scores"]):
-        show(f"\n{PARTLY_NESTED}")
+    show(f"\n{how_to_read(document['scores'], ensembles, on)}")
     if any(row.get("optimistic", False) for row in document["scores"]):
         show(f"\n{OPTIMISTIC}")
-    if len(ensembles) > 1:
-        show(f"\nDifferences of {metric} {judged(on)}, paired by group; p after Holm over the methods:\n")
-        show(differences_table(ensembles, width))
-    else:
+    if len(ensembles) == 1 and on != "none":
         _show_differences(document)
     refused = [f"{method}: not built. {why}" for method, why in document.get("refused", {}).items()]
     reads = document.get("test_reads", 0)
@@ -48,45 +45,81 @@ def show_scores(document: Mapping[str, Any]) -> None:
     show(members_table(document["scores"], document.get("contributions", []), metric, width, on))
     if len(document["members"]) > 1 and document.get("diversity"):
         show(f"\n{diversity_line(document['diversity'])}")
-
-
-HOW_TO_READ = (
-    "selection: on the rows that chose it. nested: on the same rows, members and fit chosen without each fold. "
-    "test: on the held-out split; this is the number to report."
-)
-HOW_TO_READ_NESTED = f"{HOW_TO_READ.partition(' test:')[0]} {NO_TEST}"
+    show(f"\n{answer_line(document)}")
 
 
 PARTLY = "~"
-PARTLY_NESTED = "~ fitted without each fold, its members chosen with it."
+PARTLY_FITTED = "~ fitted without each fold, its members chosen with it."
+
+
+def how_to_read(rows: Sequence[Row], ensembles: Sequence[Row], on: str) -> str:
+    """What the columns are, and which of them is no estimate."""
+    said = [f"selection: on the rows that chose it. {OPTIMISM}"]
+    if any(row["kind"] != "single" and not row.get("cross_fitted") for row in rows):
+        said.append(PARTLY_FITTED)
+    if any(row.get("nested_full") for row in rows):
+        said.append("nested full: networks trained again without each pair of folds.")
+    if on == "test":
+        said.append("test: on the held-out split; the number to report.")
+    if len(ensembles) > 1 and on != "none":
+        count = ensembles[0].get("comparisons", 0)
+        said.append(f"- mean: minus the mean {judged(on)}, paired by group; p after Holm over {count} comparisons.")
+    return " ".join(said)
 
 
 def methods_table(rows: Sequence[Row], ensembles: Sequence[Row], metric: str, width: int, on: str = "test") -> Table:
-    """Best single member, simple mean, every method: selection, nested and test score, and what fitting it cost. `on`:
-    what they are judged on, `test`, or `nested` where there is no test split."""
-    costs = {one["method"]: one.get("cost", {}) for one in ensembles}
-    beside = [row for row in rows if row["kind"] == "mean" or (row["kind"] == "single" and row.get("nested"))]
+    """Best single member, simple mean, every method: the value of selection and cross-fitted score, nested_full and test
+    where they are, the difference from the mean where several methods are shown, and what fitting it cost. `on`: what
+    they are judged on."""
+    by_method = {one["method"]: one for one in ensembles}
+    beside = [row for row in rows if row["kind"] == "mean" or (row["kind"] == "single" and row.get("selection"))]
     built = [row for row in rows if row["kind"] == "ensemble" and row["name"] != "mean"]
+    nested = any(row.get("nested_full") for row in rows)
+    compared = len(ensembles) > 1 and on != "none"
+    columns = ["model", "selection", "cross-f."]
+    columns += [f"{metric} nested full" + (" [95%]" if on == "nested_full" else "")] * nested
+    columns += [f"{metric} test [95%]"] * (on == "test") + ["- mean", "p"] * compared + ["fit"]
     body = []
     for row in [*beside, *built]:
-        name = "best single" if row["kind"] == "single" else row["name"]
-        cost = costs.get(row["name"], {}) if row["kind"] != "single" else {}
-        body.append([name, *_scores(row, metric, on), _seconds(cost.get("fit_seconds"))])
-    scores = (
-        ["selection", "nested", f"{metric} test [95%]"] if on == "test" else ["selection", f"{metric} nested [95%]"]
-    )
-    return table(["model", *scores, "fit"], body, right=["selection", "nested", "fit"], width=width)
+        single = row["kind"] == "single"
+        one = {} if single else by_method.get(row["name"], {})
+        star = "*" if row.get("optimistic", False) else ""
+        cells = ["best single" if single else row["name"]]
+        cells.append(number(_of(row["selection"], metric)) + star if row.get("selection") else "-")
+        said = row.get("cross_fitted")
+        cells.append((number(_of(said, metric)) if said else number(_of(row["oof"], metric)) + PARTLY) + star)
+        if nested:
+            full = row.get("nested_full")
+            cells.append("-" if not full else interval(Interval(**numbers_of(full[metric]))))
+        if on == "test":
+            cells.append(interval(Interval(**numbers_of(row["test"][metric]))))
+        if compared:
+            cells += ["-", "-"] if single or row["name"] == "mean" else _short_delta(one.get("delta_vs_mean"))
+        body.append([*cells, _seconds(one.get("cost", {}).get("fit_seconds"))])
+    return table(columns, body, right=["selection", "cross-f.", "- mean", "p", "fit"], width=width)
 
 
-def _scores(row: Row, metric: str, on: str) -> list[str]:
-    star = "*" if row.get("optimistic", False) else ""
-    selection, nested = row.get("selection"), row.get("nested")
-    said = number(_of(nested, metric)) if nested else number(_of(row["oof"], metric)) + PARTLY
-    chosen = number(_of(selection, metric)) + star if selection else "-"
-    if on != "test":
-        whole = interval(Interval(**numbers_of((nested or row["oof"])[metric])))
-        return [chosen, whole + ("" if nested else PARTLY) + star]
-    return [chosen, said + star, interval(Interval(**numbers_of(row["test"][metric])))]
+def _short_delta(found: Row | None) -> list[str]:
+    if found is None:
+        return ["-", "-"]
+    delta = numbers_of(found)
+    return [signed(Interval(delta["value"], math.nan, math.nan)), _p(delta["p_holm"])]
+
+
+def _p(p: float) -> str:
+    return p_value(p).removeprefix("p ").removeprefix("= ")
+
+
+def answer_line(document: Mapping[str, Any]) -> str:
+    """The recommended method, why, and its number."""
+    ensembles, metric, on = document.get("ensembles", [document]), document["metric"], document["judged_on"]
+    best = document["recommended"]
+    why = why_recommended([of_document(one) for one in ensembles], best)
+    row = next((row for row in reversed(document["scores"]) if row["kind"] != "single" and row["name"] == best), None)
+    score = None if row is None or on == "none" else (row.get(on) or {}).get(metric)
+    if score is None:
+        return f"Recommended: {best} ({why})."
+    return f"Recommended: {best} ({why}); its {metric} {judged(on)}: {interval(Interval(**numbers_of(score)))}."
 
 
 def _of(scores: Row, metric: str) -> float:
@@ -113,23 +146,6 @@ def cost_lines(ensembles: Sequence[Row]) -> list[str]:
     ]
 
 
-def differences_table(ensembles: Sequence[Row], width: int) -> Table:
-    """Each method minus the mean and minus the best single member."""
-    body = []
-    for one in ensembles:
-        single, mean = one["delta_vs_single"], one["delta_vs_mean"]
-        against_mean = ["-", "-"] if one["method"] == "mean" else _delta(mean)
-        body.append([one["method"], *against_mean, *_delta(single)])
-    columns = ["method", "minus mean [95%]", "p", "minus single [95%]", "p"]
-    return table(columns, body, width=width)
-
-
-def _delta(found: Row) -> list[str]:
-    delta = numbers_of(found)
-    p = p_value(delta["p_holm"]).removeprefix("p ").removeprefix("= ")
-    return [signed(Interval(delta["value"], delta["lo"], delta["hi"])), p]
-
-
 def signed(found: Interval) -> str:
     """+.021 [-.010, +.052]"""
     if not math.isfinite(found.value):
@@ -139,13 +155,15 @@ def signed(found: Interval) -> str:
 
 
 def _show_differences(document: Mapping[str, Any]) -> None:
-    metric, method = document["metric"], document["method"]
+    """With the p-values after Holm over the table that it was built in, as everywhere."""
+    metric, method, count = document["metric"], document["method"], document.get("comparisons", 0)
     on = judged(document["judged_on"])
-    show(f"\n{method} minus the others, {metric} {on}, paired by group:")
+    show(f"\n{method} minus the others, {metric} {on}, paired by group; p after Holm over {count}:")
     for other, name in {"best single": "delta_vs_single", "simple mean": "delta_vs_mean"}.items():
         if not (method == "mean" and name == "delta_vs_mean"):
-            found = {key: value for key, value in numbers_of(document[name]).items() if key != "p_holm"}
-            show(f"  {other}  {difference(Difference(**found), is_higher_better(metric))}")
+            found = numbers_of({key: document[name][key] for key in ("value", "lo", "hi", "p_holm")})
+            delta = Difference(found["value"], found["lo"], found["hi"], found["p_holm"])
+            show(f"  {other}  {difference(delta, is_higher_better(metric))}")
 
 
 def members_table(

@@ -3,7 +3,7 @@
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "": (
         "harness study run lr_aug_sweep",
-        "harness ensemble build --method stacking",
+        "harness ensemble build",
         "harness init my_images",
     ),
     "init": (
@@ -63,14 +63,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "harness study compare my_study/3 my_study/7",
     ),
     "ensemble": (
-        "harness ensemble build --method stacking",
+        "harness ensemble build",
         "harness ensemble list",
     ),
     "ensemble build": (
-        "harness ensemble build --method stacking",
         "harness ensemble build --method all --study my_study",
+        "harness ensemble build --method all --nested full",
         "harness ensemble build --method greedy --top 10 --decide sensitivity=.95",
-        "harness ensemble build --method mean --study my_cnn --study my_vit",
+        "harness ensemble build --study my_cnn --study my_vit",
     ),
     "ensemble list": (
         "harness ensemble list",

@@ -64,7 +64,8 @@ class About(_Entry):
     study: Name
     method: Name
     metric: Name
-    judged_on: Literal["test", "nested"]
+    judged_on: Literal["test", "nested_full", "none", "nested"]
+    """`nested` in bundles of an earlier version, whose scores are not shown"""
     classes: Annotated[list[Name], Field(min_length=2, max_length=MOST_CLASSES)]
     multilabel: bool
     decodes: Annotated[list[Decode], Field(min_length=1, max_length=100)]
@@ -80,7 +81,7 @@ def read_about(path: Path) -> tuple[dict[str, Any], About]:
     if not (root / "DONE").is_file() or not (root / "bundle.json").exists():
         raise RequestError(
             f"{path} is no finished bundle (bundle.json or DONE is missing). "
-            "Type: harness ensemble list, or build one: harness ensemble build --method stacking"
+            "Type: harness ensemble list, or build one: harness ensemble build"
         )
     try:
         about = strict_json.read(_read(root, "bundle.json", LARGEST_JSON), LARGEST_JSON)

@@ -1,13 +1,15 @@
 """Build ensembles of a study: gather, fit out-of-fold, score on the test split, save as bundles, log.
 
-Trains no network, but for bagging-retrained. Everything is fitted and chosen on development rows; the test split is
-read to be scored. A bundle appears whole or not at all; its run in MLflow comes before it, unless MLflow is away.
+Trains no network, but for bagging-retrained and with `nested`. Everything is fitted and chosen on development rows; the
+test split is read to be scored. A bundle appears whole or not at all; its run in MLflow comes before it, unless MLflow
+is away.
 """
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -21,9 +23,11 @@ from harness.ensemble.decisions import Rule
 from harness.ensemble.doubt_part import NOT_ASKED, Usual, augment_part, reference_part, usual_images
 from harness.ensemble.gather import Gathered, gather
 from harness.ensemble.made import Made
-from harness.ensemble.methods import Method, require_method
+from harness.ensemble.methods import METHODS, Method, require_method
+from harness.ensemble.nested import fit_best_single, nested_full
 from harness.ensemble.oof import Embed, Model, check_probabilities, silent
-from harness.ensemble.pool import nested_oof, only
+from harness.ensemble.pairs import Pairs, plan_pairs, train_pairs
+from harness.ensemble.pool import cross_fitted_oof, only
 from harness.ensemble.retrain import RESAMPLES, retrain
 from harness.ensemble.save import NetworkSet, Part, own_networks, write_bundle
 from harness.ensemble.scores import (
@@ -36,7 +40,7 @@ from harness.ensemble.scores import (
     tracked_metrics,
 )
 from harness.ensemble.soup import make_soup
-from harness.ensemble.table import score_ensembles
+from harness.ensemble.table import BEST_SINGLE, MEAN, oof_reason, score_ensembles
 from harness.ensemble.trust import trust_sections
 from harness.errors import DiskFull, HarnessError, Interrupted, Leak
 from harness.home import Home, lock, new_folder
@@ -55,15 +59,18 @@ class Candidate:
     method: str
     model: Model
     oof: NDArray[np.float64]
-    """(N, C) nested: see oof.Fitted"""
+    """(N, C) by fits without the row's fold: see oof.Fitted"""
     selection: NDArray[np.float64]
     """(N, C) of the final model on the rows that it was fitted on"""
     test: NDArray[np.float64]
     """(T, C)"""
     networks: list[NetworkSet]
     """the checkpoints that its bundle keeps: the members' own, or new ones"""
-    nested: NDArray[np.float64] | None = None
+    cross_fitted: NDArray[np.float64] | None = None
     """(N, C) as `oof`, by members that were chosen without the row's fold; None where that is not made"""
+    nested_full: NDArray[np.float64] | None = None
+    """(N, C) by networks trained again without the row's fold and each other one (nested.py): development rows
+    predicted as new ones are; None where that is not made"""
     without: Sequence[NDArray[np.float64]] = ()
     """(N, C) as `oof`, for each of the members without it; none where that is not made"""
     seconds: float = float("nan")
@@ -92,8 +99,11 @@ def build(
     decide: Rule | None = None,
     resamples: int = RESAMPLES,
     reference: bool = True,
+    nested: bool = False,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Built:
-    """Fit `methods` over the fold checkpoints of the `top` best complete trials, by out-of-fold search metric.
+    """Fit `methods` over the fold checkpoints of the `top` best complete trials, by their mean over folds of the search
+    metric.
 
     Bundles are written to home.bundles(study)/METHOD-topN; building the same again replaces it. A method that cannot be
     built of these members is refused with its reason, and the others are built; the only one asked for raises it.
@@ -102,21 +112,23 @@ def build(
 
     decide: the rule by which the bundles decide (None: see decisions.fit_decisions). resamples: how many networks
     bagging-retrained trains. reference: keep what usual images look like to the networks, so that foreign ones are
-    told.
+    told. nested: train the members again without each pair of folds, for scores that are estimates without a test split
+    (nested.nested_full); `tell` is told beforehand what that takes.
     """
     chosen = {name: require_method(name) for name in methods}
     report = progress or silent
     use_device = parse_devices(device)[0]
     study = studies[0].name
     with lock(home.work(study) / "ensembles.lock", f"an ensemble of study {study!r}"):
-        found = gather(home, studies, top, use_device, report)
+        found = gather(home, studies, top, use_device, report, nested)
+        pairs = _pairs(home, found, use_device, report, tell) if nested else None
         candidates, refused = [], {}
         for name, method in chosen.items():
             try:
                 candidates.append(
                     _make_networks(name, home, found, resamples, seed, use_device, report)
                     if method is None
-                    else fit_method(name, method, found, seed, report, use_device)
+                    else fit_method(name, method, found, seed, report, use_device, pairs)
                 )
             except (Leak, DiskFull, Interrupted):
                 raise
@@ -124,7 +136,8 @@ def build(
                 if len(chosen) == 1:
                     raise
                 refused[name] = str(error)
-        results = score_candidates(home, found, candidates, use_device, seed, report)
+        beside = {} if pairs is None else _nested_beside(found, pairs, seed)
+        results = score_candidates(home, found, candidates, use_device, seed, report, beside)
         shared, untracked = _shared_parts(found), ""
         rows = [*results[0].rows[:-1], *(result.rows[-1] for result in results)] if results else []
         usual: dict[tuple[Path, ...], Usual] = {}
@@ -132,7 +145,7 @@ def build(
             for left_over in result.bundle.parent.glob(f".{result.bundle.name}.*"):
                 shutil.rmtree(left_over, ignore_errors=True)  # of a build that was killed: this study's lock is ours
             with new_folder(result.bundle) as folder:
-                predictions = _predictions(candidate)
+                predictions = _predictions(candidate, found)
                 networks = candidate.networks
                 kept = tuple(network.weights for one in networks for network in one.networks)
                 if kept not in usual:  # methods that keep the same networks share what these find usual
@@ -144,9 +157,15 @@ def build(
 
 
 def fit_method(
-    name: str, method: Method, found: Gathered, seed: int, report: Progress, device: str = "cpu"
+    name: str,
+    method: Method,
+    found: Gathered,
+    seed: int,
+    report: Progress,
+    device: str = "cpu",
+    pairs: Pairs | None = None,
 ) -> Candidate:
-    """One method on all development rows, and out of fold in every way that its scores need."""
+    """One method on all development rows, and without them in every way that its scores need."""
     outputs = found.outputs
     embed: dict[str, Embed | None] = {
         "none": None,
@@ -169,10 +188,33 @@ def fit_method(
         selection=fitted.selection,
         test=check_probabilities(test, f"{name}, test split", found.table.multilabel),
         networks=own_networks(found),
-        nested=nested_oof(found.pool, method, found.choices, fitted.oof, seed, report) if found.choices else None,
+        cross_fitted=cross_fitted_oof(found.pool, method, found.choices, fitted.oof, seed, report)
+        if found.choices
+        else None,
+        nested_full=None if pairs is None else _nested(name, method, pairs, seed, report, device),
         without=_without_each(method, found, seed),
         seconds=seconds,
     )
+
+
+def _pairs(home: Home, found: Gathered, device: str, report: Progress, tell: Callable[[str], None]) -> Pairs:
+    plan = plan_pairs(home, found)
+    tell(str(plan))
+    return train_pairs(home, found, plan, device, report)
+
+
+def _nested(name: str, method: Method, pairs: Pairs, seed: int, report: Progress, device: str) -> NDArray[np.float64]:
+    fit = partial(method.fit, device=device)
+    embed = pairs.embed if method.needs_embeddings else None
+    return nested_full(fit, pairs.table, embed, seed, report, f"{name}, nested")
+
+
+def _nested_beside(found: Gathered, pairs: Pairs, seed: int) -> dict[str, NDArray[np.float64]]:
+    """What the methods have to beat, nested as they are."""
+    return {
+        BEST_SINGLE: nested_full(fit_best_single(found.metric), pairs.table, None, seed, what="the best single member"),
+        MEAN: nested_full(METHODS["mean"].fit, pairs.table, None, seed, what="the mean"),
+    }
 
 
 def _without_each(method: Method, found: Gathered, seed: int) -> list[NDArray[np.float64]]:
@@ -204,27 +246,41 @@ def _make_networks(
     )
 
 
-def _predictions(candidate: Candidate) -> Predictions:
+def _predictions(candidate: Candidate, found: Gathered) -> Predictions:
     return Predictions(
-        candidate.method, "ensemble", candidate.oof, candidate.test, candidate.selection, candidate.nested
+        candidate.method,
+        "ensemble",
+        candidate.oof,
+        candidate.test,
+        candidate.selection,
+        candidate.cross_fitted,
+        candidate.nested_full,
+        oof_reason(candidate.method, found),
     )
 
 
 def score_candidates(
-    home: Home, found: Gathered, candidates: Sequence[Candidate], device: str, seed: int, report: Progress
+    home: Home,
+    found: Gathered,
+    candidates: Sequence[Candidate],
+    device: str,
+    seed: int,
+    report: Progress,
+    beside: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> list[EnsembleResult]:
-    """One table of all of them."""
+    """One table of all of them. beside: see table.score_ensembles."""
     networks = [[network.weights for one in each.networks for network in one.networks] for each in candidates]
     costs = network_costs(networks, device, report)
     return score_ensembles(
         found,
-        [_predictions(candidate) for candidate in candidates],
+        [_predictions(candidate, found) for candidate in candidates],
         home.bundles(found.studies[0].name),
         {one.method: _cost(one, cost) for one, cost in zip(candidates, costs, strict=True)},
         {candidate.method: candidate.without for candidate in candidates},
         _test_reads(home, found, candidates),
         seed,
         report,
+        beside,
     )
 
 

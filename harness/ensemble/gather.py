@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from harness.data.prepare import Prepared, prepare
 from harness.ensemble.embed import EncoderCache, StudyOutputs, read_encoders
 from harness.ensemble.members import Member, choose_members, complete_members, read_oof
+from harness.ensemble.nestable import require_nestable
 from harness.ensemble.nested import Chosen
 from harness.ensemble.oof import OofTable
 from harness.ensemble.pool import Pool, choose_without, gather_pool
@@ -69,8 +70,11 @@ class Gathered:
         return [f"{name} ({metas[0].model['backbone']})" for name, metas in zip(self.names, self.metas, strict=True)]
 
 
-def gather(home: Home, studies: list[StudyRecord], top: int, device: str, progress: Progress) -> Gathered:
-    """The `top` best complete trials of each study, by out-of-fold search metric, checked and run on the test rows.
+def gather(
+    home: Home, studies: list[StudyRecord], top: int, device: str, progress: Progress, nested: bool = False
+) -> Gathered:
+    """The `top` best complete trials of each study, by their mean over folds of the search metric, checked and run on
+    the test rows. nested: whether they are to be trained again without pairs of folds.
 
     Raises RequestError when there is nothing to build from, the data are not those of a study, or the studies do not
     share rows, folds and classes; Leak when a member's files do not fit the rows they would be scored on, HarnessError
@@ -84,6 +88,8 @@ def gather(home: Home, studies: list[StudyRecord], top: int, device: str, progre
         _check_agree(studies[0], study, prepared[0].dataset, own.dataset)
     data, metric = prepared[0], specs[0].search.metric
     members = [member for study in studies for member in choose_members(home, study, metric, top)]
+    if nested:
+        require_nestable(members, studies, data.folds.k)
     caches = {
         study.name: EncoderCache(home, study.name, own.dataset, own.pixels, device)
         for study, own in zip(studies, prepared, strict=True)
@@ -113,7 +119,7 @@ def gather(home: Home, studies: list[StudyRecord], top: int, device: str, progre
         table=table,
         outputs=outputs,
         test_logits=outputs.test_logits(progress),
-        development=Rows(table.y, table.groups, per_group),
+        development=Rows(table.y, table.groups, per_group, table.fold),
         test=Rows(data.dataset.y[test], data.dataset.groups[test], per_group),
         pool=pool,
         choices=choose_without(pool, metric, top),

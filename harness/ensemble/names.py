@@ -19,6 +19,9 @@ NETWORK_METHODS = {
     "bagging-retrained": "the best trial trained anew on bootstrap resamples of the groups",
 }
 """Methods that make networks of their own, whose mean predicts (build.py)."""
+GIVEN = ("mean", "boosting", "adaboost", "soup")
+"""Methods whose out-of-fold predictions of a row come from networks and fits that have never seen its fold: an estimate
+where the members are given and not chosen."""
 KNOWN = (*FITTED, *NETWORK_METHODS)
 WITHOUT_TRAINING = tuple(name for name in KNOWN if name != "bagging-retrained")
 """what `--method all` builds"""

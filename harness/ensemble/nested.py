@@ -1,33 +1,167 @@
-"""What an ensemble is worth when the choice of its members is part of it: chosen and fitted without the scored fold.
+"""Nested scores: what a recipe is worth when everything that it chooses and fits is chosen and fitted without the fold
+that is scored.
 
-"Take the N best trials, then combine them" chooses twice on the out-of-fold predictions, and a score over the very
-rows that chose is too good. So the whole recipe is repeated for every fold k: the members are the N best trials on the
-OTHER folds' rows, and fold k is predicted by a method fitted on those members and those rows. Stitched together, that
-is one prediction for every row by a recipe that never saw the row's label. (The networks themselves are shared: the
-fold models behind the other folds' rows have trained on fold k, as in all stacking over one set of folds; the test
-split is free of that, too.)
+Two scores of this kind exist, and only the second is an estimate:
+
+    cross_fitted   members chosen and method fitted without the fold, from predictions that exist already. The networks
+                   behind the other folds' predictions have trained on the scored fold (they are shared), so this score
+                   can be too high or, with heads on embeddings, too low: on random labels .38 to .58 where .5 is true
+                   (benchmarks/nested_null.py). It has no interval and judges nothing.
+    nested_full    the networks trained again without each pair of folds: everything that the fit for fold k reads comes
+                   from networks that never saw fold k. This is nested cross-validation of the whole second stage, given
+                   the members.
+
+A network without folds {j, k} predicts fold j's rows for the fit that leaves out k, and fold k's rows for the fit that
+leaves out j, so K (K - 1) / 2 trainings of each member serve all.
 
 Sources: Stone 1974 (cross-validatory choice and assessment); Varma and Simon 2006 (bias of choosing and scoring on the
-same rows). Knows arrays only. P: the trials that could have been members; N: rows; C: classes.
+same rows). Knows arrays only. P: the trials that could have been members; N: rows; M: members; K: folds; C: classes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.metrics import METRICS
+from harness.ensemble.oof import (
+    Embed,
+    Fitted,
+    OofTable,
+    check_probabilities,
+    silent,
+    single_oof,
+    single_predict,
+)
+from harness.errors import HarnessError, RequestError
+from harness.metrics import METRICS, mean_over_folds
+from harness.records import Progress
 
 Floats = NDArray[np.float64]
 Chosen = tuple[int, ...]
 """places in the pool, ascending"""
+Fit = Callable[[OofTable, Embed | None, int, Progress | None], Fitted]
+"""fit(table, embed, seed, progress): Method.fit, or what fits like it"""
+PairEmbed = Callable[[int, int, int], NDArray[np.float32]]
+"""embed(m, j, k) -> (N, D) embeddings of the development rows by member m's network without folds j and k; j and k may
+change places"""
+
+
+@dataclass(frozen=True)
+class PairTable:
+    """The development rows as networks see them that were trained without two folds. Letters as above."""
+
+    y: NDArray[np.int64]
+    """(N,) class index; in a multi-label task (N, C)"""
+    groups: NDArray[np.str_]
+    """(N,)"""
+    fold: NDArray[np.int64]
+    """(N,) 0..K-1"""
+    logits: NDArray[np.float32]
+    """(N, K, M, C): logits[n, j, m] are those of row n by member m's network without the folds fold[n] and j; NaN where
+    j is the row's own fold"""
+    names: tuple[tuple[tuple[str, ...], ...], ...]
+    """M x K x K names of the networks, which are those of their embedding spaces; names[m][j][k] == names[m][k][j]"""
+
+    @property
+    def k(self) -> int:
+        return int(self.logits.shape[1])
+
+    @property
+    def multilabel(self) -> bool:
+        return self.y.ndim == 2
+
+    def deployed(self) -> NDArray[np.float32]:
+        """(N, K-1, M, C) what the K - 1 networks of each member say of each row that none of them saw: development
+        rows predicted as new ones are, with one network less."""
+        n = len(self.y)
+        others = np.array([[j for j in range(self.k) if j != own] for own in range(self.k)])[self.fold]
+        return np.asarray(self.logits[np.arange(n)[:, None], others])
+
+
+def nested_full(
+    fit: Fit, pairs: PairTable, embed: PairEmbed | None, seed: int, progress: Progress | None = None, what: str = ""
+) -> Floats:
+    """(N, C) probabilities of each fold's rows by the method fitted on the other folds, from networks of which none has
+    seen the scored fold, and applied to the K - 1 networks of each member as it is to new rows.
+
+    Raises RequestError for fewer than three folds, HarnessError where a prediction is missing.
+    """
+    if pairs.k < 3:
+        raise RequestError(too_few_folds(pairs.k))
+    report = progress or silent
+    classes = pairs.logits.shape[3]
+    found = np.full((len(pairs.y), classes), np.nan)
+    deployed = pairs.deployed()
+    for k in range(pairs.k):
+        here = pairs.fold == k
+        rest = [j for j in range(pairs.k) if j != k]
+        fitted = fit(without_fold(pairs, k), _embed_of(embed, rest, k, ~here), seed, None)
+        logits = np.moveaxis(deployed[here], 0, 2).swapaxes(0, 1)  # (M, K - 1, n, C)
+        found[here] = fitted.model.predict(logits, _embed_of(embed, rest, k, here))
+        report(what or "nested score, networks trained again", k + 1, pairs.k)
+    return check_probabilities(found, f"{what or 'the method'}, nested", pairs.multilabel)
+
+
+def too_few_folds(k: int) -> str:
+    return (
+        f"--nested full needs at least three folds, and the study has {k}: without a pair of folds no row is left to "
+        "train on. Judge by a held-out test split (data.test_fraction), or run the study with data.folds: 5."
+    )
+
+
+def without_fold(pairs: PairTable, k: int) -> OofTable:
+    """The rows outside fold k as an ordinary out-of-fold table of K - 1 folds, all of whose networks lack fold k."""
+    rows = pairs.fold != k
+    rest = [j for j in range(pairs.k) if j != k]
+    return OofTable(
+        y=pairs.y[rows],
+        groups=pairs.groups[rows],
+        fold=np.searchsorted(rest, pairs.fold[rows]),
+        logits=pairs.logits[rows, k],
+        encoder_ids=tuple(tuple(names[j][k] for j in rest) for names in pairs.names),
+    )
+
+
+def _embed_of(embed: PairEmbed | None, rest: Sequence[int], k: int, rows: NDArray[np.bool_]) -> Embed | None:
+    return None if embed is None else lambda m, j: embed(m, rest[j], k)[rows]
+
+
+@dataclass(frozen=True)
+class _Single:
+    """One member as a fitted method."""
+
+    member: int
+    multilabel: bool
+
+    def predict(self, logits: NDArray[np.float32], embed: Embed | None = None) -> Floats:
+        return single_predict(logits, self.member, self.multilabel)
+
+    def files(self) -> Mapping[str, bytes]:
+        return {}
+
+
+def fit_best_single(metric: str) -> Fit:
+    """Taking the member with the best mean over folds of `metric`, the first of equals, as if that were a method."""
+
+    def fit(table: OofTable, embed: Embed | None, seed: int, progress: Progress | None) -> Fitted:
+        p = [single_oof(table, m) for m in range(table.logits.shape[1])]
+        values = np.array([mean_over_folds(metric, table.y, one, table.fold)[0] for one in p])
+        chosen = best(metric, values, [""] * len(p), 1)
+        if not chosen:
+            raise HarnessError(f"no member has a {metric} in every fold, so none of them is the best single one.")
+        return Fitted(_Single(chosen[0], table.multilabel), p[chosen[0]], p[chosen[0]])  # type: ignore[arg-type]
+
+    return fit
 
 
 def values_without(metric: str, y: NDArray[np.int64], p: Sequence[Floats], fold: NDArray[np.int64], k: int) -> Floats:
-    """(P, k) the metric of each trial on the rows that are not in fold 0, 1, ...; p: P arrays (N, C)."""
-    others = np.stack([fold != held_out for held_out in range(k)]).astype(np.float64)
-    return np.stack([METRICS[metric].of(y, one, others) for one in p])
+    """(P, k) the mean over the folds other than 0, 1, ... of the metric of each trial; p: P arrays (N, C). NaN where it
+    is not defined in one of them."""
+    of = METRICS[metric].of
+    each = np.array([[float(of(y[fold == j], one[fold == j], None)[0]) for j in range(k)] for one in p])
+    return np.stack([np.delete(each, held_out, axis=1).mean(axis=1) for held_out in range(k)], axis=1)
 
 
 def best(metric: str, values: Floats, parts: Sequence[str], top: int) -> Chosen:

@@ -77,8 +77,8 @@ def gather_pool(
 
 
 def choose_without(pool: Pool, metric: str, top: int, together: bool = False) -> tuple[Chosen, ...] | None:
-    """For each fold the `top` best trials of each study on the other folds' rows, or with `together` of all of them.
-    None where the metric is not defined without some fold."""
+    """For each fold the `top` best trials of each study by their mean over the other folds, or with `together` of all
+    of them. None where the metric is not defined in some fold."""
     table = pool.table
     p = [single_oof(table, place) for place in range(table.members)]
     values = values_without(metric, table.y, p, table.fold, table.k)
@@ -87,7 +87,7 @@ def choose_without(pool: Pool, metric: str, top: int, together: bool = False) ->
     return choices if all(choices) else None
 
 
-def nested_oof(
+def cross_fitted_oof(
     pool: Pool, method: Method, choices: Sequence[Chosen], known: NDArray[np.float64], seed: int, report: Progress
 ) -> NDArray[np.float64]:
     """(N, C) the method's out-of-fold predictions, each fold's by the members that were chosen without it. `known`:

@@ -1,17 +1,25 @@
 """How good ensembles are, beside what they must beat: every single member and the simple mean, on the same rows.
 
-Three scores say three things. `selection`: on the development rows that the method was fitted on and its members were
-chosen on, which flatters. `nested`: on the same rows, each predicted by a recipe that never saw its fold. `test`: on
-the held-out split that nothing was chosen on. The last is the number to report, the second the one to believe where the
-test split is small or the study has none, and the first stands beside them to show how much choosing flattered.
+The scores of a row, and what they are worth:
 
-Knows arrays only. Intervals and paired differences are group-bootstrap (harness.stats) with one seed for all rows of
-the table, so all are scored under the same resamples.
+    selection      on the development rows that the method was fitted on and its members were chosen on: too good
+    cross_fitted   on the same rows, members chosen and method fitted without each fold, from predictions that exist.
+                   The networks behind them are shared between the folds, so it can be wrong either way (nested.py)
+    oof            on the same rows, by these very members. An estimate for single trials, and for methods that learn
+                   nothing from out-of-fold predictions where no member was chosen
+    nested_full    nested cross-validation with networks trained again (`--nested full`): an estimate, of these members
+    test           on the held-out split that nothing was chosen on: the number to report
+
+Only estimates have intervals; the others are a value with the reason for having none. Methods are compared on the test
+split, or where it cannot judge (see `unusable`) by nested_full, or not at all: `judged_on` says which.
+
+Knows arrays only. Intervals and paired differences come from harness.stats with one seed for all rows of the table, so
+all are scored under the same resamples.
 """
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +30,9 @@ from numpy.typing import NDArray
 from harness.metrics import METRICS
 from harness.records import Difference, Interval, Progress
 from harness.stats.compare import holm, paired_differences
-from harness.stats.grouped import How, all_intervals
+from harness.stats.grouped import PREFIX, How, all_intervals, by_group
 from harness.track.views import words_tags
+from harness.words import BELIEVABLE_P
 
 Floats = NDArray[np.float64]
 Scores = dict[str, Interval]
@@ -36,15 +45,17 @@ class ScoreRow:
     kind: str
     """single, mean, ensemble"""
     oof: Scores
-    """pooled over the development rows, of these very members: each row by a fit that never saw its fold"""
+    """pooled over the development rows, of these very members: each row by a fit without its fold"""
     test: Scores
     """on the held-out test split"""
     optimistic: bool = False
     """whether the members' epochs were picked on the rows of `oof`; the test split's scores are not touched by that"""
     selection: Scores | None = None
-    """on the development rows that chose and fitted it; None for single members that nothing chose"""
-    nested: Scores | None = None
-    """as `oof`, with the members chosen without the row's fold too; None where that was not made"""
+    """on the development rows that chose and fitted it; None for single members that nothing chose. Value only"""
+    cross_fitted: Scores | None = None
+    """as `oof`, with the members chosen without the row's fold too; None where that was not made. Value only"""
+    nested_full: Scores | None = None
+    """by networks trained again without each pair of folds; None where that was not asked for"""
 
 
 @dataclass(frozen=True)
@@ -59,13 +70,12 @@ class Predictions:
     """(T, C)"""
     selection: Floats | None = None
     """(N, C)"""
-    nested: Floats | None = None
+    cross_fitted: Floats | None = None
     """(N, C)"""
-
-    @property
-    def honest(self) -> Floats:
-        """(N, C) nested, or where the choice of members was not repeated, by these members without the row's fold."""
-        return self.oof if self.nested is None else self.nested
+    nested_full: Floats | None = None
+    """(N, C)"""
+    oof_reason: str = ""
+    """why the score of `oof` is no estimate; '' where it is one"""
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,8 @@ class Rows:
     y: NDArray[np.int64]
     groups: NDArray[np.str_]
     per_group: How
+    fold: NDArray[np.int64] | None = None
+    """(n,) of development rows, whose predictions come from networks that share training rows; None: independent"""
 
 
 @dataclass(frozen=True)
@@ -83,20 +95,20 @@ class Comparison:
     where lower is better, a negative difference is the good one."""
 
     judged_on: str
-    """what vs_single and vs_mean are of: `test`, the held-out split; `nested`, the development rows, where a study
-    holds nothing out"""
+    """what vs_single and vs_mean are of: `test`, the held-out split; `nested_full`; `none`, where nothing can judge and
+    the differences are NaN with the reason"""
     vs_single: Difference
-    """minus the single member that is best out of fold"""
+    """minus the single member that is the best by its mean over folds"""
     vs_mean: Difference
     """minus the simple mean of the same members; 0 with p = 1 where the method is the mean"""
     holm_single: float
-    """the p-value of vs_single, corrected for the methods of the table (Holm 1979)"""
+    """the p-value of vs_single, corrected over all comparisons of the table (Holm 1979)"""
     holm_mean: float
-    """that of vs_mean; the mean itself is no test"""
-    flattery: Difference
-    """on the development rows: the selection score minus the nested one"""
-    nested_vs_mean: Difference
-    """on the development rows: nested, minus the nested simple mean"""
+    """that of vs_mean, of the same family; the mean itself is no test"""
+    family: int
+    """how many comparisons the table has"""
+    flattery: float
+    """on the development rows: the selection score minus the cross-fitted one. Not an estimate of anything"""
 
 
 @dataclass(frozen=True)
@@ -118,6 +130,10 @@ class EnsembleResult:
     cost: dict[str, float] = field(default_factory=dict)
     test_reads: int = 0
     """how many different ensembles the study's test split has been scored for, these included"""
+    recommended: str = "mean"
+    """the method that its table recommends (verdict.recommended)"""
+    members_chosen_from: int = 0
+    """how many trials could have been members; more than there are members where these were chosen"""
 
     @property
     def delta_vs_single(self) -> Difference:
@@ -128,8 +144,27 @@ class EnsembleResult:
         return self.comparison.vs_mean
 
 
-NO_ROWS: Scores = dict.fromkeys(METRICS, Interval(math.nan, math.nan, math.nan))
+NO_ROWS: Scores = dict.fromkeys(METRICS, Interval(math.nan, math.nan, math.nan, reason="nothing-held-out"))
 """what a study without a test split has for test scores"""
+
+
+SAME_ROWS, NETWORKS_SHARED, MEMBERS_CHOSEN, OUT_OF_BAG = "same-rows", "networks-shared", "members-chosen", "out-of-bag"
+NOTHING_HELD_OUT, NOT_NESTED = "nothing-held-out", "not-nested"
+"""reasons for having no interval, or no comparison"""
+FEWEST_GROUPS = 3
+"""of each class: with fewer, rows judge nothing"""
+
+
+def unusable(rows: Rows) -> str:
+    """Why these rows cannot judge: `nothing-held-out`, `one-class`, `too-few-groups` of a class; '' where they can."""
+    if not len(rows.y):
+        return NOTHING_HELD_OUT
+    reasons = []
+    for column in rows.y.reshape(len(rows.y), -1).T:
+        known = column >= 0
+        counts = [len(np.unique(rows.groups[column == value])) for value in np.unique(column[known])]
+        reasons.append("one-class" if len(counts) < 2 else "too-few-groups" if min(counts) < FEWEST_GROUPS else "")
+    return next((reason for reason in ("one-class", "too-few-groups") if reason in reasons), "")
 
 
 class _Scorer:
@@ -137,16 +172,38 @@ class _Scorer:
 
     def __init__(self, rows: Rows, seed: int) -> None:
         self._rows, self._seed = rows, seed
-        self._found: dict[bytes, Scores] = {}
+        self._unusable = unusable(rows)
+        self._found: dict[tuple[bytes, str], Scores] = {}
 
-    def __call__(self, p: Floats) -> Scores:
-        key = hashlib.blake2b(np.ascontiguousarray(p).tobytes()).digest()
+    def __call__(self, p: Floats, reason: str = "") -> Scores:
+        """With a reason: the values alone."""
+        why = reason or self._unusable
+        key = hashlib.blake2b(np.ascontiguousarray(p).tobytes()).digest(), why
         if key not in self._found:
-            rows = self._rows
-            self._found[key] = (
-                all_intervals(rows.y, p, rows.groups, self._seed, rows.per_group) if len(rows.y) else dict(NO_ROWS)
-            )
+            self._found[key] = self._score(p, why)
         return self._found[key]
+
+    def _score(self, p: Floats, why: str) -> Scores:
+        rows = self._rows
+        if not len(rows.y):
+            return dict(NO_ROWS)
+        if why:
+            return _values(rows, p, why)
+        return all_intervals(rows.y, p, rows.groups, self._seed, rows.per_group, fold=rows.fold)
+
+
+def _values(rows: Rows, p: Floats, why: str) -> Scores:
+    """Every metric without an interval, per image and per group."""
+    parts = {"": (rows.y, p)}
+    if rows.per_group != "none" and len(np.unique(rows.groups)) < len(rows.groups):
+        group_y, group_p, names = by_group(rows.y, p, rows.groups, rows.per_group)
+        if len(names):
+            parts[PREFIX] = group_y, group_p
+    return {
+        f"{prefix}{name}": Interval(float(metric.of(y, said, None)[0]), math.nan, math.nan, reason=why)
+        for prefix, (y, said) in parts.items()
+        for name, metric in METRICS.items()
+    }
 
 
 def score_table(
@@ -157,36 +214,31 @@ def score_table(
     known: Sequence[Scores] = (),
     optimistic: bool = False,
     progress: Progress | None = None,
+    chosen: bool = False,
 ) -> list[ScoreRow]:
-    """One row per candidate. `known`: the out-of-fold scores of the first ones, where stage 1 has made them."""
+    """One row per candidate. `known`: the out-of-fold scores of the first ones, where stage 1 has made them. `chosen`:
+    whether members were chosen from more trials, so that a score given the members is none of the recipe."""
     on_development, on_test = _Scorer(development, seed), _Scorer(test, seed)
     rows = []
     for place, one in enumerate(candidates):
         given = known[place] if place < len(known) and set(METRICS) <= set(known[place]) else None
-        oof = on_development(one.oof) if given is None else given
-        same = one.selection is one.oof
         rows.append(
             ScoreRow(
                 name=one.name,
                 kind=one.kind,
-                oof=oof,
+                oof=on_development(one.oof, one.oof_reason) if given is None else given,
                 test=on_test(one.test),
                 optimistic=optimistic,
-                selection=None if one.selection is None else oof if same else on_development(one.selection),
-                nested=None if one.nested is None else on_development(one.nested),
+                selection=None if one.selection is None else on_development(one.selection, SAME_ROWS),
+                cross_fitted=None if one.cross_fitted is None else on_development(one.cross_fitted, NETWORKS_SHARED),
+                nested_full=None
+                if one.nested_full is None
+                else on_development(one.nested_full, MEMBERS_CHOSEN if chosen else ""),
             )
         )
         if progress:
             progress("intervals", place + 1, len(candidates))
     return rows
-
-
-def best_single(scores: Sequence[Scores], metric: str) -> int:
-    """The position of the single member with the best out-of-fold metric (the first of equals): chosen without the
-    test split. Raises ValueError where none has one."""
-    sign = 1.0 if METRICS[metric].higher_is_better else -1.0
-    defined = [place for place, found in enumerate(scores) if math.isfinite(found[metric].value)]
-    return max(defined, key=lambda place: (sign * scores[place][metric].value, -place))
 
 
 def compare(
@@ -198,46 +250,62 @@ def compare(
     test: Rows,
     seed: int,
 ) -> list[Comparison]:
-    """One comparison per ensemble, p-values corrected for their number. Holm's families: the methods against the best
-    single member, and the methods but the mean itself against the mean. Without test rows all are compared on the
-    development rows, each predicted by recipes that never saw its fold."""
-    count, judged_on = len(ensembles), "test" if len(test.y) else "nested"
+    """One comparison per ensemble: with the best single member and, but for the mean itself, with the mean. All
+    p-values of the table are one family of Holm's. Judged on the test rows, or where these cannot judge by nested_full
+    where that was made, or by nothing."""
+    judged_on, why = judge(test, development, mean)
+    count = len(ensembles)
     pairs = [(one, other) for other in (single, mean) for one in ensembles]
-    judged = (
-        _differences(metric, [(one.test, other.test) for one, other in pairs], test, seed)
-        if judged_on == "test"
-        else _differences(metric, [(one.honest, other.honest) for one, other in pairs], development, seed)
-    )
-    on_development = _differences(
-        metric,
-        [(one.selection, one.honest) for one in ensembles] + [(one.honest, mean.honest) for one in ensembles],
-        development,
-        seed,
-    )
-    vs_single, vs_mean = judged[:count], judged[count:]
-    holm_single = holm(np.array([found.p for found in vs_single]))
-    tested = [found.p if one.name != mean.name else math.nan for one, found in zip(ensembles, vs_mean, strict=True)]
-    holm_mean = holm(np.array(tested))
+    if judged_on == "test":
+        made = _differences(metric, [(one.test, other.test) for one, other in pairs], test, seed, why)
+    elif judged_on == "nested_full":
+        nested = [(one.nested_full, other.nested_full) for one, other in pairs]
+        made = _differences(metric, nested, development, seed, NOT_NESTED)
+    else:
+        made = [Difference(math.nan, math.nan, math.nan, math.nan, reason=why)] * len(pairs)
+    is_test = [one.name != mean.name or other is not mean for one, other in pairs]
+    tested = np.array([found.p if test else math.nan for found, test in zip(made, is_test, strict=True)])
+    corrected = holm(tested)
+    of = METRICS[metric].of
     return [
         Comparison(
             judged_on,
-            vs_single[place],
-            vs_mean[place],
-            float(holm_single[place]),
-            float(holm_mean[place]),
-            on_development[place],
-            on_development[count + place],
+            made[place],
+            made[count + place],
+            float(corrected[place]),
+            float(corrected[count + place]),
+            int(np.isfinite(tested).sum()),
+            _flattery(of, one, development),
         )
-        for place in range(count)
+        for place, one in enumerate(ensembles)
     ]
 
 
-def _differences(metric: str, pairs: Sequence[tuple[Floats | None, Floats]], rows: Rows, seed: int) -> list[Difference]:
-    """a - b for each pair; NaN where a was not made."""
-    made = [(a, b) for a, b in pairs if a is not None]
-    found = iter(paired_differences(metric, rows.y, made, rows.groups, seed))
-    nothing = Difference(math.nan, math.nan, math.nan, math.nan)
-    return [nothing if a is None else next(found) for a, _ in pairs]
+def judge(test: Rows, development: Rows, mean: Predictions) -> tuple[str, str]:
+    """What a table is judged on, and where that is `none` the reason."""
+    why = unusable(test)
+    if not why:
+        return "test", ""
+    if mean.nested_full is not None and not unusable(development):
+        return "nested_full", ""
+    return "none", why
+
+
+def _flattery(of: Callable[..., Floats], one: Predictions, rows: Rows) -> float:
+    cross_fitted = one.oof if one.cross_fitted is None else one.cross_fitted
+    if one.selection is None:
+        return math.nan
+    return float(of(rows.y, one.selection, None)[0] - of(rows.y, cross_fitted, None)[0])
+
+
+def _differences(
+    metric: str, pairs: Sequence[tuple[Floats | None, Floats | None]], rows: Rows, seed: int, why: str
+) -> list[Difference]:
+    """a - b for each pair; NaN, with the reason `why`, where one of them was not made."""
+    made = [(a, b) for a, b in pairs if a is not None and b is not None]
+    found = iter(paired_differences(metric, rows.y, made, rows.groups, seed, fold=rows.fold))
+    nothing = Difference(math.nan, math.nan, math.nan, math.nan, reason=why)
+    return [nothing if a is None or b is None else next(found) for a, b in pairs]
 
 
 def as_json(value: Any) -> Any:
@@ -251,16 +319,32 @@ def as_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def verdict_word(metric: str, delta: Difference, p_holm: float) -> str:
+    """`better`, `worse` or `not distinguishable`, of a difference a - b after Holm; '' where there is no p-value."""
+    if not (math.isfinite(p_holm) and math.isfinite(delta.value)):
+        return ""
+    if p_holm >= BELIEVABLE_P or delta.value == 0:
+        return "not distinguishable"
+    return "better" if (delta.value > 0) == METRICS[metric].higher_is_better else "worse"
+
+
+def _delta_json(metric: str, delta: Difference, p_holm: float) -> dict[str, Any]:
+    return {**asdict(delta), "p_holm": p_holm, "verdict": verdict_word(metric, delta, p_holm)}
+
+
 def result_json(found: EnsembleResult) -> dict[str, Any]:
-    """What `--json` and bundle.json say of an ensemble's scores; the differences come with their p_holm."""
+    """What `--json` and bundle.json say of an ensemble's scores. A difference comes with its p_holm and its verdict,
+    made once, over the table of its build; whoever shows the bundle later reads them."""
     compared = found.comparison
     return {
         "scores": found.rows,
         "judged_on": compared.judged_on,
-        "delta_vs_single": {**asdict(compared.vs_single), "p_holm": compared.holm_single},
-        "delta_vs_mean": {**asdict(compared.vs_mean), "p_holm": compared.holm_mean},
-        "selection_minus_nested": asdict(compared.flattery),
-        "nested_minus_mean": asdict(compared.nested_vs_mean),
+        "delta_vs_single": _delta_json(found.metric, compared.vs_single, compared.holm_single),
+        "delta_vs_mean": _delta_json(found.metric, compared.vs_mean, compared.holm_mean),
+        "comparisons": compared.family,
+        "recommended": found.recommended,
+        "members_chosen_from": found.members_chosen_from,
+        "selection_minus_cross_fitted": {"value": compared.flattery, "reason": NETWORKS_SHARED},
         "notes": found.notes,
         "diversity": found.diversity,
         "contributions": found.contributions,
@@ -270,11 +354,13 @@ def result_json(found: EnsembleResult) -> dict[str, Any]:
 
 
 def tracked_metrics(result: EnsembleResult) -> dict[str, float]:
-    """The metrics of the ensemble's MLflow run, by name; what is not finite is left out."""
+    """The metrics of the ensemble's MLflow run, by name; what is not finite is left out. p-values are those after Holm
+    alone: a table shows one p for one difference."""
     *singles, mean, ensemble = result.rows
-    single = singles[best_single([row.oof for row in singles], result.metric)]
+    single = next((row for row in singles if row.selection), singles[0])
     parts = {"oof": ensemble.oof, "test": ensemble.test, "single/test": single.test, "mean/test": mean.test}
-    parts |= {"selection": ensemble.selection or {}, "nested": ensemble.nested or {}}
+    parts |= {name: getattr(ensemble, name) or {} for name in ("selection", "cross_fitted", "nested_full")}
+    parts |= {f"{name}/nested_full": row.nested_full or {} for name, row in (("single", single), ("mean", mean))}
     found: dict[str, float] = {f"cost/{name}": value for name, value in result.cost.items()}
     for prefix, scores in parts.items():
         for metric, interval in scores.items():
@@ -284,25 +370,29 @@ def tracked_metrics(result: EnsembleResult) -> dict[str, float]:
     deltas = {
         f"delta/{compared.judged_on}": (compared.vs_single, compared.holm_single),
         f"delta_vs_mean/{compared.judged_on}": (compared.vs_mean, compared.holm_mean),
-        "selection_minus_nested": (compared.flattery, math.nan),
-        "nested_minus_mean": (compared.nested_vs_mean, math.nan),
     }
     for prefix, (delta, corrected) in deltas.items():
         name = f"{prefix}/{result.metric}"
-        found[name], found[f"{name}_p"], found[f"{name}_p_holm"] = delta.value, delta.p, corrected
+        found[name], found[f"{name}_p_holm"] = delta.value, corrected
         found[f"{name}_lo"], found[f"{name}_hi"] = delta.lo, delta.hi
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def scores_in_words(result: EnsembleResult) -> dict[str, str]:
-    """The tags of the ensemble's MLflow run that its page shows first."""
+    """The tags of the ensemble's MLflow run that its page shows first, and what judges and recommends."""
     metric, row, compared = result.metric, result.rows[-1], result.comparison
-    tags: dict[str, str] = {}
-    for name, scores in (("oof", row.oof), ("test", row.test)):
-        tags |= words_tags(name, metric, scores[metric].value, scores[metric].lo, scores[metric].hi)
-    for name, delta in (("vs_single", compared.vs_single), ("vs_mean", compared.vs_mean)):
-        tags |= words_tags(name, metric, delta.value, delta.lo, delta.hi, delta.p)
-    return tags
+    tags: dict[str, str] = {"harness.judged_on": compared.judged_on, "harness.recommended": result.recommended}
+    for name, scores in (("oof", row.oof), ("nested_full", row.nested_full), ("test", row.test)):
+        if scores:
+            tags |= words_tags(name, metric, scores[metric].value, scores[metric].lo, scores[metric].hi)
+    pairs = {"vs_single": (compared.vs_single, compared.holm_single), "vs_mean": (compared.vs_mean, compared.holm_mean)}
+    for name, (delta, p) in pairs.items():
+        if math.isfinite(p):
+            tags |= words_tags(name, metric, delta.value, delta.lo, delta.hi, p)
+    word = verdict_word(metric, compared.vs_mean, compared.holm_mean)
+    return tags | (
+        {"harness.verdict": f"{word} than the mean" if word in ("better", "worse") else word} if word else {}
+    )
 
 
 def table_columns(rows: Sequence[ScoreRow], metric: str) -> dict[str, list[Any]]:
@@ -315,6 +405,6 @@ def table_columns(rows: Sequence[ScoreRow], metric: str) -> dict[str, list[Any]]
     return {
         "model": [row.name for row in rows],
         "kind": [row.kind for row in rows],
-        **{f"{metric} {part}": values(part) for part in ("selection", "nested", "oof", "test")},
+        **{f"{metric} {part}": values(part) for part in ("selection", "cross_fitted", "nested_full", "oof", "test")},
         **{f"{metric} test {end}": values("test", end) for end in ("lo", "hi")},
     }

@@ -5,7 +5,7 @@ scores and differences, which nothing is chosen by.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,28 @@ from harness.ensemble.contribution import contributions, means_without
 from harness.ensemble.diversity import diversity, mean_over_pairs
 from harness.ensemble.gather import Gathered
 from harness.ensemble.members import best_first
+from harness.ensemble.names import GIVEN
 from harness.ensemble.nested import stitched
 from harness.ensemble.oof import mean_oof, mean_predict, single_oof, single_predict
 from harness.ensemble.pool import choose_without, only
-from harness.ensemble.scores import EnsembleResult, Predictions, compare, score_table
-from harness.ensemble.verdict import verdict
+from harness.ensemble.scores import (
+    MEMBERS_CHOSEN,
+    NETWORKS_SHARED,
+    OUT_OF_BAG,
+    Comparison,
+    EnsembleResult,
+    Predictions,
+    ScoreRow,
+    compare,
+    score_table,
+    unusable,
+)
+from harness.ensemble.verdict import chosen_note, of_result, recommended, unjudged, verdict
 from harness.records import Interval, Progress
 
 Floats = NDArray[np.float64]
 
+BEST_SINGLE, MEAN = "best single", "mean"
 PAIRS = ("disagreement", "double_fault", "q", "error_correlation", "residual_correlation")
 
 
@@ -37,20 +50,25 @@ def score_ensembles(
     test_reads: int,
     seed: int,
     report: Progress,
+    nested: Mapping[str, Floats] | None = None,
 ) -> list[EnsembleResult]:
     """One result per ensemble, the rows of the members and of the mean being the same in all.
 
     folder: where bundles go; costs: by method; without: by method, where they were made, its out-of-fold predictions
-    without each of the members; test_reads: see EnsembleResult.
+    without each of the members; test_reads: see EnsembleResult; nested: where networks were trained again, the
+    nested_full predictions (N, C) of the best single member and of the mean, by BEST_SINGLE and MEAN.
     """
     metric = found.metric
-    singles, best = _singles(found)
-    mean = _mean(found)
+    singles, best = _singles(found, (nested or {}).get(BEST_SINGLE))
+    mean = _mean(found, (nested or {}).get(MEAN))
+    pool = len(found.pool.members) + len(found.pool.left_out)
     optimistic = any(member.trial.optimistic for member in found.members)
     # stage 1 has scored these very out-of-fold predictions of the single members
     known = [member.trial.oof for member in found.members]
     everything = [*singles, mean, *ensembles]
-    rows = score_table(everything, found.development, found.test, seed, known, optimistic, report)
+    rows = score_table(
+        everything, found.development, found.test, seed, known, optimistic, report, chosen_members(found)
+    )
     beside, own = rows[: len(singles) + 1], rows[len(singles) + 1 :]
     comparisons = compare(metric, ensembles, mean, singles[best], found.development, found.test, seed)
     of_members = _contributions(found, mean.oof, means_without(_members(found)) if len(singles) > 1 else [], seed)
@@ -67,7 +85,7 @@ def score_ensembles(
                 rows=[*beside, row],
                 comparison=compared,
                 metric=metric,
-                notes=verdict(metric, row, beside[-1], compared) + _left_out(found),
+                notes=_notes(found, row, beside[-1], compared) + _left_out(found),
                 diversity=different,
                 contributions=[
                     {"member": name, "to_mean": to_mean, "to_method": gives}
@@ -75,9 +93,36 @@ def score_ensembles(
                 ],
                 cost=dict(costs.get(ensemble.name, {})),
                 test_reads=test_reads,
+                members_chosen_from=pool,
             )
         )
-    return results
+    best_method = recommended([of_result(result) for result in results])
+    return [replace(result, recommended=best_method) for result in results]
+
+
+def chosen_members(found: Gathered) -> bool:
+    """Whether the members are some of several trials."""
+    return len(found.members) < len(found.pool.members) + len(found.pool.left_out)
+
+
+def oof_reason(method: str, found: Gathered) -> str:
+    """Why a method's pooled out-of-fold score is no estimate; '' where it is one."""
+    if method == "bagging":
+        return OUT_OF_BAG
+    if method not in GIVEN and method != "bagging-retrained":
+        return NETWORKS_SHARED
+    candidates = len(found.pool.members) + len(found.pool.left_out)
+    chosen = candidates > 1 if method == "bagging-retrained" else chosen_members(found)
+    return MEMBERS_CHOSEN if chosen else ""
+
+
+def _notes(found: Gathered, row: ScoreRow, mean: ScoreRow, compared: Comparison) -> list[str]:
+    said = verdict(found.metric, row, mean, compared)
+    if compared.judged_on == "none":
+        said.append(unjudged(unusable(found.test)))
+    if row.nested_full and chosen_members(found):
+        said.append(chosen_note(len(found.members), len(found.pool.members) + len(found.pool.left_out)))
+    return said
 
 
 def bundle_name(method: str, found: Gathered) -> str:
@@ -86,13 +131,13 @@ def bundle_name(method: str, found: Gathered) -> str:
     return f"{method}-top{found.top}{others}"
 
 
-def _singles(found: Gathered) -> tuple[list[Predictions], int]:
-    """The members, and which of them is best out of fold: that one's row says what taking the best is worth."""
+def _singles(found: Gathered, nested_full: Floats | None) -> tuple[list[Predictions], int]:
+    """The members, and which is the best by its mean over folds: that one's row says what taking the best is worth."""
     table, pool = found.table, found.pool
     members = [single_oof(table, m) for m in range(table.members)]
     best = best_first(found.members, found.metric)[0]
     choices = choose_without(pool, found.metric, 1, together=True)
-    nested = stitched(choices, table.fold, {}, lambda one: single_oof(pool.table, one[0])) if choices else None
+    cross_fitted = stitched(choices, table.fold, {}, lambda one: single_oof(pool.table, one[0])) if choices else None
     return [
         Predictions(
             name=title,
@@ -100,21 +145,31 @@ def _singles(found: Gathered) -> tuple[list[Predictions], int]:
             oof=members[m],
             test=single_predict(found.test_logits, m, table.multilabel),
             selection=members[m] if m == best else None,
-            nested=nested if m == best else None,
+            cross_fitted=cross_fitted if m == best else None,
+            nested_full=nested_full if m == best else None,
         )
         for m, title in enumerate(found.titles)
     ], best
 
 
-def _mean(found: Gathered) -> Predictions:
+def _mean(found: Gathered, nested_full: Floats | None) -> Predictions:
     table, pool = found.table, found.pool
     oof = mean_oof(table)
-    nested = None
+    cross_fitted = None
     if found.choices is not None:
-        nested = stitched(
+        cross_fitted = stitched(
             found.choices, table.fold, {pool.chosen: oof}, lambda chosen: mean_oof(only(pool.table, chosen))
         )
-    return Predictions("mean", "mean", oof, mean_predict(found.test_logits, table.multilabel), oof, nested)
+    return Predictions(
+        "mean",
+        "mean",
+        oof,
+        mean_predict(found.test_logits, table.multilabel),
+        oof,
+        cross_fitted,
+        nested_full,
+        oof_reason("mean", found),
+    )
 
 
 def _members(found: Gathered) -> Floats:

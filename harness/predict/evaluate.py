@@ -153,7 +153,7 @@ def home_sample(bundle: Bundle) -> Sample:
 
 def home_part(bundle: Bundle) -> str:
     """`test` or `oof`: which of its own predictions a bundle is compared with."""
-    return "oof" if bundle.about["judged_on"] == "nested" else "test"
+    return "test" if bundle.about["judged_on"] == "test" else "oof"
 
 
 def _seen(bundle: Bundle, external: External) -> dict[str, int] | None:

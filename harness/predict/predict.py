@@ -175,5 +175,5 @@ def find_bundle(name: Path | str, home: Home | None = None) -> Path:
     raise RequestError(
         f"no bundle {str(name)!r}: neither a folder here nor STUDY/NAME in {root}."
         f"{nearest(path.as_posix(), known)} Known: {listed(known, 'harness ensemble list')}. "
-        "Build one: harness ensemble build --method stacking"
+        "Build one: harness ensemble build"
     )

@@ -22,7 +22,10 @@ def study_tags(metric: str, varied: Sequence[str], optimistic: bool = False) -> 
     """Tags of a study's experiment: one per view. `varied`: the parameters that the study varies, by dotted name;
     `optimistic`: whether its folds pick their epoch on the rows they are scored on, which is then a column."""
     interval = ["", "_lo", "_hi"]
-    in_words = {name: _column("tags", f"{WORDS}{name}/{metric}") for name in ("oof", "test", "vs_single", "vs_mean")}
+    in_words = {
+        name: _column("tags", f"{WORDS}{name}/{metric}")
+        for name in ("oof", "nested_full", "test", "vs_single", "vs_mean")
+    }
     # A table sorted by test scores would invite a choice by them: both views are sorted by out-of-fold scores.
     marks = [_column("tags", "harness.optimistic")] if optimistic else []
     trials = [
@@ -38,10 +41,11 @@ def study_tags(metric: str, varied: Sequence[str], optimistic: bool = False) -> 
         *in_words.values(),
         *marks,
         _column("params", "ensemble.members"),
-        *(_column("metrics", f"{score}/{metric}") for score in ("selection", "nested", "oof")),
-        *(_column("metrics", f"test/{metric}{end}") for end in interval),
-        *(_column("metrics", f"delta/test/{metric}{end}") for end in (*interval, "_p", "_p_holm")),
-        *(_column("metrics", f"delta_vs_mean/test/{metric}{end}") for end in (*interval, "_p", "_p_holm")),
+        *(_column("metrics", f"{score}/{metric}") for score in ("selection", "cross_fitted", "oof")),
+        *(_column("metrics", f"{score}/{metric}{end}") for score in ("nested_full", "test") for end in interval),
+        *(_column("metrics", f"delta/test/{metric}{end}") for end in (*interval, "_p_holm")),
+        *(_column("metrics", f"delta_vs_mean/test/{metric}{end}") for end in (*interval, "_p_holm")),
+        *(_column("tags", f"harness.{name}") for name in ("judged_on", "verdict", "recommended")),
     ]
     ablations = [
         *(_column("tags", f"{WORDS}ablation/{name}") for name in varied),
