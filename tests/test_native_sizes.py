@@ -7,6 +7,7 @@ import onnxruntime
 import pyarrow.parquet as pq
 import pytest
 from every_method import build_every
+from numbered_rows import names_by_row
 from PIL import Image
 
 from harness.columns import from_column
