@@ -32,8 +32,9 @@ from harness.study.load import check_study
 DIFFERS = {
     "seconds", "images_per_second", "started", "finished", "ended", "spent", "estimate", "run_id", "bundle", "path",
     "caches", "fit_seconds", "seconds_per_image",
+    "commit",
 }  # fmt: skip
-"""keys of JSON whose values are times, speeds, random names or places"""
+"""keys of JSON whose values are times, speeds, random names or places, or say what code was run"""
 FOLLOW = {"history.json": "the seconds of its epochs", "bundle.json": "the seconds of its fit"}
 """files whose bytes differ for one such key: their values are compared instead"""
 METHODS = tuple(KNOWN)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from every_method import build_every
-from hashed_rows import names_by_hash
+from numbered_rows import names_by_row
 from PIL import Image
 
 from harness.columns import from_column, to_column
@@ -86,7 +86,7 @@ def test_every_ensemble_is_built_and_predicts_again_what_it_said(ran: tuple[Home
     assert bundle.multilabel and bundle.classes == ("fluid", "air")
     stored = pq.read_table(built.bundle / "predictions.parquet")
     test = np.flatnonzero(np.array(stored["split"].to_pylist()) == "test")
-    files = [images / names_by_hash(home, images)[stored["id"][int(row)].as_py()] for row in test]
+    files = [images / names_by_row(home, "several")[stored["id"][int(row)].as_py()] for row in test]
     said = from_column(stored["probabilities"])
     assert said is not None
     again = predict(built.bundle, files, "cpu", asked=Asked(raw=True))

@@ -7,7 +7,7 @@ import onnxruntime
 import pyarrow.parquet as pq
 import pytest
 from every_method import build_every
-from hashed_rows import names_by_hash
+from numbered_rows import names_by_row
 from PIL import Image
 
 from harness.columns import from_column
@@ -87,7 +87,7 @@ def test_a_study_and_its_ensembles(images: Path, tmp_path: Path) -> None:
         test = np.flatnonzero(np.array(stored["split"].to_pylist()) == "test")
         said = from_column(stored["probabilities"])
         assert said is not None
-        files = [images / names_by_hash(home, images)[stored["id"][int(row)].as_py()] for row in test]
+        files = [images / names_by_row(home, "sizes")[stored["id"][int(row)].as_py()] for row in test]
         np.testing.assert_allclose(
             predict(built.bundle, files, "cpu", asked=Asked(raw=True)).probabilities, said[test], atol=1e-5
         )

@@ -140,7 +140,7 @@ def _require_compiling(spec: Spec, device: str, precision: Precision) -> None:
             "compiled anew. Set train.compile: false, or data.decode.size to a number."
         )
     model = spec.model.model_copy(update={"weights": "none"})
-    network = build_network(model, 2, decode.channels, decode.side, 0).to(device, memory_format=precision.layout)
+    network = build_network(model, 2, decode.channels, decode.side, 0).to(device).to(memory_format=precision.layout)
     x = torch.zeros(2, decode.channels, decode.side, decode.side, device=device).to(memory_format=precision.layout)
     try:
         with torch.autocast(x.device.type, precision.dtype, enabled=precision.name != "fp32"):

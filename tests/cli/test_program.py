@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli_program import Place, environment, start_program
-from hashed_rows import names_by_hash
+from numbered_rows import names_by_row
 
 from harness.home import Home
 from harness.study.load import list_study_files, load_study
@@ -142,7 +142,7 @@ def test_predictions_are_those_of_the_build(finished: Said) -> None:
     rows = {Path(row["file"]).name: row["probabilities"] for row in json.loads(done.stdout)}
     assert len(rows) == 32
     stored = pq.read_table(Path(json.loads(said["ensemble"].stdout)["bundle"]) / "predictions.parquet").to_pylist()
-    names = names_by_hash(Home(place.home), place.data)
+    names = names_by_row(Home(place.home), "tiny")
     test = [row for row in stored if row["split"] == "test"]
     assert test
     for row in test:

@@ -70,7 +70,11 @@ def test_two_homes_agree_although_their_salts_differ(tmp_path: Path) -> None:
     root = make(tmp_path / "root")
     one, other = (prepare(data(root), 0, Home(tmp_path / name), quiet) for name in ("one", "other"))
     assert one.dataset.data_hash == other.dataset.data_hash and one.folds.folds_hash == other.folds.folds_hash
-    assert set(one.dataset.groups).isdisjoint(other.dataset.groups)
+    assert one.dataset.groups.tolist() == other.dataset.groups.tolist()
+    assert one.dataset.groups[0] == "g000000" and list(dict.fromkeys(one.dataset.groups)) == sorted(
+        set(one.dataset.groups)
+    )
+    assert set(one.dataset.identities).isdisjoint(other.dataset.identities)
 
 
 def test_the_hash_follows_contents_labels_and_groups(tmp_path: Path) -> None:

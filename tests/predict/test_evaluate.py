@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from every_method import build_every
-from hashed_rows import names_by_hash
+from numbered_rows import names_by_row
 from PIL import Image, ImageFilter
 
 from benchmarks._tiny_study import tiny
@@ -52,7 +52,7 @@ def home(tmp_path_factory) -> Home:
 def held_out(home) -> pd.DataFrame:
     """file, label, patient of the bundle's own test split."""
     ids = pd.read_parquet(home.bundles("chest") / "mean-top1" / "predictions.parquet")
-    known = names_by_hash(home, JPEG)
+    known = names_by_row(home, "chest")
     names = {Path(known[name]).name for name in ids.loc[ids["split"] == "test", "id"]}
     labels = pd.read_csv(JPEG / "labels.csv", dtype=str)
     return labels[labels["file"].isin(names)]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from every_method import build_every
-from hashed_rows import names_by_hash
+from numbered_rows import names_by_row
 from PIL import Image
 
 from harness.data.decode import decode
@@ -26,7 +26,7 @@ def expected(bundle, small_study):
     """What build said of the test split: file -> probabilities."""
     table = pd.read_parquet(bundle / "predictions.parquet")
     table = table[table["split"] == "test"]
-    names = names_by_hash(small_study.home, small_study.images)
+    names = names_by_row(small_study.home, "small")
     return dict(zip(table["id"].map(names), table["probabilities"], strict=True))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from every_method import build_every
-from hashed_rows import names_by_hash
+from numbered_rows import names_by_row
 from PIL import Image
 from test_inputs import ONE, OTHER, series
 
@@ -26,7 +26,7 @@ from harness.predict.predict import Asked, predict
 @pytest.fixture(scope="module")
 def home_files(mean_bundle, small_study) -> list[Path]:
     table = pd.read_parquet(mean_bundle / "predictions.parquet")
-    names = names_by_hash(small_study.home, small_study.images)
+    names = names_by_row(small_study.home, "small")
     return [small_study.images / names[row] for row in table[table["split"] == "test"]["id"]]
 
 

@@ -118,7 +118,7 @@ def test_a_twin_of_a_running_trial_waits_for_it(tmp_path):
         assert next_task() is None
 
     data = prepare(study.spec.data, study.spec.seed, other, lambda *_: None)
-    record = begin(None, study, other, data, 3, "cpu", 1, lambda event: None)
+    record = begin(None, study, other, data, "cpu", lambda event: None)
     with pytest.raises(HarnessError):  # no trial was completed
         Driver(study, other, data, record, Proposals(study, other), lambda event: None).run(engine, ["cpu"], 2)
     assert [(t.state, t.same_as) for t in read_trials(other, "tiny")] == [
