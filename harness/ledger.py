@@ -182,6 +182,23 @@ def trial_notes(trials: Iterable[TrialRecord], metric: str) -> list[dict[str, An
     return [{"code": "fold-scale", "message": message, "trials": [trial.number for trial in found]}]
 
 
+def not_ranked(trial: TrialRecord, metric: str) -> str:
+    """Why a complete trial takes no part in the ranking, in words; '' where it does."""
+    if trial.state != "complete" or trial.same_as is not None:
+        return ""
+    if trial.infeasible:
+        return trial.reason or "it breaks a constraint of the study"
+    undefined = math.isnan(rank_value(trial, metric))
+    return (trial.reason or f"{metric} is not defined in every fold") if undefined else ""
+
+
+def no_best(trials: Iterable[TrialRecord], metric: str) -> str:
+    """Why a study has no best trial: what it lacks, to stand behind `has`."""
+    why = [f"trial {trial.number}: {reason}" for trial in trials if (reason := not_ranked(trial, metric))]
+    more = f"; and {len(why) - 3} more" if len(why) > 3 else ""
+    return f"no ranked trial ({'; '.join(why[:3])}{more})" if why else "no complete trial"
+
+
 def best_trial(trials: Iterable[TrialRecord], metric: str) -> TrialRecord | None:
     """The first of `ranked`; None where there is none."""
     return next(iter(ranked(trials, metric)), None)

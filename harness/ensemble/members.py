@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from harness.columns import from_column
 from harness.errors import HarnessError, Leak, RequestError
 from harness.home import Home, is_done
-from harness.ledger import StudyRecord, ranked, read_trials
+from harness.ledger import StudyRecord, no_best, ranked, read_trials
 from harness.records import Dataset, Folds, TrialRecord
 from harness.train.fingerprint import file_sha256
 
@@ -51,12 +51,14 @@ def complete_members(home: Home, study: StudyRecord, metric: str) -> list[Member
     Trials whose files are not finished are left out as well. Raises RequestError that tells what to type when none is
     left.
     """
-    trials = ranked(read_trials(home, study.name), metric)
-    members = [Member(study.name, trial, home.run_artifacts(study.name, trial.run_id)) for trial in trials]
+    trials = read_trials(home, study.name)
+    members = [
+        Member(study.name, trial, home.run_artifacts(study.name, trial.run_id)) for trial in ranked(trials, metric)
+    ]
     found = [member for member in members if is_done(member.folder)]
     if not found:
         raise RequestError(
-            f"study {study.name!r} has no complete trial with a {metric} in every fold, so there is nothing to "
+            f"study {study.name!r} has {no_best(trials, metric)}, so there is nothing to "
             f"combine. Go on with it: harness study resume {study.name}   (or add trials: harness study run "
             f"{study.name} --set search.trials=N)"
         )

@@ -15,7 +15,7 @@ from harness.data.people import identities
 from harness.data.prepare import Prepared
 from harness.errors import RequestError, nearest
 from harness.home import Home, is_done
-from harness.ledger import StudyRecord, best_trial, list_studies, read_study, read_trials
+from harness.ledger import StudyRecord, best_trial, list_studies, no_best, read_study, read_trials
 from harness.models.backbones import resolve
 from harness.models.start import read_header
 from harness.models.weights import kind_of
@@ -109,10 +109,9 @@ def find_start(weights: str, backbone: str, home: Home) -> Start:
         wanted = [trial for trial in complete if _same_network(specs[trial.number].model.backbone, backbone)]
     chosen = best_trial(wanted, record.tree["search"]["metric"]) if not slash else next(iter(wanted), None)
     if chosen is None and wanted and not slash:
-        why = "; ".join(f"trial {one.number}: {one.reason or 'breaks a constraint'}" for one in wanted)
         raise RequestError(
-            f"model.weights: {weights}: no complete trial of study {name!r} with a {backbone} is ranked ({why}). "
-            f"Name one: {PREFIX}{name}/{wanted[0].number}"
+            f"model.weights: {weights}: of those with a {backbone} study {name!r} has {no_best(wanted, record.tree['search']['metric'])}. Name one: "
+            f"{PREFIX}{name}/{wanted[0].number}"
         )
     if chosen is None and complete and not slash:
         there = ", ".join(dict.fromkeys(spec.model.backbone for spec in specs.values()))

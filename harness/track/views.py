@@ -26,15 +26,17 @@ def study_tags(metric: str, varied: Sequence[str], optimistic: bool = False) -> 
         name: _column("tags", f"{WORDS}{name}/{metric}")
         for name in ("oof", "nested_full", "test", "vs_single", "vs_mean")
     }
-    # A table sorted by test scores would invite a choice by them: both views are sorted by out-of-fold scores.
+    # A table sorted by test scores would invite a choice by them: trials are sorted by what ranks them, the mean over
+    # folds, ensembles by out-of-fold scores.
     marks = [_column("tags", "harness.optimistic")] if optimistic else []
     trials = [
+        _column("tags", f"{WORDS}cv/{metric}"),
         in_words["oof"],
         *marks,
         *(_column("params", name) for name in sorted(varied, key=_augmentation_last)),
-        _column("tags", "harness.state"),
-        *(_column("metrics", f"oof/{metric}{end}") for end in interval),
+        *(_column("tags", f"harness.{name}") for name in ("state", "reason", "notes")),
         *(_column("metrics", f"cv/{metric}{end}") for end in ("", "_se")),
+        *(_column("metrics", f"oof/{metric}{end}") for end in interval),
         _column("metrics", "cost/seconds"),
     ]
     ensembles = [
@@ -51,14 +53,14 @@ def study_tags(metric: str, varied: Sequence[str], optimistic: bool = False) -> 
         *(_column("tags", f"{WORDS}ablation/{name}") for name in varied),
         *marks,
         *(_column("params", f"ablation.{name}") for name in ("trial", "seeds")),
-        *(_column("metrics", name) for name in (f"oof/{metric}", "ablation/noise_floor")),
+        *(_column("metrics", name) for name in (f"cv/{metric}", "ablation/noise_floor")),
     ]
     ascending = not METRICS[metric].higher_is_better
     return {
         "mlflow.experimentKind": "custom_model_development",
-        f"{TAG}trials": _view("Trials", 3, "trial", f"oof/{metric}", ascending, trials),
+        f"{TAG}trials": _view("Trials", 3, "trial", f"cv/{metric}", ascending, trials),
         f"{TAG}ensembles": _view("Ensembles", 2, "ensemble", f"oof/{metric}", ascending, ensembles),
-        f"{TAG}ablations": _view("Ablations", 1, "ablation", f"oof/{metric}", ascending, ablations),
+        f"{TAG}ablations": _view("Ablations", 1, "ablation", f"cv/{metric}", ascending, ablations),
     }
 
 
@@ -72,6 +74,14 @@ def words_tags(name: str, metric: str, value: float, lo: float, hi: float, p: fl
     text += f" [{lo:{form}}, {hi:{form}}]" if math.isfinite(lo) and math.isfinite(hi) else ""
     text += f" p={p:.2g}" if math.isfinite(p) else ""
     return {f"{WORDS}{name}/{metric}": text}
+
+
+def mean_tag(metric: str, value: float, error: float) -> dict[str, str]:
+    """{'harness.cv/auroc': '0.908 ± 0.012'}: the mean over folds with its standard error; nothing where it is not
+    defined."""
+    if not math.isfinite(value):
+        return {}
+    return {f"{WORDS}cv/{metric}": f"{value:.3f}" + (f" ± {error:.3f}" if math.isfinite(error) else "")}
 
 
 def page(server: str, experiment: str, view: str) -> str:
