@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cli.output import results, show
 from harness.cli.tables import is_higher_better, numbers_of, table
-from harness.records import Difference, Interval
 from harness.ensemble.verdict import OPTIMISM, of_document, why_recommended
+from harness.records import Difference, Interval
 from harness.words import OPTIMISTIC, difference, duration, interval, judged, number, p_value, plural
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def how_to_read(rows: Sequence[Row], ensembles: Sequence[Row], on: str) -> str:
 
 
 def methods_table(rows: Sequence[Row], ensembles: Sequence[Row], metric: str, width: int, on: str = "test") -> Table:
-    """Best single member, simple mean, every method: the value of selection and cross-fitted score, nested_full and test
-    where they are, the difference from the mean where several methods are shown, and what fitting it cost. `on`: what
+    """Best single member, simple mean, every method: the values of selection and cross-fitted score, nested_full and
+    test where they are, the difference from the mean where several methods are shown, and what fitting cost. `on`: what
     they are judged on."""
     by_method = {one["method"]: one for one in ensembles}
     beside = [row for row in rows if row["kind"] == "mean" or (row["kind"] == "single" and row.get("selection"))]

@@ -22,7 +22,8 @@ def study_tags(metric: str, varied: Sequence[str], optimistic: bool = False) -> 
     """Tags of a study's experiment: one per view. `varied`: the parameters that the study varies, by dotted name;
     `optimistic`: whether its folds pick their epoch on the rows they are scored on, which is then a column."""
     interval = ["", "_lo", "_hi"]
-    in_words = {name: _column("tags", f"{WORDS}{name}/{metric}") for name in ("oof", "nested_full", "test", "vs_single", "vs_mean")}
+    said = ("oof", "nested_full", "test", "vs_single", "vs_mean")
+    in_words = {name: _column("tags", f"{WORDS}{name}/{metric}") for name in said}
     # A table sorted by test scores would invite a choice by them: both views are sorted by out-of-fold scores.
     marks = [_column("tags", "harness.optimistic")] if optimistic else []
     trials = [
