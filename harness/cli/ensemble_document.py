@@ -49,7 +49,8 @@ def make(
     nested: str = CROSS_FITTED,
 ) -> Made:
     """Build and save what `method` (one of them, or all; left out, the mean) gives over the best trials of `studies`,
-    or of the newest completed one. nested: CROSS_FITTED, or FULL to train the members again. Raises RequestError for what the words do not fit, before anything is done."""
+    or of the newest completed one. nested: CROSS_FITTED, or FULL to train the members again. Raises RequestError for
+    what the words do not fit, before anything is done."""
     from harness.cli.bundle import register_built
     from harness.cli.progress import step_progress
     from harness.ensemble.decisions import parse_rule

@@ -68,8 +68,8 @@ def how_to_read(rows: Sequence[Row], ensembles: Sequence[Row], on: str) -> str:
 
 
 def methods_table(rows: Sequence[Row], ensembles: Sequence[Row], metric: str, width: int, on: str = "test") -> Table:
-    """Best single member, simple mean, every method: the value of selection and cross-fitted score, nested_full and test
-    where they are, the difference from the mean where several methods are shown, and what fitting it cost. `on`: what
+    """Best single member, simple mean, every method: the values of selection and cross-fitted score, nested_full and
+    test where they are, the difference from the mean where several methods are shown, and what fitting cost. `on`: what
     they are judged on."""
     by_method = {one["method"]: one for one in ensembles}
     beside = [row for row in rows if row["kind"] == "mean" or (row["kind"] == "single" and row.get("selection"))]

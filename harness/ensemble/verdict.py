@@ -16,8 +16,8 @@ from harness.words import judged, p_value
 PLAIN = "mean"
 """the method that another has to beat"""
 RANDOM_LABELS = (0.48, 0.58)
-"""mean cross-fitted AUROC of methods that learn from out-of-fold predictions, on random labels where .5 is true: from the
-lowest to the highest of benchmarks/nested_null.py"""
+"""the lowest and highest mean cross-fitted AUROC of methods that learn from out-of-fold predictions, on random labels
+where .5 is true (benchmarks/nested_null.py)"""
 OPTIMISM = (
     "cross-fitted, networks shared: no estimate. On random labels, where an AUROC of .5 is true, it is "
     f"{RANDOM_LABELS[0]:.2f} to {RANDOM_LABELS[1]:.2f}, of bagging far lower (benchmarks/nested_null.py)."

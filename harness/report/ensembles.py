@@ -1,6 +1,7 @@
 """Ensembles against what they must beat: single members and the plain mean, with intervals; what each member gives.
 
-Everything is read from what bundles say of themselves. p-values are corrected again, for the ensembles shown together.
+Everything is read from what bundles say of themselves, p-values (after Holm over the table of their build) and verdicts
+included: the same that `ensemble show` and MLflow have.
 """
 
 import math
@@ -8,18 +9,15 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-import numpy as np
-
+from harness.ensemble.verdict import OPTIMISM, PLAIN, of_document, why_recommended
 from harness.metrics import METRICS
 from harness.records import Difference
 from harness.report.forest import forest
 from harness.report.numbers import bare_p, read_interval, signed
 from harness.report.predicted import Built, best_built, scored
 from harness.report.section import Section, Table
-from harness.stats.compare import holm
-from harness.words import NO_TEST, interval, judged, number
+from harness.words import interval, judged, number
 
-BELIEVED = 0.05
 PARTLY = "~"
 
 
@@ -30,64 +28,49 @@ def ensembles_section(built: Sequence[Built], left_out: Sequence[str], metric: s
         said = " ".join(left_out)
         answer = f"No ensemble has been built. Type: harness ensemble build --method all --study {name}"
         return Section("ensembles", "Ensembles against their members", answer, f"<p>{escape(said)}</p>" if said else "")
-    compared = {key: _differences(built, key) for key in ("delta_vs_mean", "delta_vs_single")}
     best = best_built(built, metric)
-    tables = [_scores(built, metric), _every_metric(built, best), _compared(built, compared, metric)]
-    tables.append(_members(built, metric))
     on = built[0].on
-    lines = [(_name(row), read_interval(scored(row, on, metric))) for row in _beside(built)]
-    lines += [(one.name, read_interval(scored(one.row, on, metric))) for one in built if one.method != "mean"]
-    deltas = [
-        (one.name, delta)
-        for one, (delta, _) in zip(built, compared["delta_vs_mean"], strict=True)
-        if one.method != "mean"
-    ]
-    better = "right" if METRICS[metric].higher_is_better else "left"
-    said = "Bars: 95% intervals. Those that overlap are not equal by that: the differences below are paired."
-    body = forest(lines, f"{metric} {judged(on)}", metric, said)
-    if deltas:
-        body += forest(
-            deltas, f"Minus the plain mean of the same members, {judged(on)}", f"difference of {metric}",
-            f"Paired by group; better than the mean is to the {better} of 0. A bar across 0 may be chance.", 0.0,
-        )  # fmt: skip
-    notes = [*left_out, *([] if best is None else _reads(built))]
+    judged_ones = [one for one in built if one.on == on]
+    tables = [_scores(built, metric), _every_metric(judged_ones, best), _compared(built, metric)]
+    tables.append(_members(built, metric))
+    body = ""
+    if on != "none":
+        named = [(_name(row), scored(row, on, metric)) for row in _beside(judged_ones)]
+        named += [(one.name, scored(one.row, on, metric)) for one in judged_ones if one.method != PLAIN]
+        lines = [(name, read_interval(score)) for name, score in named if score]
+        said = "Bars: 95% intervals. Those that overlap are not equal by that: the differences below are paired."
+        body = forest(lines, f"{metric} {judged(on)}", metric, said)
+        deltas = [(one.name, _delta(one, "delta_vs_mean")[0]) for one in judged_ones if one.method != PLAIN]
+        better = "right" if METRICS[metric].higher_is_better else "left"
+        if deltas:
+            body += forest(
+                deltas, f"Minus the plain mean of the same members, {judged(on)}", f"difference of {metric}",
+                f"Paired by group; better than the mean is to the {better} of 0. A bar across 0 may be chance.", 0.0,
+            )  # fmt: skip
+    notes = [*left_out, *_reads(built), *dict.fromkeys(note for one in built for note in one.about.get("notes") or [])]
     tables = [table for table in tables if table.rows]
     if notes:
         tables[0] = Table(**{**vars(tables[0]), "note": " ".join([tables[0].note, *notes])})
-    answer = _answer(built, best, compared, metric)
+    answer = _answer(built, best, metric)
     return Section("ensembles", "Ensembles against their members", answer, body, tuple(tables))
 
 
-def _differences(built: Sequence[Built], key: str) -> list[tuple[Difference, float]]:
-    """Each ensemble's difference, and its p-value after Holm over those shown; the mean against itself is no test."""
-    found = []
-    for one in built:
-        said = one.about[key]
-        p = said.get("p")
-        ends = read_interval(said)
-        found.append(Difference(ends.value, ends.lo, ends.hi, math.nan if p is None else float(p)))
-    tests = [key == "delta_vs_single" or one.method != "mean" for one in built]
-    p = np.array([one.p if test else math.nan for one, test in zip(found, tests, strict=True)])
-    return list(zip(found, holm(p).tolist(), strict=True))
+def _delta(one: Built, key: str) -> tuple[Difference, float]:
+    """A stored difference and its p-value after Holm over the table that it was built in."""
+    said = one.about[key]
+    ends = read_interval(said)
+    p = math.nan if said.get("p_holm") is None else float(said["p_holm"])
+    return Difference(ends.value, ends.lo, ends.hi, p), p
 
 
-def _answer(
-    built: Sequence[Built],
-    best: Built | None,
-    compared: Mapping[str, list[tuple[Difference, float]]],
-    metric: str,
-) -> str:
-    if best is None:
-        return "Only the plain mean has been built; no other ensemble stands beside it."
-    place = [one.name for one in built].index(best.name)
-    parts = []
-    for key, other in (("delta_vs_mean", "the plain mean"), ("delta_vs_single", "the best single member")):
-        delta, p = compared[key][place]
-        good = (delta.value > 0) == METRICS[metric].higher_is_better
-        word = "not distinguishable from" if not p < BELIEVED else "better than" if good else "worse than"
-        parts.append(f"{word} {other} ({signed(delta)}, p {bare_p(p)})")
-    score = interval(read_interval(scored(best.row, best.on, metric)))
-    return f"{best.name}, best by its nested score, has {metric} {score} {judged(best.on)}: {' and '.join(parts)}."
+def _answer(built: Sequence[Built], best: Built | None, metric: str) -> str:
+    shown = best or next((one for one in built if one.method == PLAIN), None)
+    name = "the plain mean" if best is None else best.name
+    why = why_recommended([of_document(one.about) for one in built], PLAIN if best is None else best.method)
+    score = None if shown is None else scored(shown.row, shown.on, metric)
+    if shown is None or score is None:
+        return f"Recommended: {name} ({why})."
+    return f"Recommended: {name} ({why}); its {metric} {judged(shown.on)}: {interval(read_interval(score))}."
 
 
 def _beside(built: Sequence[Built]) -> list[Mapping[str, Any]]:
@@ -107,41 +90,58 @@ def _name(row: Mapping[str, Any]) -> str:
 
 
 def _scores(built: Sequence[Built], metric: str) -> Table:
-    rows = [[_name(row), *_of_row(row, metric, built[0].on), "-", "-", "-"] for row in _beside(built)]
+    rows = [[_name(row), *_of_row(row, metric), "-", "-", "-"] for row in _beside(built)]
     for one in built:
         if one.method != "mean":
-            rows.append([one.name, *_of_row(one.row, metric, one.on), *_cost(one.about.get("cost") or {})])
-    note = "Selection: on the rows that chose it, which flatters. Nested: on the same rows, members and fit chosen "
-    note += "without each fold. "
-    note += "Test: on the held-out split, the number to report." if built[0].on == "test" else NO_TEST
+            rows.append([one.name, *_of_row(one.row, metric), *_cost(one.about.get("cost") or {})])
+    note = (
+        f"Selection: on the rows that chose it. {OPTIMISM[0].upper()}{OPTIMISM[1:]} Nested full: by networks trained "
+    )
+    note += "again without each pair of folds (--nested full). Test: on the held-out split, the number to report."
     if any(PARTLY in row[2] for row in rows):
         note += f" {PARTLY} fitted without each fold, its members chosen with it."
     if any("*" in row[1] + row[2] for row in rows):
         note += " * optimistic: each fold's epoch was picked on the rows that it is scored on."
-    scores = ("nested", f"{metric} test [95%]") if built[0].on == "test" else (f"{metric} nested [95%]",)
+    scores = ("cross-fitted", f"{metric} nested full [95%]", f"{metric} test [95%]")
     columns = ("model", "selection", *scores, "networks", "ms an image", "fit, s")
-    return Table(f"Scores, {metric}", columns, rows, note=note)
+    empty = [place for place in (3, 4) if all(row[place] == "-" for row in rows)]
+    rows = [list(_without(row, empty)) for row in rows]
+    return Table(f"Scores, {metric}", _without(columns, empty), rows, note=note)
+
+
+def _without(row: Sequence[str], places: Sequence[int]) -> tuple[str, ...]:
+    return tuple(cell for place, cell in enumerate(row) if place not in places)
 
 
 def _every_metric(built: Sequence[Built], best: Built | None) -> Table:
     """Of the models that the answer is about: what was chosen by one metric, in all."""
+    on = built[0].on
     shown = [row for row in _beside(built) if best is None or row["top"] in (None, best.about.get("top"))]
     named = [(_name(row), row) for row in shown] + ([] if best is None else [(best.name, best.row)])
+    named = [(name, row) for name, row in named if scored(row, on, "auroc")]
     rows = [
-        [metric, *(interval(read_interval(scored(row, built[0].on, metric))) for _, row in named)] for metric in METRICS
+        [metric, *(interval(read_interval(scored(row, on, metric) or {})) for _, row in named)] for metric in METRICS
     ]
-    return Table(f"In every metric, {judged(built[0].on)}", ("metric", *(name for name, _ in named)), rows)
+    note = (
+        "Of the probabilities as the networks give them, not calibrated, like every score of ensembles: log-loss and "
+        "Brier score of calibrated ones stand in the section on calibration."
+    )
+    caption = f"In every metric, {judged(on)}, probabilities not calibrated"
+    return Table(caption, ("metric", *(name for name, _ in named)), rows if named else [], note=note)
 
 
-def _of_row(row: Mapping[str, Any], metric: str, on: str) -> list[str]:
+def _of_row(row: Mapping[str, Any], metric: str) -> list[str]:
+    """Selection, cross-fitted, nested full, test."""
     star = "*" if row.get("optimistic") else ""
-    chosen = row.get("selection")
-    nested = row.get("nested")
-    flattered = number(chosen[metric]["value"]) + star if chosen else "-"
-    honest, partly = (nested or row["oof"])[metric], ("" if nested else PARTLY) + star
-    if on != "test":
-        return [flattered, interval(read_interval(honest)) + partly]
-    return [flattered, number(honest["value"]) + partly, interval(read_interval(row["test"][metric]))]
+    chosen, fitted, full = row.get("selection"), row.get("cross_fitted"), row.get("nested_full")
+    value = (fitted or row["oof"])[metric]["value"]
+    test = read_interval(row["test"][metric])
+    return [
+        number(chosen[metric]["value"]) + star if chosen else "-",
+        number(value) + ("" if fitted else PARTLY) + star,
+        interval(read_interval(full[metric])) if full else "-",
+        interval(test),
+    ]
 
 
 def _cost(found: Mapping[str, float | None]) -> list[str]:
@@ -153,15 +153,18 @@ def _cost(found: Mapping[str, float | None]) -> list[str]:
     ]
 
 
-def _compared(built: Sequence[Built], compared: Mapping[str, list[tuple[Difference, float]]], metric: str) -> Table:
+def _compared(built: Sequence[Built], metric: str) -> Table:
     rows = []
-    for place, one in enumerate(built):
-        (mean, p_mean), (single, p_single) = (compared[key][place] for key in ("delta_vs_mean", "delta_vs_single"))
-        of_mean = ["-", "-"] if one.method == "mean" else [signed(mean), bare_p(p_mean)]
-        rows.append([one.name, *of_mean, signed(single), bare_p(p_single)])
-    columns = ("ensemble", "minus the plain mean [95%]", "p", "minus the best single [95%]", "p")
-    where = "On the test split" if built[0].on == "test" else "Out of fold, nested"
-    note = f"{where}, paired by group; p after Holm over the {len(rows)} rows."
+    for one in built:
+        if one.on == "none":
+            continue
+        (mean, p_mean), (single, p_single) = (_delta(one, key) for key in ("delta_vs_mean", "delta_vs_single"))
+        of_mean = ["-", "-", "-"]
+        if one.method != PLAIN:
+            of_mean = [signed(mean), bare_p(p_mean), one.about["delta_vs_mean"]["verdict"] or "-"]
+        rows.append([one.name, *of_mean, signed(single), bare_p(p_single), judged(one.on)])
+    columns = ("ensemble", "minus the plain mean [95%]", "p", "", "minus the best single [95%]", "p", "judged")
+    note = "Paired by group; p after Holm over all comparisons of the build that an ensemble is of."
     return Table(f"Paired differences of {metric}", columns, rows, note=note)
 
 

@@ -2,12 +2,11 @@
 for.
 
 The test split is opened only for a study whose ensembles have been scored on it: a report is no reason to look. Which
-ensemble is shown beside the mean and the best single member is chosen by its nested score, on development rows. Reads
-files, fits nothing.
+ensemble is shown beside the mean and the best single member is said by ensemble.verdict.recommended. Reads files, fits
+nothing.
 """
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +23,11 @@ from harness.ensemble.calibration import apply
 from harness.ensemble.decisions import ARGMAX, Answers, Rule, decide, said_out_of_fold, threshold, usual_rule
 from harness.ensemble.embed import EncoderCache, read_encoders
 from harness.ensemble.members import Member, read_oof
+from harness.ensemble.verdict import PLAIN, of_document, recommended
 from harness.errors import RequestError
 from harness.home import Home
 from harness.ledger import StudyRecord
-from harness.metrics import METRICS, UNKNOWN, probabilities
+from harness.metrics import UNKNOWN, probabilities
 from harness.records import Dataset, Folds, TrialRecord
 
 Floats = NDArray[np.float64]
@@ -76,19 +76,15 @@ class Built:
 
     @property
     def on(self) -> str:
-        """What it is judged on: `test`; `nested` where its study holds nothing out."""
+        """What it is judged on: `test`, `nested_full` or `none`."""
         return str(self.about["judged_on"])
 
-    def honest(self, metric: str) -> float:
-        """Its nested score, or where members were not chosen again, the one out of fold; NaN where there is none."""
-        value = (self.row.get("nested") or self.row["oof"])[metric]["value"]
-        return math.nan if value is None else float(value)
 
-
-def scored(row: Mapping[str, Any], on: str, metric: str) -> Mapping[str, float | None]:
-    """Of a row of a bundle's scores, the one that it is judged by: see Built.on."""
-    found: Mapping[str, float | None] = (row["test"] if on == "test" else row.get("nested") or row["oof"])[metric]
-    return found
+def scored(row: Mapping[str, Any], on: str, metric: str) -> Mapping[str, Any] | None:
+    """Of a row of a bundle's scores, the one that it is judged by: see Built.on. None where there is none."""
+    found = None if on == "none" else row.get(on)
+    score: Mapping[str, Any] | None = found[metric] if found else None
+    return score
 
 
 def trial_member(home: Home, study: str, trial: TrialRecord) -> Member:
@@ -143,7 +139,9 @@ def built_ensembles(home: Home, record: StudyRecord) -> tuple[list[Built], list[
             if (about.get("data_hash"), about.get("folds_hash")) != (record.data_hash, record.folds_hash):
                 raise RequestError(f"{place.parent.name} was built on other data or folds than the study has now.")
             one = Built(place.parent.name, place.parent, about)
-            one.honest(str(about["metric"]))
+            if "recommended" not in about:
+                raise RequestError(f"{place.parent.name} was built by an earlier version. Build it again.")
+            scored(one.row, one.on, str(about["metric"]))
         except (RequestError, KeyError, StopIteration, TypeError) as error:
             left_out.append(f"The bundle {place.parent.name} is left out: {error or 'its scores cannot be read.'}")
             continue
@@ -152,12 +150,11 @@ def built_ensembles(home: Home, record: StudyRecord) -> tuple[list[Built], list[
 
 
 def best_built(built: Sequence[Built], metric: str) -> Built | None:
-    """The ensemble, the plain mean left out, with the best nested score; the first of equals. What has none is taken
-    by its score out of fold only where nothing has one."""
-    sign = 1.0 if METRICS[metric].higher_is_better else -1.0
-    scored = [one for one in built if one.method != "mean" and math.isfinite(one.honest(metric))]
-    nested = [one for one in scored if one.row.get("nested")]
-    return max(nested or scored, key=lambda one: sign * one.honest(metric), default=None)
+    """The ensemble that is recommended over the plain mean; None where none is."""
+    of_metric = [one for one in built if one.about["metric"] == metric]
+    best = recommended([of_document(one.about) for one in of_metric])
+    own = [one for one in of_metric if one.method == best and one.about["delta_vs_mean"]["verdict"] == "better"]
+    return None if best == PLAIN else next(iter(own), None)
 
 
 def mean_beside(built: Sequence[Built], best: Built | None) -> Built | None:

@@ -9,15 +9,16 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from harness.ensemble.verdict import PLAIN, of_document, why_recommended
 from harness.ledger import no_best, not_ranked, rank_value, trial_notes
 from harness.records import Difference, Interval, TrialRecord
 from harness.report.collect import Collected
 from harness.report.predicted import Built, best_built, mean_beside, scored
 from harness.report.section import Section, Table
 from harness.study.space import Choice, Range
-from harness.words import BELIEVABLE_P, OPTIMISTIC, interval, number, p_value, plural, value
+from harness.words import BELIEVABLE_P, OPTIMISTIC, interval, judged, number, p_value, plural, value
 
-SCORED_ON = {"test": "test split", "nested": "out of fold, nested"}
+SCORED_ON = {"test": "test split", "nested_full": "nested, networks trained again", "none": "-"}
 """in a table, by predicted.Built.on"""
 
 
@@ -94,21 +95,18 @@ def _ensembles(found: Collected) -> list[str]:
         if found.data is not None and not len(found.data.folds.test_rows()):
             return ["No ensemble has been built, and nothing is held out as a test split."]
         return ["No ensemble has been built, so nothing has been scored on the held-out test split."]
-    score = _json_interval(scored(one.row, one.on, found.metric))
-    where = "on the held-out test split" if one.on == "test" else "out of fold, nested,"
-    if best is None:
-        delta = one.about["delta_vs_single"]
-        return [
-            f"The simple mean of {len(one.about['members'])} members scores {score} {where.rstrip(',')}, "
-            f"{_signed(delta)} against the best single member: {_judged(delta['p_holm'])}."
-        ]
-    single, to_mean = one.about["delta_vs_single"], one.about["delta_vs_mean"]
-    chances = [_judged(delta["p_holm"]) for delta in (single, to_mean)]
+    why = why_recommended([of_document(each.about) for each in found.built], one.method)
+    if one.on == "none":
+        return [f"The recommended ensemble is the {_named(one)}: {why}."]
+    score, single = _json_interval(scored(one.row, one.on, found.metric)), one.about["delta_vs_single"]
     return [
-        f"Of {plural(len(found.built), 'ensemble')}, {one.method} is the best by its nested score; {where} it "
-        f"scores {score}, {_signed(single)} against the best single member ({chances[0]}) and "
-        f"{_signed(to_mean)} against the simple mean ({chances[1]})."
+        f"The recommended ensemble is the {_named(one)} of {len(one.about['members'])} members: {why}. It scores "
+        f"{score} {judged(one.on)}, {_signed(single)} against the best single member: {_judged(single['p_holm'])}."
     ]
+
+
+def _named(one: Built) -> str:
+    return "simple mean" if one.method == PLAIN else one.method
 
 
 def _numbers(found: Collected) -> Table:
@@ -127,7 +125,7 @@ def _numbers(found: Collected) -> Table:
     if not found.asked:
         rows += _ensemble_rows(found)
     note = "95% intervals over groups; ± is the standard error of a mean over folds. "
-    note += "The p of an ensemble is corrected for those built with it (Holm)."
+    note += "The p of an ensemble is corrected over all comparisons of its build (Holm)."
     if best is not None and best.optimistic:
         note += f" {OPTIMISTIC}"
     return Table(f"The answer in numbers: {metric}", ("what", "scored on", f"{metric} [95%]", "p"), rows, "llrr", note)
@@ -149,7 +147,7 @@ def _ensemble_rows(found: Collected) -> list[tuple[str, str, str, str]]:
     best = best_built(found.built, metric)
     mean = mean_beside(found.built, best)
     some = best or mean
-    if some is None:
+    if some is None or some.on == "none":
         return []
     singles = [row for row in some.about["scores"] if row["kind"] == "single"]
     single = next((row for row in singles if row.get("selection")), singles[0] if singles else None)
@@ -164,8 +162,7 @@ def _ensemble_rows(found: Collected) -> list[tuple[str, str, str, str]]:
 
 
 def _of_ensemble(one: Built, metric: str) -> list[tuple[str, str, str, str]]:
-    parts = dict.fromkeys(("nested", one.on))
-    rows = [(one.method, SCORED_ON[on], _json_interval(scored(one.row, on, metric)), "") for on in parts]
+    rows = [(one.method, SCORED_ON[one.on], _json_interval(scored(one.row, one.on, metric)), "")]
     for name, key in (("best single member", "delta_vs_single"), ("simple mean", "delta_vs_mean")):
         delta = one.about[key]
         rows.append((f"{one.method} minus {name}", f"{SCORED_ON[one.on]}, paired", _signed(delta), _p(delta["p_holm"])))
@@ -218,7 +215,7 @@ def _signed(found: Mapping[str, Any]) -> str:
     return f"{found['value']:+.3f}{ends}"
 
 
-def _json_interval(found: Mapping[str, float | None] | None) -> str:
+def _json_interval(found: Mapping[str, Any] | None) -> str:
     if found is None or found["value"] is None:
         return "-"
     nan = math.nan
