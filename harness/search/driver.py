@@ -5,6 +5,7 @@ later one can be made again from the earlier ones, so that a crash between any t
 same command. An engine trains: in this process, in others, on other machines. Only the driver writes ledger and stores.
 """
 
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -243,6 +244,7 @@ class Driver:
         self.tracked.write(record)
         self.source.ended(record)
         self.tracked.ended(record)
+        shutil.rmtree(self.home.trial_state(self.study.name, record.number), ignore_errors=True)
         del self.points[record.number]
         self.waiting, self.held = self.held + self.waiting, []
         self.record = replace(self.record, spent=self._total_spent())

@@ -17,7 +17,7 @@ from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvalu
 
 from harness.ledger import rank_value
 from harness.records import TrialRecord
-from harness.search.samplers import directions, distribution
+from harness.search.samplers import directions, distribution, quiet_optuna
 from harness.seeds import derive_seed
 from harness.study.load import Study
 from harness.study.space import Choice, Range
@@ -78,6 +78,7 @@ def _on_its_scale(range_: Range, value: Any) -> Any:
     return value
 
 
+@quiet_optuna()
 def _evaluate(study: Study, scored: list[TrialRecord], names: list[str], method: Method) -> dict[str, float]:
     search = study.spec.search
     memory = optuna.create_study(direction=directions(search)[0])

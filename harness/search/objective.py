@@ -110,6 +110,7 @@ def _train(task: Task, data: Prepared, device: str, boss: Boss) -> Outcome:
     except Exception as error:  # a trial's failure must not end the study: it is recorded with its reason
         if is_disk_full(error):
             raise DiskFull(f"trial {task.number}: {error}") from error
+        shutil.rmtree(task.running, ignore_errors=True)  # a failed trial does not go on
         if isinstance(error, HarnessError):
             return replace(outcome, state="failed", reason=str(error))
         write_text(task.artifacts / "error.txt", traceback.format_exc())

@@ -15,7 +15,7 @@ from harness.ledger import rank_value
 from harness.records import ENDED, TrialRecord
 from harness.search.grid import grid_points, total_trials
 from harness.search.points import Point
-from harness.search.samplers import Proposal, as_past, distribution, propose
+from harness.search.samplers import Proposal, as_past, distribution, propose, quiet_optuna
 from harness.search.storage import open_optuna
 from harness.study.load import Study
 from harness.study.search import violations
@@ -39,6 +39,7 @@ class Proposals:
         """How many points have been proposed."""
         return len(self._past)
 
+    @quiet_optuna()
     def begun(self, records: dict[int, TrialRecord]) -> list[Point]:
         points = []
         for frozen in [one for one in self._past if not one.state.is_finished()]:
@@ -50,6 +51,7 @@ class Proposals:
                 points.append(self._point(frozen))
         return points
 
+    @quiet_optuna()
     def next(self) -> Point | None:
         number = self.asked
         if number >= self.total:
@@ -67,6 +69,7 @@ class Proposals:
         self._running[number] = optuna.Trial(self._book, trial_id)
         return self._point(self._past[number])
 
+    @quiet_optuna()
     def fold(self, number: int, fold: int, value: float) -> None:
         if self._search.costs:  # Optuna takes no scores on the way where there are several objectives
             return
@@ -75,6 +78,7 @@ class Proposals:
         if fold not in known:  # a resumed trial passes its finished folds again
             trial.report(value, step=fold)
 
+    @quiet_optuna()
     def ended(self, record: TrialRecord) -> None:
         trial = self._running.pop(record.number)
         if record.costs:

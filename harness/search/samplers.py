@@ -7,7 +7,8 @@ the store of the trials is written once a proposal.
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,11 +30,6 @@ from harness.study.space import Choice, FloatRange, Range
 TPE_BEST, TPE_LIMIT = 25, 100
 """TPE's good trials are the best tenth and 25 at most: all of them, and as many of the others as give their density"""
 GP_BEST, GP_LIMIT = 32, 64
-# Its default counts the trials that it is shown, not those that there are.
-warnings.filterwarnings("ignore", message=".*`gamma` has been deprecated", category=FutureWarning)
-warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-
 TRIES = 50
 """random points looked at in place of a repeated one"""
 STATE = "cma:"
@@ -48,6 +44,21 @@ class Proposal:
     """what the sampler must find at this trial later"""
 
 
+@contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Inside, Optuna logs errors only and does not warn of what it calls experimental, nor of TPE's own `gamma` (its
+    default counts the trials that it is shown, not those that there are). The process keeps its own settings."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*`gamma` has been deprecated", category=FutureWarning)
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
 def directions(search: Search) -> list[StudyDirection]:
     """Of the metric, and of each cost, which is to be small."""
     higher = METRICS[search.metric].higher_is_better
@@ -55,6 +66,7 @@ def directions(search: Search) -> list[StudyDirection]:
     return [first, *(StudyDirection.MINIMIZE for _ in search.costs)]
 
 
+@quiet_optuna()
 def propose(study: Study, past: Sequence[FrozenTrial], number: int) -> Proposal:
     """The point of trial `number`, given all earlier trials. search.enqueue fixes what it names; grids are made whole
     elsewhere (search.grid)."""

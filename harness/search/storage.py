@@ -10,7 +10,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 
 from harness.home import Home
-from harness.search.samplers import directions
+from harness.search.samplers import directions, quiet_optuna
 from harness.study.search import Search
 
 BLOCK = 1 << 16
@@ -31,6 +31,7 @@ class _FileLock(BaseJournalFileLock):
         self._lock.release()
 
 
+@quiet_optuna()
 def open_optuna(home: Home, name: str, search: Search) -> optuna.Study:
     """The Optuna study of that name, made when missing, in HARNESS_STORAGE or in the home's journal."""
     url = os.environ.get("HARNESS_STORAGE")

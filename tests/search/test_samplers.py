@@ -1,6 +1,9 @@
 """Proposals: what was interrupted goes on as if it had not been, and conditions, enqueued points and windows hold."""
 
 import math
+import subprocess
+import sys
+import warnings
 
 import numpy as np
 import optuna
@@ -245,3 +248,29 @@ def test_cmaes_needs_two_numbers():
     with pytest.raises(RequestError, match=r"two numbers.*optim.lr.*search.sampler=tpe"):
         check_sampler(check_study(tree, "test"))
     check_sampler(make(sampler="cmaes"))
+
+
+def test_importing_the_search_leaves_warnings_and_the_log_of_the_process_alone():
+    code = (
+        "import logging, warnings, optuna\n"
+        "before = list(warnings.filters), optuna.logging.get_verbosity()\n"
+        "import harness.search.driver, harness.search.samplers, harness.search.importance, harness.search.proposals\n"
+        "own = [one for one in warnings.filters if one not in before[0]]\n"
+        "about = [one for one in own if 'gamma' in str(one[1]) or 'optuna' in one[2].__module__]\n"
+        "assert not about and optuna.logging.get_verbosity() == before[1], about\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes"])
+def test_a_search_is_quiet_and_leaves_the_settings_as_they_were(tmp_path, sampler, capfd):
+    level = optuna.logging.get_verbosity()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        warnings.simplefilter("error", optuna.exceptions.ExperimentalWarning)
+        filters = list(warnings.filters)
+        run(Home(tmp_path), 6, make(sampler=sampler, startup=3))
+        assert list(warnings.filters) == filters
+    assert optuna.logging.get_verbosity() == level
+    assert "study created" not in capfd.readouterr().err

@@ -1,5 +1,6 @@
 """Workers that die, drivers that die, and what is trained again: nothing but the epoch that was under way."""
 
+import errno
 import os
 import signal
 from dataclasses import replace
@@ -20,12 +21,15 @@ from benchmarks._hurt_study import (
     weights,
     workers,
 )
+from harness.data.prepare import prepare
 from harness.epochs import read_all_epochs
+from harness.errors import DiskFull, HarnessError
 from harness.events import EpochDone
 from harness.home import Home, lock
 from harness.ledger import read_study, read_trial, read_trials, write_study, write_trial
 from harness.search.devices import choose_device, free_by_device
 from harness.search.driver import MAX_DEATHS
+from harness.search.objective import Task, run_trial
 from harness.search.run import run_study
 from harness.search.workers import FAT_BYTES, Plan, is_fat, run_in_processes
 from harness.train import checkpoint
@@ -87,6 +91,7 @@ def test_a_trial_whose_worker_dies_again_and_again_is_failed_with_the_reason(tmp
     assert (record.state, record.deaths) == ("failed", MAX_DEATHS)
     assert "signal SIGKILL" in record.reason and "3 times without finishing an epoch" in record.reason
     assert "Too little memory is the usual cause: fewer --jobs" in record.reason
+    assert not home.trial_state("tiny", 0).exists()
 
 
 @pytest.mark.slow  # as above
@@ -105,9 +110,7 @@ def test_workers_of_a_killed_driver_end_by_themselves_and_its_successor_goes_on(
 
 
 def test_a_trial_that_another_process_still_trains_is_not_trained_beside_it(calm, tmp_path, monkeypatch):
-    from harness.data.prepare import prepare
     from harness.search import objective
-    from harness.search.objective import Task, run_trial
 
     study, home = tiny(), Home(tmp_path)
     data = prepare(study.spec.data, 0, calm, lambda what, done, total: None)
@@ -134,6 +137,47 @@ def test_a_trial_that_was_trained_and_not_yet_written_down_is_not_trained_again(
     assert replace(after, ended=before.ended) == before
     assert epochs_of(home, 0) == trained and len(read_all_epochs(home, "tiny", 0)) == 8
     assert problems(home, 1) == []
+
+
+class Ending:
+    """A boss under which a trial ends in its third epoch, in some way."""
+
+    def __init__(self, running, error):
+        self.running, self.error, self.kept = running, error, False
+
+    def epoch(self, event):
+        if event.report.epoch == 2:
+            self.kept = any(self.running.iterdir())
+            raise self.error
+        return True
+
+    def fold(self, event):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        (RuntimeError("shapes do not fit"), False),
+        (HarnessError("the loss is not finite"), False),
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (KeyboardInterrupt(), True),
+    ],
+)
+def test_the_resume_state_goes_with_a_failure_and_stays_where_the_trial_can_go_on(tmp_path, monkeypatch, error, kept):
+    monkeypatch.setattr(checkpoint, "WRITE_SHARE", 1e9)  # a state after every epoch
+    study, home = tiny(data__root="phantom:40"), Home(tmp_path / "home")
+    data = prepare(study.spec.data, 0, home, lambda what, done, total: None)
+    running = home.trial_state("tiny", 0)
+    boss = Ending(running, error)
+    task = Task(0, study.spec.model_dump(mode="json"), "tiny", tmp_path / "artifacts", running, "fp32", "auroc")
+    task.artifacts.mkdir()
+    if kept:
+        with pytest.raises((DiskFull, KeyboardInterrupt)):
+            run_trial(task, data, "cpu", boss)
+    else:
+        assert run_trial(task, data, "cpu", boss).state == "failed"
+    assert boss.kept and running.exists() == kept
 
 
 def _forget_in_optuna(home: Home) -> None:
