@@ -7,7 +7,7 @@ read to be scored. A bundle appears whole or not at all; its run in MLflow comes
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
@@ -15,15 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.commit import commit
+from harness.ensemble.arrays import pack
 from harness.ensemble.contents import contents_section
 from harness.ensemble.cost import Cost, network_costs
 from harness.ensemble.decisions import Rule
+from harness.ensemble.deployed import Parts, by_fold_index, out_of_bag_parts
 from harness.ensemble.doubt_part import NOT_ASKED, Usual, augment_part, reference_part, usual_images
 from harness.ensemble.gather import Gathered, gather
 from harness.ensemble.made import Made
 from harness.ensemble.methods import Method, require_method
 from harness.ensemble.oof import Embed, Model, check_probabilities, silent
-from harness.ensemble.pool import nested_oof, only
+from harness.ensemble.pool import nested_oof, only, rest_without_fold
 from harness.ensemble.retrain import RESAMPLES, retrain
 from harness.ensemble.save import NetworkSet, Part, own_networks, write_bundle
 from harness.ensemble.scores import (
@@ -37,7 +39,7 @@ from harness.ensemble.scores import (
 )
 from harness.ensemble.soup import make_soup
 from harness.ensemble.table import score_ensembles
-from harness.ensemble.trust import trust_sections
+from harness.ensemble.trust import CALIBRATED, LEARNED, Development, trust_sections
 from harness.errors import DiskFull, HarnessError, Interrupted, Leak
 from harness.home import Home, lock, new_folder
 from harness.ledger import StudyRecord, audit_tags, count_test_reads
@@ -68,6 +70,13 @@ class Candidate:
     """(N, C) as `oof`, for each of the members without it; none where that is not made"""
     seconds: float = float("nan")
     """that fitting it took"""
+    each: NDArray[np.float64] = field(default_factory=lambda: np.empty((1, 0, 0)))
+    """(K, T, C) as `test`, by the networks of each fold index; K networks where the method made its own"""
+    parts: Parts | None = None
+    """see deployed.merged"""
+    rest: Sequence[NDArray[np.float64]] | None = None
+    """for each fold k, (N, C) the other folds' rows by fits without the labels of fold k; None where no fit reads labels
+    of other folds than the row's own"""
 
 
 @dataclass(frozen=True)
@@ -161,7 +170,8 @@ def fit_method(
     start = time.monotonic()
     fitted = method.fit(found.table, of, seed, report, device)
     seconds = time.monotonic() - start
-    test = fitted.model.predict(found.test_logits, outputs.test_embeddings if method.needs_embeddings else None)
+    of_test = outputs.test_embeddings if method.needs_embeddings else None
+    test = fitted.model.predict(found.test_logits, of_test)
     return Candidate(
         method=name,
         model=fitted.model,
@@ -172,6 +182,8 @@ def fit_method(
         nested=nested_oof(found.pool, method, found.choices, fitted.oof, seed, report) if found.choices else None,
         without=_without_each(method, found, seed),
         seconds=seconds,
+        each=by_fold_index(fitted.model, found.test_logits, of_test),
+        rest=rest_without_fold(found.pool, method, found.choices, seed, report),
     )
 
 
@@ -201,6 +213,8 @@ def _make_networks(
         test=made.test,
         networks=[made.networks],
         seconds=time.monotonic() - start,
+        each=made.each,
+        parts=out_of_bag_parts(len(made.each)) if name == "bagging-retrained" else None,
     )
 
 
@@ -253,11 +267,28 @@ def _shared_parts(found: Gathered) -> dict[str, Part]:
 def _parts(found: Gathered, candidate: Candidate, seed: int, decide: Rule | None, usual: Usual) -> dict[str, Part]:
     """The optional sections of the bundle, by name."""
     dataset, fold = found.data.dataset, found.table.fold
-    sections = trust_sections(
-        candidate.oof, candidate.test, found.development, found.test, fold, dataset.classes, seed, decide
+    development = Development(
+        oof=candidate.oof,
+        judged=candidate.nested,
+        rest=candidate.rest,
+        learned=candidate.method in LEARNED or len(found.pool.members) > len(found.members),
     )
-    return {name: Part(as_json(section)) for name, section in sections.items()} | {
-        "reference": reference_part(found, candidate.networks, candidate.oof, usual),
+    trust = trust_sections(
+        development,
+        candidate.each,
+        found.development,
+        found.test,
+        fold,
+        dataset.classes,
+        seed,
+        decide,
+        candidate.parts,
+    )
+    parts = {name: Part(as_json(section)) for name, section in trust.sections.items()}
+    kept = {CALIBRATED: pack({"development": trust.nested, "test": trust.test, "test_part": trust.test_part})}
+    return parts | {
+        "calibration": Part(parts["calibration"].about, kept),
+        "reference": reference_part(found, trust, usual),
         "augment": augment_part(found),
     }
 
