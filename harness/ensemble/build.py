@@ -75,8 +75,7 @@ class Candidate:
     parts: Parts | None = None
     """see deployed.merged"""
     rest: Sequence[NDArray[np.float64]] | None = None
-    """for each fold k, (N, C) the other folds' rows by fits without the labels of fold k; None where no fit reads labels
-    of other folds than the row's own"""
+    """for each fold k, (N, C) the other folds' rows by fits without the labels of fold k; None where there are none"""
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ multi-label task each label has a map of its own, fitted on the rows whose answe
 two rows of a two-class question around.
 
 Two maps, one behind the other. The first is fitted on out-of-fold probabilities, each row's by one fold index, and acts
-on the probabilities of one fold index. Then they are averaged, and a mean of calibrated probabilities is not calibrated:
-it is too timid (Ranjan and Gneiting 2010), the more so the less alike the fold models are. The second map, a line
-through the log-odds (more than two classes: one temperature), is fitted on development rows as they would be deployed
-(deployed.py). Where nothing tells how that is, there is no second map, and the section says so.
+on the probabilities of one fold index. Then they are averaged, and a mean of calibrated probabilities is not
+calibrated: it is too timid (Ranjan and Gneiting 2010), the more so the less alike the fold models are. The second map,
+a line through the log-odds (more than two classes: one temperature), is fitted on development rows as they would be
+deployed (deployed.py). Where nothing tells how that is, there is no second map, and the section says so.
 
 A map is scored on folds that it was not fitted on, by log-loss, and the simplest one is taken that is within one
 standard error (of the paired difference, over groups) of the best: more freedom has to earn its place. Choosing is a
@@ -51,8 +51,8 @@ HALVES = 2
 @dataclass(frozen=True)
 class Calibration:
     about: dict[str, Any]
-    """what a bundle keeps: `multilabel`; `maps` (one, or one per label), of the probabilities of one fold index; `after`
-    (as many), of their mean; `candidates` with their log-losses; `fitted_on` and `reason`, see `fit_calibration`"""
+    """what a bundle keeps: `multilabel`; `maps` (one, or one per label), of the probabilities of one fold index;
+    `after` (as many), of their mean; `candidates` with their log-losses; `fitted_on`, `reason`: see fit_calibration"""
     oof: Floats
     """(N, C) calibrated, each fold by a map chosen and fitted without it: of ONE network of each member"""
     others: dict[int, Floats]
@@ -135,20 +135,23 @@ def _about(multilabel: bool, fits: dict[str, Any], fitted_on: str, reason: str) 
     return {"multilabel": multilabel, **fits, "fitted_on": fitted_on, "reason": reason}
 
 
-def fit_after(about: dict[str, Any], oof: Floats, y: Ints, unseen: Floats) -> tuple[dict[str, Any], Floats]:
-    """The section with the maps of the mean fitted again on other `unseen` rows (K, T, C), and `deployed` as of it: for
-    numbers of rows that nothing was fitted on. The same where the section was fitted on something else."""
+def fit_after(
+    about: dict[str, Any], oof: Floats, y: Ints, unseen: Floats | None, full: Floats | None = None
+) -> tuple[dict[str, Any], Floats]:
+    """The section with the maps of the mean fitted again, on other `unseen` rows (K, T, C) or on `full` (J, N, C), and
+    the development rows as they would be deployed with it (see Calibration.deployed)."""
     multilabel = bool(about["multilabel"])
     after, deployed = [], oof.copy()
     for c, found in enumerate(about["maps"]):
         known = y[:, c] != UNKNOWN if multilabel else np.ones(len(y), dtype=bool)
-        p, seen = (_pair(oof[known, c]), _pair(unseen[..., c])) if multilabel else (oof, unseen)
-        own, like = _after(found, p, y[known, c] if multilabel else y, seen, None)
-        after.append(own)
-        if multilabel:
-            deployed[known, c] = like[:, 1]
+        if not multilabel:
+            own, deployed = _after(found, oof, y, unseen, full)
         else:
-            deployed = like
+            seen = None if unseen is None else _pair(unseen[..., c])
+            of_rows = None if full is None else _pair(full[:, known, c])
+            own, like = _after(found, _pair(oof[known, c]), y[known, c], seen, of_rows)
+            deployed[known, c] = like[:, 1]
+        after.append(own)
     return {**about, "after": after}, deployed
 
 
@@ -224,17 +227,14 @@ def _fit_one(
     judged: Floats | None = None,
 ) -> _One:
     parts = _parts(fold, groups)
-    crossed = {method: _cross_fit(method, p, y, parts) for method in FITS}
-    chosen = _simplest_good(crossed, y, groups)
+    found, scores = choose_map(p, y, groups, parts)
     scored = p if judged is None else judged
     nested, others = np.full(p.shape, np.nan), {}
     for part in np.unique(parts):
         here = parts == part
         out = ~here
         known = p[out] if rest is None or len(np.unique(fold)) < 2 else rest[int(part)][out]
-        inner = _parts(parts[out], groups[out])
-        inside = {method: _cross_fit(method, known, y[out], inner) for method in FITS}
-        own = FITS[_simplest_good(inside, y[out], groups[out])](known, y[out])
+        own, _ = choose_map(known, y[out], groups[out], _parts(parts[out], groups[out]))
         other = apply_map(own, known)
         if full is None:
             nested[here] = apply_map(own, scored[here])
@@ -244,13 +244,20 @@ def _fit_one(
             nested[here] = apply_map(after, each.mean(axis=0))
         others[int(part)] = np.full(p.shape, np.nan)
         others[int(part)][out] = other
+    after, deployed = _after(found, p, y, unseen, full)
+    return _One(found, after, scores, nested, others, parts, deployed)
+
+
+def choose_map(p: Floats, y: Ints, groups: NDArray[np.str_], fold: Ints) -> tuple[Map, list[dict[str, Any]]]:
+    """(the map fitted on all rows, every candidate's log-loss on folds that it was not fitted on), for one question of
+    y (N,) and p (N, C)."""
+    crossed = {method: _cross_fit(method, p, y, fold) for method in FITS}
+    chosen = _simplest_good(crossed, y, groups)
     scores = [
         {"method": method, "log_loss": float(_losses(q, y).mean()), "chosen": method == chosen}
         for method, q in crossed.items()
     ]
-    found = FITS[chosen](p, y)
-    after, deployed = _after(found, p, y, unseen, full)
-    return _One(found, after, scores, nested, others, parts, deployed)
+    return FITS[chosen](p, y), scores
 
 
 def _after(

@@ -117,7 +117,7 @@ def alike(unseen: Floats) -> float:
     each = centred(unseen)
     noise = float(each.var(axis=0, ddof=1).sum(axis=1).mean())
     between = float(each.mean(axis=0).var(axis=0, ddof=1).sum()) - noise / folds
-    return max(between, 0.0) / (max(between, 0.0) + noise + 1e-12)
+    return float(max(between, 0.0) / (max(between, 0.0) + noise + 1e-12))
 
 
 def centred(p: Floats) -> Floats:

@@ -100,7 +100,8 @@ def trust_sections(
         development.judged,
     )
     about = calibration.about | ({} if parts is None else {"parts": [list(part) for part in parts]})
-    calibrated, held_out, part_of = np.empty_like(raw), [], np.zeros(len(raw), dtype=np.int64)
+    calibrated, part_of = np.empty_like(raw), np.zeros(len(raw), dtype=np.int64)
+    held_out: list[HeldOut] = []
     for here, read in halves(test_rows.groups, about["fitted_on"] == UNSEEN):
         own, deployed = calibration.about, calibration.deployed
         if about["fitted_on"] == UNSEEN:

@@ -187,8 +187,8 @@ def ensemble_on_test(one: Built, dataset: Dataset, folds: Folds) -> Predicted:
 
 
 def _calibrated(one: Built, p: Floats) -> Floats:
-    """(T, C) what the bundle answers of the test rows, by fits that did not read the row; `p`, the raw ones, of a bundle
-    without calibration."""
+    """(T, C) what the bundle answers of the test rows, by fits that did not read the row; the raw `p` where it has no
+    calibration."""
     file = f"calibration/{CALIBRATED}"
     if one.about.get("calibration") is None:
         return p

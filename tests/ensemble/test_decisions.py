@@ -24,6 +24,9 @@ from harness.errors import RequestError
 from harness.metrics import UNKNOWN
 from harness.records import Interval
 
+SOME = np.array([True, False])
+"""answers of both kinds"""
+
 
 def draw(rng, n: int, per_group: int = 1):
     """True probabilities, and labels drawn from them."""
@@ -127,11 +130,15 @@ def test_a_promise_that_is_broken_is_said():
         kept(parse_rule("specificity=.95"), {"specificity": Interval(math.nan, math.nan, math.nan)}, SOME) == "unknown"
     )
     assert kept(parse_rule("youden"), {}, SOME) == ""
+    for said_of_all in (np.ones(9, bool), np.zeros(9, bool)):
+        for value in (0.97, 1.0):
+            found = {"sensitivity": Interval(value, 0.7, 1.0)}
+            assert kept(parse_rule("sensitivity=.95"), found, said_of_all) == "trivial"
     rng = np.random.default_rng(5)
     rows, elsewhere = draw(rng, 1000), draw(rng, 1000)
     moved = Answers(elsewhere.y, np.column_stack([1 - elsewhere.p[:, 1] / 3, elsewhere.p[:, 1] / 3]), elsewhere.groups)
     points = fit_decisions(rows, rows, [HeldOut(rows, moved)], ("no", "yes"), False, "none")["points"]
-    assert [point["promise"] for point in points] == ["", "missed", "met", ""]
+    assert [point["promise"] for point in points] == ["", "missed", "trivial", ""]  # nobody is found
 
 
 @pytest.mark.parametrize("how", ["mean", "max"])
