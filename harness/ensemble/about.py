@@ -17,7 +17,7 @@ from harness import strict_json
 from harness.errors import RequestError
 from harness.study.dataset import Decode
 
-FORMAT = 3
+FORMAT = 4
 LARGEST_JSON = 32 * 2**20
 """bytes of bundle.json: 50 members of 5 folds with all their scores are 1 MB"""
 LARGEST_FILE = 2 * 2**30

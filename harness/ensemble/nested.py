@@ -25,6 +25,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.ensemble.deployed import by_fold_index
 from harness.ensemble.oof import (
     Embed,
     Fitted,
@@ -88,20 +89,29 @@ def nested_full(
 
     Raises RequestError for fewer than three folds, HarnessError where a prediction is missing.
     """
+    found = nested_by_fold_index(fit, pairs, embed, seed, progress, what).mean(axis=0)
+    return check_probabilities(found, f"{what or 'the method'}, nested", pairs.multilabel)
+
+
+def nested_by_fold_index(
+    fit: Fit, pairs: PairTable, embed: PairEmbed | None, seed: int, progress: Progress | None = None, what: str = ""
+) -> Floats:
+    """(K - 1, N, C) as nested_full, by the networks of one fold index at a time: the mean over the first axis is
+    nested_full, as the mean over fold indices is what an ensemble says of a new row."""
     if pairs.k < 3:
         raise RequestError(too_few_folds(pairs.k))
     report = progress or silent
     classes = pairs.logits.shape[3]
-    found = np.full((len(pairs.y), classes), np.nan)
+    found = np.full((pairs.k - 1, len(pairs.y), classes), np.nan)
     deployed = pairs.deployed()
     for k in range(pairs.k):
         here = pairs.fold == k
         rest = [j for j in range(pairs.k) if j != k]
         fitted = fit(without_fold(pairs, k), _embed_of(embed, rest, k, ~here), seed, None)
         logits = np.moveaxis(deployed[here], 0, 2).swapaxes(0, 1)  # (M, K - 1, n, C)
-        found[here] = fitted.model.predict(logits, _embed_of(embed, rest, k, here))
+        found[:, here] = by_fold_index(fitted.model, logits, _embed_of(embed, rest, k, here))
         report(what or "nested score, networks trained again", k + 1, pairs.k)
-    return check_probabilities(found, f"{what or 'the method'}, nested", pairs.multilabel)
+    return found
 
 
 def too_few_folds(k: int) -> str:
