@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from harness.columns import from_column
-from harness.data.people import identities
+from harness.data.people import identities, read_people
 from harness.errors import HarnessError, RequestError
 from harness.home import Home
 from harness.ledger import StudyRecord, best_trial, no_best, ranked, read_trials, require_study
@@ -50,7 +50,7 @@ class Predicted:
     groups: NDArray[np.str_]
     """as their study numbers them: what is sorted and drawn by"""
     who: NDArray[np.str_]
-    """who the groups are in this home: what is matched by"""
+    """who the groups are: what is matched by; the numbers themselves where both studies number the same data"""
     fold: NDArray[np.int64]
     p: Floats
     """(M, N, C)"""
@@ -115,7 +115,8 @@ def compare_sides(home: Home, a: Side, b: Side, reps: int = 2000, per_group: boo
     notes: list[str] = []
     for side in (a, b) if per_group else ():
         _require_groups(side)
-    left, right = _read(home, a, [a.trial], per_group), _read(home, b, [b.trial], per_group)
+    named = _by_identity(home, a, b)
+    left, right = (_read(home, side, [side.trial], per_group, named) for side in (a, b))
     left, right = _on_same_rows(a, b, left, right, notes, per_group)
     y, groups, seed = left.y, left.groups, a.record.tree["seed"]
     same_folds = a.record.folds_hash == b.record.folds_hash
@@ -130,7 +131,7 @@ def compare_sides(home: Home, a: Side, b: Side, reps: int = 2000, per_group: boo
     two_classes = y.ndim == 1 and p_a.shape[1] == 2
     delong = delong_difference(y == 1, p_a[:, 1], p_b[:, 1], groups) if two_classes else None
     found = mcnemar(p_a.argmax(axis=1) == y, p_b.argmax(axis=1) == y, groups) if y.ndim == 1 else None
-    count, corrected = len(np.unique(groups)), _corrected(home, a, b, left.ids, notes, per_group)
+    count, corrected = len(np.unique(groups)), _corrected(home, a, b, left.ids, notes, per_group, named)
     return Comparison(a, b, len(y), count, per_group, same_folds, lines, delong, found, corrected, notes)
 
 
@@ -157,7 +158,14 @@ def _pooled(found: Predicted, side: Side) -> Predicted:
     return _take(whole, np.argsort(names))
 
 
-def _read(home: Home, side: Side, trials: list[TrialRecord], per_group: bool = False) -> Predicted:
+def _by_identity(home: Home, a: Side, b: Side) -> bool:
+    """Whether groups are matched by who they are in this home: their numbers mean the same in the same data only, and
+    studies of earlier versions have none."""
+    without = [read_people(home, side.record.name) is None for side in (a, b)]
+    return a.record.data_hash != b.record.data_hash or without[0] != without[1]
+
+
+def _read(home: Home, side: Side, trials: list[TrialRecord], per_group: bool = False, named: bool = False) -> Predicted:
     """The out-of-fold predictions of trials of one study, rows sorted by id. HarnessError where a file is gone."""
     k, several = side.record.tree["data"]["folds"], not isinstance(side.record.tree["data"]["label"], str)
     p, known = [], None
@@ -179,7 +187,7 @@ def _read(home: Home, side: Side, trials: list[TrialRecord], per_group: bool = F
         y, logits = (np.concatenate([_numbers(t[name], side, trial) for t in tables]) for name in ("y", "logits"))
         order = np.argsort(ids)
         if known is None:
-            who = identities(home, side.record.name, ids, groups)
+            who = identities(home, side.record.name, ids, groups) if named else groups
             fold_of = np.concatenate(folds)
             known = (ids[order], y[order].astype(np.int64), groups[order], who[order], fold_of[order])
         p.append(probabilities(logits[order], several))
@@ -267,7 +275,7 @@ def _fold_differences(rows: Predicted, p_a: Floats, p_b: Floats) -> dict[str, Fl
 
 
 def _corrected(
-    home: Home, a: Side, b: Side, ids: NDArray[np.str_], notes: list[str], per_group: bool
+    home: Home, a: Side, b: Side, ids: NDArray[np.str_], notes: list[str], per_group: bool, named: bool
 ) -> tuple[Interval, Interval, Interval] | None:
     """'Best of M' against 'best of L', scored on rows that did not choose them."""
     if a.best_of == b.best_of == 1:
@@ -285,7 +293,7 @@ def _corrected(
     read = []
     for side in (a, b):
         trials = ranked(read_trials(home, side.record.name), metrics[0]) if side.best_of > 1 else [side.trial]
-        found = _read(home, side, trials, per_group)
+        found = _read(home, side, trials, per_group, named)
         place = {name: row for row, name in enumerate(found.ids.tolist())}
         read.append(_take(found, np.array([place[name] for name in ids.tolist()], np.int64)))
     first = read[0]

@@ -273,7 +273,7 @@ def test_a_fold_checkpoint_of_another_home_is_refused_whatever_data_it_names(hom
     network, meta = load_fold(start_file(find_start("study:small/1", BACKBONE, home).folder, 2))
     path = tmp_path / "foreign.safetensors"
     save_weights(path, network, replace(meta, study="elsewhere", data_hash="of one image more"))
-    with pytest.raises(RequestError, match=r"study 'elsewhere', which this home .* HARNESS_HOME=.*study:elsewhere"):
+    with pytest.raises(RequestError, match=r"study 'elsewhere', which this home .*HARNESS_HOME=.*study:elsewhere"):
         refuse_own_checkpoint(path, home)
     tree = read_study(home, "small").tree
     tree = {**tree, "name": "flattered", "model": {**tree["model"], "weights": str(path)}}

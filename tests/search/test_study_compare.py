@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from harness.data.people import FILE
 from harness.errors import RequestError
 from harness.home import Home
 from harness.ledger import read_study, read_trials, write_study, write_trial
@@ -106,6 +107,12 @@ def rewrite(home, study, change):
             pq.write_table(change(pq.read_table(path)), path)
 
 
+def rewrite_people(home, study, column):
+    path = home.work(study) / FILE
+    table = pd.read_parquet(path)
+    table.assign(**{column: "x" + table[column]}).to_parquet(path, index=False)
+
+
 def test_other_rows_are_refused_with_the_reason(home):
     write_study(home, replace(read_study(home, "other"), data_hash="else"))
     assert compare(home, "small", "other").lines[0].delta.value == 0  # the same rows by id, label and group
@@ -114,6 +121,7 @@ def test_other_rows_are_refused_with_the_reason(home):
         return table.set_column(1, "group", pa.array([f"x{name}" for name in table["group"].to_pylist()]))
 
     rewrite(home, "other", other_group)
+    rewrite_people(home, "other", "identity")
     with pytest.raises(RequestError, match=r"the groups of .* rows differ"):
         compare(home, "small", "other")
 
@@ -121,6 +129,7 @@ def test_other_rows_are_refused_with_the_reason(home):
         return table.set_column(0, "id", pa.array([f"x{name}" for name in table["id"].to_pylist()]))
 
     rewrite(home, "other", other_name)
+    rewrite_people(home, "other", "id")
     with pytest.raises(RequestError, match=r"different data: .* development rows, 0 with the same name"):
         compare(home, "small", "other")
 
