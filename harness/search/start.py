@@ -107,11 +107,12 @@ def find_start(weights: str, backbone: str, home: Home) -> Start:
         wanted = [trial for trial in complete if trial.number == int(number)]
     else:
         wanted = [trial for trial in complete if _same_network(specs[trial.number].model.backbone, backbone)]
-    chosen = best_trial(wanted, record.tree["search"]["metric"]) if not slash else next(iter(wanted), None)
+    metric = record.tree["search"]["metric"]
+    chosen = best_trial(wanted, metric) if not slash else next(iter(wanted), None)
     if chosen is None and wanted and not slash:
         raise RequestError(
-            f"model.weights: {weights}: of those with a {backbone} study {name!r} has {no_best(wanted, record.tree['search']['metric'])}. Name one: "
-            f"{PREFIX}{name}/{wanted[0].number}"
+            f"model.weights: {weights}: of those with a {backbone} study {name!r} has {no_best(wanted, metric)}. "
+            f"Name one: {PREFIX}{name}/{wanted[0].number}"
         )
     if chosen is None and complete and not slash:
         there = ", ".join(dict.fromkeys(spec.model.backbone for spec in specs.values()))

@@ -88,7 +88,7 @@ def test_nothing_to_build_from(home: Home, tmp_path: Path) -> None:
         choose_members(home, STUDY, "auroc", 0)
     with pytest.raises(RequestError, match=r"harness study run s --set search\.trials=N"):
         choose_members(Home(tmp_path / "empty"), STUDY, "auroc", 5)
-    with pytest.raises(RequestError, match="no ranked trial .trial 0: brier is not defined in every fold"):
+    with pytest.raises(RequestError, match=r"no ranked trial .trial 0: brier is not defined in every fold"):
         choose_members(home, STUDY, "brier", 5)
 
 

@@ -62,7 +62,7 @@ def test_the_best_single_carries_the_worth_of_taking_the_best(small_study):
 
 
 def test_a_rival_whose_files_do_not_fit_is_left_out_and_named(copied, small_study):
-    trials = sorted(read_trials(copied, "small"), key=lambda trial: trial.oof["auroc"].value)
+    trials = sorted(read_trials(copied, "small"), key=lambda trial: trial.cv["auroc"])
     (copied.fold("small", trials[0].run_id, 1) / "predictions.parquet").write_bytes(b"nothing")
     (result,) = build_every(copied, [small_study.record], ["mean"], 1, 0, "cpu")
     assert result.members == [trials[1].number]

@@ -102,8 +102,8 @@ def test_the_base_trial_with_the_studys_seed_is_what_would_be_trained_again(abla
 
 def test_the_table_is_what_the_records_say(ablated):
     home, plan, _, table = ablated
-    records = {tuple(sorted(r.params.items())): r.oof["auroc"].value for r in read_trials(home, plan.study.name)}
-    own = [plan.trial.oof["auroc"].value, records[(("seed", plan.seeds[1]),)]]
+    records = {tuple(sorted(r.params.items())): r.cv["auroc"] for r in read_trials(home, plan.study.name)}
+    own = [plan.trial.cv["auroc"], records[(("seed", plan.seeds[1]),)]]
     assert table.base == pytest.approx(np.mean(own))
     assert {row.factor for row in table.rows} == {"augment.hflip", "optim.weight_decay"}
     assert table.not_factors == ["optim.lr"]
