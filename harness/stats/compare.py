@@ -18,13 +18,24 @@ from harness.metrics import METRICS, UNKNOWN, Metric
 from harness.records import Difference
 from harness.seeds import derive_seed
 from harness.stats.influence import RANKING, influence
-from harness.stats.intervals import LEVEL, fold_inflation, group_numbers, group_variance, no_interval, percentiles
+from harness.stats.intervals import (
+    LEVEL,
+    NOTHING,
+    difference_ends,
+    fold_inflation,
+    group_numbers,
+    group_variance,
+    moving_groups,
+    no_interval,
+    percentiles,
+    spread,
+    student_reach,
+)
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 Names = NDArray[np.str_]
 
-NOTHING = float("nan")
 CELLS_AT_ONCE = 4_000_000
 """swaps are drawn in blocks of about this many signs"""
 
@@ -82,7 +93,13 @@ def paired_differences(
             found.append(Difference(value, NOTHING, NOTHING, NOTHING, reason=reason))
             continue
         swapped[place] = _swap_terms(metric, y, distinct[id(a)], distinct[id(b)], numbered, count, fold)
-        found.append(_student(metric, y, value, of_row_a - of_row_b, numbered, fold_inflation(fold)))
+        student = _student(metric, y, value, of_row_a - of_row_b, numbered, fold_inflation(fold))
+        if metric == "auprc" and fold is None and student.lo < student.hi:
+            # its value is too skewed for a symmetrical interval
+            one, other = (spread(metric, y, distinct[id(p)], numbered) for p in (a, b))
+            lo, hi = difference_ends(one, other, LEVEL, _correlation(of_row_a, of_row_b, numbered))
+            student = Difference(value, lo, hi, student.p)
+        found.append(student)
     p_values = swap_p_values(np.array(swapped).reshape(len(pairs), count), seed, reps)
     return [
         one if one.reason else _with_p(one, float(p), fold is not None) for one, p in zip(found, p_values, strict=True)
@@ -98,14 +115,22 @@ def _student(
     metric: str, y: Labels, value: float, of_row: Floats, numbered: NDArray[np.int64], inflation: float
 ) -> Difference:
     """A difference with an interval and a p-value of Student's t, its variance over groups times `inflation`."""
-    from scipy.stats import t as student
+    from scipy.special import stdtr
 
     variance, freedom = group_variance(metric, y, of_row, numbered)
+    freedom = min(freedom, 2 * moving_groups(np.bincount(numbered, of_row).astype(np.float64)))
     error = float(np.sqrt(variance * inflation))
     if error < 1e-12:
         return Difference(value, value, value, 1.0 if abs(value) < 1e-12 else 0.0)
-    half = float(student.ppf((1 + LEVEL) / 2, freedom)) * error
-    return Difference(value, value - half, value + half, float(2 * student.sf(abs(value) / error, freedom)))
+    half = student_reach(LEVEL, freedom) * error
+    return Difference(value, value - half, value + half, float(2 * stdtr(freedom, -abs(value) / error)))
+
+
+def _correlation(of_row_a: Floats, of_row_b: Floats, numbered: NDArray[np.int64]) -> float:
+    """Of two metrics, over the drawing of groups."""
+    a, b = np.bincount(numbered, of_row_a), np.bincount(numbered, of_row_b)
+    size = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / size if size > 0 else 0.0
 
 
 def _scale(metric: str, y: Labels, p: Floats) -> Floats:

@@ -17,7 +17,7 @@ bests). Knows arrays only: no files, no torch.
 N: rows, G: groups, R: replicates, C: classes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -31,6 +31,7 @@ from harness.stats.influence import influence
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
+Names = NDArray[np.str_] | NDArray[np.int64]
 
 LEVEL = 0.95
 FEWEST = 3
@@ -61,7 +62,22 @@ def intervals(
     several models; the interval is then wider by `fold_inflation`, because models of different folds share training
     rows. seed and reps are not used: nothing is drawn. They are kept for callers that choose them for all intervals.
     """
-    return {name: spread(name, y, p, groups, fold).interval() for name in METRICS}
+    numbered, _ = group_numbers(groups)
+    return {name: spread(name, y, p, numbered, fold).interval() for name in METRICS}
+
+
+@dataclass(frozen=True)
+class Formula:
+    """The variance that a metric would have if it were x and each group had one row: x (1 - x) times `alone` for a
+    share; for an AUROC also what pairs of rows share (Hanley and McNeil 1982)."""
+
+    alone: float
+    positive: float = 0.0
+    negative: float = 0.0
+
+    def __call__(self, x: float) -> float:
+        both = self.positive * (1 - x) / (2 - x) + self.negative * x / (1 + x)
+        return x * (1 - x) * (self.alone + both)
 
 
 @dataclass(frozen=True)
@@ -74,8 +90,7 @@ class Spread:
     """(G,) by group, summing to 0"""
     variance: float
     freedom: float
-    formula: Callable[[float], float]
-    """the variance that the value would have if it were the argument and each group had one row"""
+    formula: Formula
     inflation: float
     reason: str
     parts: tuple["Spread", ...] = ()
@@ -85,17 +100,14 @@ class Spread:
         return Interval(self.value, *self.ends(LEVEL), reason=self.reason)
 
     def ends(self, level: float) -> tuple[float, float]:
-        from scipy.stats import t as student
-
         if self.reason:
             return NOTHING, NOTHING
         if self.parts:
             return self._of_parts(level)
-        reach = float(student.ppf((1 + level) / 2, self.freedom)) * float(np.sqrt(self.inflation))
+        reach = student_reach(level, self.freedom) * float(np.sqrt(self.inflation))
         if self.metric in LOSSES:
             return _skewed(self.value, self.moved, float(np.sqrt(self.variance)), reach, self.inflation)
-        design = self.design_effect()
-        return _score_ends(self.value, lambda value: reach**2 * design * self.formula(value))
+        return _score_ends(self.value, self.formula, reach**2 * self.design_effect())
 
     def _of_parts(self, level: float) -> tuple[float, float]:
         """The mean of shares, from the interval of each (Newcombe 1998, Zou and Donner 2008); wider where groups have
@@ -112,21 +124,29 @@ class Spread:
         expected = self.formula(self.value)
         if expected <= 0.0 or self.variance <= 0.0:
             return 1.0
-        squares = self.moved**2
-        moving = float(squares.sum() ** 2 / (squares**2).sum())  # as many groups, if all moved it alike
+        moving = moving_groups(self.moved)
         return (moving * self.variance / expected + PRIOR) / (moving + PRIOR)
 
 
-def spread(
-    metric: str, y: Labels, p: Floats, groups: NDArray[np.str_], fold: NDArray[np.int64] | None = None
-) -> Spread:
-    """What the interval of one metric is made from. y (N,) or (N, C), p (N, C), groups (N,), fold (N,) or None."""
+def difference_ends(one: Spread, other: Spread, level: float, correlation: float) -> tuple[float, float]:
+    """The interval of a metric of one minus that of the other, from that of each (Newcombe 1998, method 10), and
+    the correlation of the two where they share groups (Zou and Donner 2008)."""
+    value = one.value - other.value
+    (lo, hi), (other_lo, other_hi) = one.ends(level), other.ends(level)
+    down, up = (one.value - lo, other_hi - other.value), (hi - one.value, other.value - other_lo)
+    below, above = (max(0.0, a * a + b * b - 2 * correlation * a * b) ** 0.5 for a, b in (down, up))
+    return value - below, value + above
+
+
+def spread(metric: str, y: Labels, p: Floats, groups: Names, fold: NDArray[np.int64] | None = None) -> Spread:
+    """What the interval of one metric is made from. y (N,) or (N, C), p (N, C), groups (N,) names or numbers, fold (N,)
+    or None."""
     value, of_row = influence(metric, y, p)
     numbered, count = group_numbers(groups)
     moved = np.bincount(numbered, of_row, count).astype(np.float64)
     reason = no_interval(metric, value, y, p, numbered)
     if reason:
-        return Spread(metric, value, moved, NOTHING, NOTHING, lambda _: NOTHING, 1.0, reason)
+        return Spread(metric, value, moved, NOTHING, NOTHING, Formula(NOTHING), 1.0, reason)
     variance, freedom = group_variance(metric, y, of_row, numbered)
     parts: tuple[Spread, ...] = ()
     if metric == "balanced_accuracy" and y.ndim == 1:
@@ -140,7 +160,7 @@ def spread(
     )
 
 
-def group_numbers(groups: NDArray[np.str_]) -> tuple[NDArray[np.int64], int]:
+def group_numbers(groups: Names) -> tuple[NDArray[np.int64], int]:
     """(N,) numbers of the groups by first appearance, and how many there are."""
     _, first, of_row = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
     by_appearance = np.empty(len(first), dtype=np.int64)
@@ -154,7 +174,11 @@ def class_groups(y: Labels, p: Floats, numbered: NDArray[np.int64]) -> list[tupl
         sides = [(y[:, c] == 1, y[:, c] == 0) for c in range(y.shape[1])]
     else:
         sides = [(y == c, y != c) for c in ([1] if p.shape[1] == 2 else range(p.shape[1]))]
-    return [(len(np.unique(numbered[yes])), len(np.unique(numbered[no]))) for yes, no in sides]
+    return [(_different(numbered[yes]), _different(numbered[no])) for yes, no in sides]
+
+
+def _different(numbers: NDArray[np.int64]) -> int:
+    return int(np.count_nonzero(np.bincount(numbers)))
 
 
 def no_interval(metric: str, value: float, y: Labels, p: Floats, numbered: NDArray[np.int64]) -> str:
@@ -186,7 +210,7 @@ def group_variance(metric: str, y: Labels, of_row: Floats, numbered: NDArray[np.
     for c in np.unique(y):
         here = y == c
         part = np.bincount(numbered[here], of_row[here], count).astype(np.float64)
-        have = len(np.unique(numbered[here]))
+        have = _different(numbered[here])
         fewest = min(fewest, have)
         mine = have / max(have - 1, 1) * float(part @ part)
         own += float(part @ part)
@@ -197,6 +221,20 @@ def group_variance(metric: str, y: Labels, of_row: Floats, numbered: NDArray[np.
     return max(0.0, total + shared), min(freedom, count - 1.0)
 
 
+def student_reach(level: float, freedom: float) -> float:
+    """How many standard errors an interval of Student's t reaches to either side."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, (1 + level) / 2))
+
+
+def moving_groups(moved: Floats) -> float:
+    """As many groups would give the variance of moved (G,) if all of them moved the metric by as much; 1 at least."""
+    squares = moved**2
+    most = float(squares.max(initial=0.0))
+    return float((squares / most).sum() ** 2 / ((squares / most) ** 2).sum()) if most > 0 else 1.0
+
+
 def fold_inflation(fold: NDArray[np.int64] | None) -> float:
     """By how much the variance over groups is multiplied for out-of-fold rows of K models: 1 + K / (K - 1)."""
     if fold is None:
@@ -205,41 +243,41 @@ def fold_inflation(fold: NDArray[np.int64] | None) -> float:
     return 1.0 + k / (k - 1) if k > 1 else 1.0
 
 
-def _formula(metric: str, y: Labels, p: Floats, numbered: NDArray[np.int64]) -> Callable[[float], float]:
+def _formula(metric: str, y: Labels, p: Floats, numbered: NDArray[np.int64]) -> Formula:
+    """Of several questions the mean of their variances: that of their mean if they went up and down together."""
     pairs = np.array(class_groups(y, p, numbered), dtype=np.float64)
     m, n = pairs[:, 0], pairs[:, 1]
     if metric == "auroc":
-
-        def hanley_mcneil(value: float) -> float:
-            both = (n - 1) * (1 - value) / (2 - value) + (m - 1) * value / (1 + value)
-            return float((value * (1 - value) / (m * n) * (1 + both)).mean())
-
-        return hanley_mcneil
+        return Formula(*(float((shared / (m * n)).mean()) for shared in (np.ones(len(m)), n - 1, m - 1)))
     if metric == "auprc":
-        worth = 1 / float((1 / m).mean())
-    elif metric == "balanced_accuracy":
-        worth = 1 / float(((1 / m + 1 / n) / 4).mean())
+        return Formula(float((1 / m).mean()))
+    if metric == "balanced_accuracy":
+        return Formula(float(((1 / m + 1 / n) / 4).mean()))
+    sizes = np.bincount(numbered).astype(np.float64)
+    return Formula(float((sizes**2).sum() / sizes.sum() ** 2))
+
+
+def _score_ends(value: float, formula: Formula, squared_reach: float) -> tuple[float, float]:
+    """The values x between 0 and 1 around `value` with (value - x)^2 <= squared_reach * formula(x)."""
+    if formula.positive == formula.negative == 0.0:  # Wilson 1927
+        spread = squared_reach * formula.alone
+        centre = (value + spread / 2) / (1 + spread)
+        half = float(np.sqrt(spread * (value * (1 - value) + spread / 4))) / (1 + spread)
+        lo, hi = centre - half, centre + half
     else:
-        sizes = np.bincount(numbered).astype(np.float64)
-        worth = float(sizes.sum() ** 2 / (sizes**2).sum())
-    return lambda value: value * (1 - value) / worth
+        lo, hi = (_farthest(value, far, formula, squared_reach) for far in (0.0, 1.0))
+    return (0.0 if lo < 1e-11 else lo), (1.0 if hi > 1 - 1e-11 else hi)
 
 
-def _score_ends(value: float, squared_reach: Callable[[float], float]) -> tuple[float, float]:
-    """The values between 0 and 1 around `value` with (value - x)^2 <= squared_reach(x), by bisection."""
-
-    def end(far: float) -> float:
-        near = value
-        for _ in range(48):
-            middle = (near + far) / 2
-            if (value - middle) ** 2 <= squared_reach(middle):
-                near = middle
-            else:
-                far = middle
-        return near
-
-    lo, hi = end(0.0), end(1.0)
-    return (0.0 if lo < 1e-12 else lo), (1.0 if hi > 1 - 1e-12 else hi)
+def _farthest(value: float, far: float, formula: Formula, squared_reach: float) -> float:
+    near = value
+    for _ in range(40):
+        middle = (near + far) / 2
+        if (value - middle) ** 2 <= squared_reach * formula(middle):
+            near = middle
+        else:
+            far = middle
+    return near
 
 
 def _skewed(value: float, moved: Floats, error: float, reach: float, inflation: float) -> tuple[float, float]:

@@ -2,8 +2,8 @@
 
 A column becomes a handful of kinds: sexes, age bands, scanners. Kinds with fewer than SMALLEST groups (patients) are
 put together and not named: their score would be noise, and a handful of people could be recognised. Each kind is
-compared with all other rows under the same resamples of whole groups, and p-values are Holm's over all kinds: with
-twenty of them, one is far off by chance. Knows arrays only.
+compared with all other rows (stats.unpaired), and p-values are Holm's over all kinds: with twenty of them, one is far
+off by chance. Knows arrays only.
 
 N: rows.
 """
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from harness.errors import RequestError, nearest
 from harness.metrics import METRICS
 from harness.records import Difference, Interval
-from harness.stats.compare import holm, of_replicates
-from harness.stats.intervals import intervals, weight_blocks
-from harness.stats.unpaired import Sample
+from harness.stats.compare import holm
+from harness.stats.intervals import Spread, group_numbers, spread
+from harness.stats.unpaired import Sample, apart
 
 SMALLEST = 5
 """groups; fewer are not shown by themselves"""
@@ -32,7 +32,6 @@ NAMED = {"sex", "gender", "age", "ethnicity", "race", "skin", "scanner", "manufa
 NAMED |= {"site", "hospital", "center", "centre", "institution", "view", "position", "localization"}
 """a column is looked at unasked where its name holds one of these as a word"""
 OTHER, UNKNOWN_KIND = "other (few each)", "not known"
-REPS = 1000
 
 
 @dataclass(frozen=True)
@@ -113,14 +112,14 @@ def _bands(numbers: NDArray[np.float64], spans: list[tuple[float, float, str]]) 
 
 
 def subgroups(sample: Sample, columns: dict[str, NDArray[np.str_]], metric: str, seed: int) -> list[Subgroup]:
-    """Every kind of every column (name -> (N,) kinds), in order of name."""
+    """Every kind of every column (name -> (N,) kinds), in order of name. seed is not used: nothing is drawn."""
     made = []
     for column, of_row in columns.items():
         merged = _merge_small(of_row, sample.groups)
         for kind in sorted(set(merged.tolist())):
             inside = merged == kind
             if len(np.unique(sample.groups[inside])) >= SMALLEST and not inside.all():
-                made.append(_subgroup(column, kind, inside, sample, metric, seed))
+                made.append(_subgroup(column, kind, inside, sample, metric))
     corrected = holm(np.array([one.versus_rest.p for one in made]))
     return [Subgroup(**{**vars(one), "p_holm": float(p)}) for one, p in zip(made, corrected, strict=True)]
 
@@ -130,22 +129,26 @@ def _merge_small(of_row: NDArray[np.str_], groups: NDArray[np.str_]) -> NDArray[
     return np.where(np.isin(of_row, small), OTHER, of_row).astype(np.str_)
 
 
-def _subgroup(column: str, kind: str, inside: NDArray[np.bool_], sample: Sample, metric: str, seed: int) -> Subgroup:
-    of = METRICS[metric].of
-    y, p, groups = sample.y, sample.p, sample.groups
-    score = intervals(y[inside], p[inside], groups[inside], seed)[metric]
-
-    def apart(w: NDArray[np.float64] | None) -> NDArray[np.float64]:
-        mine, rest = (None, None) if w is None else (w[:, inside], w[:, ~inside])
-        return of(y[inside], p[inside], mine) - of(y[~inside], p[~inside], rest)
-
-    value = float(apart(None)[0])
-    drawn = [apart(w) for w in weight_blocks(groups, REPS, seed)] if np.isfinite(value) else [np.full(1, np.nan)]
+def _subgroup(column: str, kind: str, inside: NDArray[np.bool_], sample: Sample, metric: str) -> Subgroup:
+    y, p, groups = sample.y, sample.p, group_numbers(sample.groups)[0]
+    mine, rest = (spread(metric, y[rows], p[rows], groups[rows]) for rows in (inside, ~inside))
     classes = range(p.shape[1])
     counts = [int((y[inside] == c).sum() if y.ndim == 1 else (y[inside, c] == 1).sum()) for c in classes]
-    difference = of_replicates(value, np.concatenate(drawn))
+    difference = apart(mine, rest, _correlation(mine, rest, groups, inside))
     count = len(np.unique(groups[inside]))
-    return Subgroup(column, kind, int(inside.sum()), count, counts, score, difference, float("nan"))
+    return Subgroup(column, kind, int(inside.sum()), count, counts, mine.interval(), difference, float("nan"))
+
+
+def _correlation(mine: Spread, rest: Spread, groups: NDArray[np.int64], inside: NDArray[np.bool_]) -> float:
+    """Of a metric on these rows and on all others: 0 unless groups have rows in both."""
+    if mine.reason or rest.reason or not (mine.variance > 0 and rest.variance > 0):
+        return 0.0
+    names = [list(dict.fromkeys(groups[rows].tolist())) for rows in (inside, ~inside)]  # by first appearance, as moved
+    moves = [
+        dict(zip(known, side.moved.tolist(), strict=True)) for known, side in zip(names, (mine, rest), strict=True)
+    ]
+    covariance = sum(move * moves[1].get(name, 0.0) for name, move in moves[0].items())
+    return float(np.clip(covariance / np.sqrt(mine.variance * rest.variance), -1, 1))
 
 
 def worst(found: list[Subgroup], metric: str) -> Subgroup | None:

@@ -1,7 +1,7 @@
 """Do two independent samples differ: scores here and at home, the share of a class, the distribution of a score?
 
-Nobody is in both samples, so each is resampled by itself. Rows of one group depend on each other: groups are drawn, or
-permuted, whole. Knows arrays only.
+Nobody is in both samples. Rows of one group depend on each other: groups are counted, or permuted, whole. Knows arrays
+only.
 
 N, M: rows of the two samples; R: replicates.
 """
@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from harness.metrics import METRICS
 from harness.records import Difference, Interval
 from harness.seeds import derive_seed
-from harness.stats.compare import of_replicates
-from harness.stats.intervals import replicates
+from harness.stats.intervals import LEVEL, NOTHING, Spread, difference_ends, group_numbers, spread
 
 Floats = NDArray[np.float64]
 Names = NDArray[np.str_]
@@ -31,20 +30,32 @@ class Sample:
 
 
 def unpaired_differences(here: Sample, home: Sample, seed: int, reps: int = 2000) -> dict[str, Difference]:
-    """Every metric here minus at home, by the bootstrap of two independent samples (Efron and Tibshirani 1993, section
-    8.3). NaN where a metric is not defined in one of them, or one has a single group."""
+    """Every metric here minus at home, with its 95% interval and p-value: see `apart`. NaN, with the reason, where a
+    metric is not defined in one of them, or one has too few groups. seed and reps are not used: nothing is drawn."""
     found = {}
-    many = all(len(np.unique(sample.groups)) > 1 for sample in (here, home))
-    drawn = [
-        # seeds of their own: the same draws would go up and down together
-        replicates(sample.y, sample.p, sample.groups, derive_seed(seed, name), reps) if many else {}
-        for name, sample in (("here", here), ("home", home))
-    ]
-    for name, metric in METRICS.items():
-        value = float(metric.of(here.y, here.p, None)[0] - metric.of(home.y, home.p, None)[0])
-        apart = drawn[0][name] - drawn[1][name] if many else np.full(1, np.nan)
-        found[name] = of_replicates(value, apart)
+    numbers = [group_numbers(sample.groups)[0] for sample in (here, home)]
+    for name in METRICS:
+        mine, other = (spread(name, s.y, s.p, n) for s, n in zip((here, home), numbers, strict=True))
+        found[name] = apart(mine, other)
     return found
+
+
+def apart(one: Spread, other: Spread, correlation: float = 0.0) -> Difference:
+    """The difference of a metric on two sets of rows, from its interval on each (Newcombe 1998, method 10; Zou and
+    Donner 2008, with the correlation of the two where they share groups). The p-value is the level at which the
+    interval of the difference ends at 0."""
+    value = one.value - other.value
+    reason = one.reason or other.reason
+    if reason:
+        return Difference(value, NOTHING, NOTHING, NOTHING, reason=reason)
+
+    low, high = 0.0, 1.0
+    for _ in range(40):  # the smallest level whose interval holds 0
+        level = (low + high) / 2
+        lo, hi = difference_ends(one, other, level, correlation)
+        low, high = (low, level) if lo <= 0.0 <= hi else (level, high)
+    lo, hi = difference_ends(one, other, LEVEL, correlation)
+    return Difference(value, lo, hi, 1.0 if value == 0.0 else 1.0 - high)
 
 
 def share_difference(here: Interval, home: Interval) -> Interval:
