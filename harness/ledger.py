@@ -6,13 +6,14 @@ writes at a time (the study's driver, under its lock); reading needs no lock, be
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError, RequestError, nearest
 from harness.home import Home, read_json, write_json
+from harness.metrics import METRICS
 from harness.records import Interval, TrialRecord
 
 LONGEST_TAG = 4900
@@ -136,7 +137,32 @@ def read_trial(home: Home, study: str, number: int) -> TrialRecord | None:
 def read_trials(home: Home, study: str) -> list[TrialRecord]:
     """Every trial of a study, by number."""
     folder = home.work(study) / "trials"
-    return [_trial(read_json(path)) for path in sorted(folder.glob("*.json"))]
+    return sorted((_trial(read_json(path)) for path in folder.glob("*.json")), key=lambda trial: trial.number)
+
+
+def rank_value(trial: TrialRecord, metric: str) -> float:
+    """What trials are ranked by, everywhere: the mean over the folds of `metric`. NaN, which is not ranked, unless the
+    trial is complete and the metric is defined in every fold; then `reason` of the trial says why."""
+    value = trial.cv.get(metric, math.nan) if trial.state == "complete" else math.nan
+    defined = [fold for fold in trial.fold_values if math.isfinite(fold)]
+    if 0 < len(defined) < len(trial.fold_values) and math.isclose(value, sum(defined) / len(defined), rel_tol=1e-9):
+        return math.nan  # an earlier version left undefined folds out of the mean
+    return value if math.isfinite(value) else math.nan
+
+
+def ranked(trials: Iterable[TrialRecord], metric: str) -> list[TrialRecord]:
+    """The trials that can be the best one, best first: those with a `rank_value` that keep their study's constraints
+    and are no copy of another. Ties go to the earlier one."""
+    sign = -1.0 if METRICS[metric].higher_is_better else 1.0
+    sound = [trial for trial in trials if not trial.infeasible and trial.same_as is None]
+    values = {trial.number: sign * rank_value(trial, metric) for trial in sound}
+    defined = [trial for trial in sound if not math.isnan(values[trial.number])]
+    return sorted(defined, key=lambda trial: (values[trial.number], trial.number))
+
+
+def best_trial(trials: Iterable[TrialRecord], metric: str) -> TrialRecord | None:
+    """The first of `ranked`; None where there is none."""
+    return next(iter(ranked(trials, metric)), None)
 
 
 def _trial(data: dict[str, Any]) -> TrialRecord:

@@ -27,6 +27,7 @@ from harness.ensemble.soup_choice import choose_greedily, log_loss
 from harness.ensemble.soup_weights import blend, largest_shared_start
 from harness.errors import RequestError
 from harness.home import Home, write_bytes
+from harness.ledger import rank_value
 from harness.metrics import METRICS, probabilities
 from harness.ragged import select
 from harness.records import Progress
@@ -42,7 +43,7 @@ def make_soup(home: Home, found: Gathered, greedy: bool, device: str, progress: 
     """Raises RequestError where fewer than two members share a start, HarnessError where a soup gives no finite
     numbers."""
     sign = 1.0 if METRICS[found.metric].higher_is_better else -1.0
-    values = [sign * member.trial.oof[found.metric].value for member in found.members]
+    values = [sign * rank_value(member.trial, found.metric) for member in found.members]
     members = largest_shared_start(found.metas, values)
     folds, folder = found.table.k, home.work(found.studies[0].name) / "soups"
     most = (len(members) - 1) * (folds + 1) * folds if greedy else folds

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from harness.ensemble.contribution import contributions, means_without
 from harness.ensemble.diversity import diversity, mean_over_pairs
 from harness.ensemble.gather import Gathered
+from harness.ensemble.members import best_first
 from harness.ensemble.nested import stitched
 from harness.ensemble.oof import mean_oof, mean_predict, single_oof, single_predict
 from harness.ensemble.pool import choose_without, only
-from harness.ensemble.scores import EnsembleResult, Predictions, best_single, compare, score_table
+from harness.ensemble.scores import EnsembleResult, Predictions, compare, score_table
 from harness.ensemble.verdict import verdict
 from harness.records import Interval, Progress
 
@@ -89,7 +90,7 @@ def _singles(found: Gathered) -> tuple[list[Predictions], int]:
     """The members, and which of them is best out of fold: that one's row says what taking the best is worth."""
     table, pool = found.table, found.pool
     members = [single_oof(table, m) for m in range(table.members)]
-    best = best_single([member.trial.oof for member in found.members], found.metric)
+    best = best_first(found.members, found.metric)[0]
     choices = choose_without(pool, found.metric, 1, together=True)
     nested = stitched(choices, table.fold, {}, lambda one: single_oof(pool.table, one[0])) if choices else None
     return [

@@ -13,11 +13,10 @@ from harness.data.prepare import Prepared, look
 from harness.epochs import LoggedEpoch, read_epochs
 from harness.errors import HarnessError, RequestError
 from harness.home import Home, read_json
-from harness.ledger import StudyRecord, list_studies, read_trials
+from harness.ledger import StudyRecord, best_trial, list_studies, read_trials
 from harness.metrics import METRICS
 from harness.records import Difference, Progress, TrialRecord
 from harness.report.predicted import Built, built_ensembles
-from harness.search.best import best_trial
 from harness.search.compare import Side, compare_sides
 from harness.search.duplicates import original_of, trained
 from harness.study.load import Study, check_study

@@ -14,10 +14,9 @@ from harness.data.prepare import Prepared, prepare
 from harness.errors import HarnessError, RequestError
 from harness.events import Listener, Working
 from harness.home import Home, lock
-from harness.ledger import StudyRecord, read_study, read_trials, require_study
+from harness.ledger import StudyRecord, best_trial, read_study, read_trials, require_study
 from harness.records import ENDED, TrialRecord
 from harness.search import checks
-from harness.search.best import best_trial
 from harness.search.driver import Driver
 from harness.search.duplicates import original_of
 from harness.search.factors import Arm, find_arms

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from harness.columns import from_column
 from harness.errors import HarnessError, RequestError
 from harness.home import Home
-from harness.ledger import StudyRecord, read_trials, require_study
+from harness.ledger import StudyRecord, best_trial, read_trials, require_study
 from harness.metrics import METRICS, probabilities, score
 from harness.records import Difference, Interval, TrialRecord
-from harness.search.best import best_trial
 from harness.search.duplicates import original_of, trained
 from harness.stats.compare import paired_difference
 from harness.stats.delong import delong_difference

@@ -16,9 +16,8 @@ from harness.errors import HarnessError
 from harness.events import EpochDone, FoldDone, Listener, Notice, StudyEnded, StudyStarted, TrialEnded, TrialStarted
 from harness.heartbeat import beating
 from harness.home import Home, is_disk_full, is_done, sweep
-from harness.ledger import StudyRecord, audit_tags, is_optimistic, read_study, read_trials, write_study
+from harness.ledger import StudyRecord, audit_tags, best_trial, is_optimistic, read_study, read_trials, write_study
 from harness.records import ENDED, Estimate, TrialRecord
-from harness.search.best import best_trial
 from harness.search.disk import full_disk
 from harness.search.duplicates import copy_of, trained, twins
 from harness.search.objective import Boss, Outcome, Task

@@ -14,11 +14,10 @@ import pandas as pd
 from harness.data.prepare import Prepared
 from harness.errors import RequestError, nearest
 from harness.home import Home, is_done
-from harness.ledger import StudyRecord, list_studies, read_study, read_trials
+from harness.ledger import StudyRecord, best_trial, list_studies, read_study, read_trials
 from harness.models.backbones import resolve
 from harness.models.start import read_header
 from harness.models.weights import kind_of
-from harness.search.best import best_trial
 from harness.study.load import build_spec
 from harness.study.space import fill
 from harness.train.checkpoint import NO_FOLD, SEVERAL

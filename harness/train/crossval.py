@@ -105,13 +105,12 @@ def cross_validate(
 
 
 def summarize(results: list[FoldResult], data: Prepared, seed: int, per_group: How) -> TrialResult:
-    """Fold means with standard errors, and pooled out-of-fold intervals. Undefined values are left out."""
+    """Means over the folds with their standard errors, NaN for a metric that is not defined in one of them, and pooled
+    out-of-fold intervals."""
     names = list(metrics.METRICS)
     table = np.array([[result.metrics[name] for name in names] for result in results])
-    defined = np.isfinite(table).sum(0)
-    mean = np.where(defined > 0, np.nansum(table, 0) / np.maximum(defined, 1), np.nan)
-    spread = np.sqrt(np.nansum((table - mean) ** 2, 0) / np.maximum(defined - 1, 1))
-    error = np.where(defined > 1, spread / np.sqrt(np.maximum(defined, 1)), np.nan)
+    mean = table.mean(axis=0)
+    error = table.std(axis=0, ddof=1) / np.sqrt(len(table)) if len(table) > 1 else np.full(len(names), np.nan)
     rows = np.concatenate([result.rows for result in results])
     p = metrics.probabilities(np.concatenate([result.logits for result in results]), data.dataset.multilabel)
     seconds = sum(result.seconds for result in results)

@@ -9,7 +9,7 @@ from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
 from harness.data.prepare import Prepared, prepare
 from harness.ensemble.decisions import Answers, Rule, said_out_of_fold, threshold
-from harness.ledger import read_trials
+from harness.ledger import best_trial, read_trials
 from harness.metrics import METRICS
 from harness.predict.fold_overlays import fold_overlays
 from harness.records import Dataset, Folds, TrialRecord
@@ -21,7 +21,6 @@ from harness.report.predicted import OUT_OF_FOLD, Predicted, built_ensembles, tr
 from harness.report.ranking import ranking_section
 from harness.report.section import Section, markdown
 from harness.report.trust import measured, trust_section
-from harness.search.best import best_trial
 from harness.study.load import Study, check_study
 from harness.train.checkpoint import read_meta
 from harness.words import interval

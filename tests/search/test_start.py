@@ -13,9 +13,8 @@ import torch
 from harness.data.prepare import prepare
 from harness.errors import RequestError
 from harness.home import Home
-from harness.ledger import read_study, read_trials, write_study, write_trial
+from harness.ledger import best_trial, read_study, read_trials, write_study, write_trial
 from harness.models.network import build_network
-from harness.search.best import best_trial
 from harness.search.run import run_study
 from harness.search.start import find_start, pin_starts, pinned, refuse_own_checkpoint, resolve_start, start_file
 from harness.study.dataset import Data
