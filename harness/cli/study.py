@@ -179,7 +179,7 @@ def _dry_run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", 
 def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int = SHOWN) -> None:
     from harness.cli.tables import front_table, ranked, trials_table
     from harness.search.front import front
-    from harness.words import OPTIMISTIC, interval
+    from harness.words import OPTIMISTIC, interval, is_chain
 
     metric, costs = record.tree["search"]["metric"], record.tree["search"].get("costs", ())
     ahead = front(trials, metric, costs)
@@ -201,7 +201,15 @@ def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int =
     said = f"trial {best.number}, out-of-fold {metric} {interval(best.oof.get(metric), best.optimistic)}"
     held_out = record.tree["data"]["split"] is not None or record.tree["data"]["test_fraction"] > 0
     if len(trials) == 1:
-        show(f"\nOne trial: {said}. " + ("The number to report is the test split's:" if held_out else "Go on with:"))
+        chain = (
+            f"What it started from was selected on these rows{_corrected(record)}. "
+            if is_chain(record.corrected)
+            else ""
+        )
+        show(
+            f"\nOne trial: {said}. {chain}"
+            + ("The number to report is the test split's:" if held_out else "Go on with:")
+        )
     else:
         honest = (
             "the honest number is the test split's:" if held_out else "an ensemble is scored without its own choice:"
@@ -216,12 +224,9 @@ def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int =
 
 
 def _corrected(record: "StudyRecord") -> str:
-    from harness.words import number
+    from harness.words import corrected
 
-    found = record.corrected
-    if not found or found["value"] is None:
-        return ""
-    return f" (corrected for that: {number(found['value'])} [{number(found['lo'])}, {number(found['hi'])}])"
+    return f" ({corrected(record.corrected)})" if record.corrected else ""
 
 
 @app.command("list")
