@@ -38,8 +38,9 @@ class StudyRecord:
     finished: float | None = None
     precision: dict[str, str] = dataclasses.field(default_factory=dict)
     """what `train.precision` came to, by backbone: fixed at the first trial, so that a resume computes the same"""
-    corrected: dict[str, float | None] | None = None
-    """value, lo, hi of the best trial's search metric, corrected for having been chosen (stats.optimism)"""
+    corrected: dict[str, Any] | None = None
+    """a records.Interval: the mean over folds of the best trial's search metric, corrected for having been chosen
+    (search.corrected)"""
     audit_hash: str = ""
     """of what the audit found when the study was last run (data.audit); '' before there was one"""
     findings: list[dict[str, Any]] = dataclasses.field(default_factory=list)

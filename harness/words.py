@@ -158,3 +158,33 @@ def wrapped(text: str, width: int, below: int = 0) -> str:
             line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
         ) or [""]
     return "\n".join(found)
+
+
+NOT_CORRECTED = {
+    "no-complete-trial": "no trial is complete",
+    "too-few-groups": "there are too few groups in each fold to know how much chance does",
+    "no-noise": "no trial has an error in any fold, so nothing says how much chance does",
+    "predictions-gone": "predictions of a trial are gone",
+    "start-study-gone": "the study that it started from is gone",
+    "start-trial-gone": "the trial that it started from is gone",
+    "start-predictions-gone": "predictions of the study that it started from are gone",
+    "start-folds-differ": "the study that it started from divided the same rows into other folds",
+}
+"""why there is no corrected value, by the reason's code"""
+
+
+def corrected(found: Mapping[str, Any]) -> str:
+    """`corrected for that: 0.871 [0.812, 0.930]`, the mean over folds; or why there is no such value."""
+    if found["value"] is None or found["value"] != found["value"]:
+        reason = str(found.get("reason") or "no-noise")
+        return f"no value corrected for that: {NOT_CORRECTED.get(reason, reason)}"
+    return (
+        f"mean over folds corrected for that: {number(found['value'])} [{number(found['lo'])}, {number(found['hi'])}]"
+    )
+
+
+def is_chain(found: Mapping[str, Any] | None) -> bool:
+    """Of a corrected value: whether what the trial started from was chosen on the same rows, too."""
+    return found is not None and (
+        len(found.get("studies") or ()) > 1 or str(found.get("reason") or "").startswith("start-")
+    )

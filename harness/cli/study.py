@@ -180,7 +180,7 @@ def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int =
     from harness.cli.tables import best_first, front_table, trials_table
     from harness.ledger import best_trial, trial_notes
     from harness.search.front import front
-    from harness.words import OPTIMISTIC, interval, number
+    from harness.words import OPTIMISTIC, interval, is_chain, number
 
     metric, costs = record.tree["search"]["metric"], record.tree["search"].get("costs", ())
     ahead = front(trials, metric, costs)
@@ -208,7 +208,15 @@ def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int =
     said += f"pooled {interval(best.oof.get(metric), best.optimistic)}"
     held_out = record.tree["data"]["split"] is not None or record.tree["data"]["test_fraction"] > 0
     if len(trials) == 1:
-        show(f"\nOne trial: {said}. " + ("The number to report is the test split's:" if held_out else "Go on with:"))
+        chain = (
+            f"What it started from was selected on these rows{_corrected(record)}. "
+            if is_chain(record.corrected)
+            else ""
+        )
+        show(
+            f"\nOne trial: {said}. {chain}"
+            + ("The number to report is the test split's:" if held_out else "Go on with:")
+        )
     else:
         honest = (
             "the honest number is the test split's:" if held_out else "an ensemble is scored without its own choice:"
@@ -223,12 +231,9 @@ def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int =
 
 
 def _corrected(record: "StudyRecord") -> str:
-    from harness.words import number
+    from harness.words import corrected
 
-    found = record.corrected
-    if not found or found["value"] is None:
-        return ""
-    return f" (corrected for that: {number(found['value'])} [{number(found['lo'])}, {number(found['hi'])}])"
+    return f" ({corrected(record.corrected)})" if record.corrected else ""
 
 
 @app.command("list")

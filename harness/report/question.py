@@ -16,7 +16,18 @@ from harness.report.collect import Collected
 from harness.report.predicted import Built, best_built, mean_beside, scored
 from harness.report.section import Section, Table
 from harness.study.space import Choice, Range
-from harness.words import BELIEVABLE_P, OPTIMISTIC, interval, judged, number, p_value, plural, value
+from harness.words import (
+    BELIEVABLE_P,
+    NOT_CORRECTED,
+    OPTIMISTIC,
+    interval,
+    is_chain,
+    judged,
+    number,
+    p_value,
+    plural,
+    value,
+)
 
 SCORED_ON = {"test": "test split", "nested_full": "nested, networks trained again", "none": "-"}
 """in a table, by predicted.Built.on"""
@@ -59,14 +70,26 @@ def _winner(found: Collected) -> str:
     if found.asked:
         return f"Trial {best.number}: {said}."
     count, early = len(found.raced), len(found.raced) - len(found.complete)
+    honest = _honest(found)
     if len(found.complete) == 1 == count:
-        return f"One trial is complete, trial {best.number}: {said}."
-    corrected = found.record.corrected
+        return (
+            f"One trial is complete, trial {best.number}: {said}{honest if is_chain(found.record.corrected) else ''}."
+        )
     stopped = f" ({early} stopped early)" if early else ""
-    # Those stopped early have no prediction of every row: the correction knows the complete ones.
-    among = f" among the {len(found.complete)} complete" if early else ""
-    honest = f"; corrected for having been chosen{among}, {_json_interval(corrected)}" if _known(corrected) else ""
     return f"Trial {best.number} is the best of {count}{stopped}: {said}{honest}."
+
+
+def _honest(found: Collected) -> str:
+    """The value corrected for the choice, or why there is none."""
+    corrected = found.record.corrected
+    if not corrected:
+        return ""
+    chain = ", what it started from included" if is_chain(found.record.corrected) else ""
+    if not _known(corrected):
+        reason = str(corrected.get("reason") or "")
+        why = NOT_CORRECTED.get(reason, reason)
+        return f"; it is not corrected for having been chosen{chain}: {why}" if why else ""
+    return f"; corrected for having been chosen{chain}, mean over folds, {_json_interval(corrected)}"
 
 
 def _lead(found: Collected) -> list[str]:
@@ -115,8 +138,9 @@ def _numbers(found: Collected) -> Table:
         star = "*" if best.optimistic else ""
         rows += _of_trial(best, metric, star)
         if not found.asked and _known(found.record.corrected):
-            name = f"the best of {len(found.complete)} complete, corrected for that"
-            rows.append((name, "left-out groups", _json_interval(found.record.corrected), ""))
+            among = (found.record.corrected or {}).get("among") or len(found.raced)
+            name = f"the best of {among}, corrected for that"
+            rows.append((name, "mean over folds", _json_interval(found.record.corrected), ""))
     if found.runner_up is not None:
         rows += _of_trial(found.runner_up, metric)
         if found.lead is not None:
@@ -204,7 +228,7 @@ def _p(p: float | None) -> str:
     return "-" if p is None else p_value(p).removeprefix("p ").removeprefix("= ")
 
 
-def _known(found: Mapping[str, float | None] | None) -> bool:
+def _known(found: Mapping[str, Any] | None) -> bool:
     return bool(found) and found is not None and found["value"] is not None
 
 

@@ -5,7 +5,7 @@ Per group (patient, lesion, case), studies of other images of the same groups ca
 Reads records and predictions; never the test split.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,14 @@ from harness.home import Home
 from harness.ledger import StudyRecord, best_trial, no_best, ranked, read_trials, require_study
 from harness.metrics import METRICS, probabilities, score
 from harness.records import Difference, Interval, TrialRecord
+from harness.search.corrected import Competition, Unknown, competition
 from harness.search.duplicates import original_of
 from harness.stats.compare import paired_difference
 from harness.stats.delong import delong_difference
 from harness.stats.grouped import How, by_group
 from harness.stats.intervals import intervals
 from harness.stats.mcnemar import McNemar, mcnemar
-from harness.stats.optimism import corrected_difference
+from harness.stats.optimism import Search, corrected_difference
 from harness.stats.resampled import corrected_t
 
 Floats = NDArray[np.float64]
@@ -39,6 +40,8 @@ class Side:
     trial: TrialRecord
     best_of: int
     """complete trials that it was chosen from; 1 where its number was given"""
+    asked: bool = False
+    """whether its number was given"""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def find_side(home: Home, text: str) -> Side:
         if found is None:
             listed = ", ".join(str(trial.number) for trial in complete) or "none"
             raise RequestError(f"{text}: study {name!r} has no complete trial {number!r}. Complete ones: {listed}")
-        return Side(record, original_of(found, trials), 1)
+        return Side(record, original_of(found, trials), 1, asked=True)
     metric = record.tree["search"]["metric"]
     best = best_trial(trials, metric)
     if best is None:
@@ -278,7 +281,12 @@ def _corrected(
     home: Home, a: Side, b: Side, ids: NDArray[np.str_], notes: list[str], per_group: bool, named: bool
 ) -> tuple[Interval, Interval, Interval] | None:
     """'Best of M' against 'best of L', scored on rows that did not choose them."""
-    if a.best_of == b.best_of == 1:
+    try:
+        found = [competition(home, side.record, side.trial.number if side.asked else None) for side in (a, b)]
+    except Unknown as why:
+        notes.append(f"There are no values corrected for having been chosen: {why.reason}.")
+        return None
+    if all(one.number == 1 for one in found):
         return None
     metrics = [side.record.tree["search"]["metric"] for side in (a, b)]
     if metrics[0] != metrics[1]:
@@ -290,11 +298,18 @@ def _corrected(
             f"The best of {a.best_of} is compared with the best of {b.best_of}: the choice flatters "
             f"{more.record.name} more. The corrected difference does not have that fault."
         )
-    read = []
-    for side in (a, b):
-        trials = ranked(read_trials(home, side.record.name), metrics[0]) if side.best_of > 1 else [side.trial]
-        found = _read(home, side, trials, per_group, named)
-        place = {name: row for row, name in enumerate(found.ids.tolist())}
-        read.append(_take(found, np.array([place[name] for name in ids.tolist()], np.int64)))
-    first = read[0]
-    return corrected_difference(metrics[0], first.y, first.p, read[1].p, first.groups, a.record.tree["seed"])
+    left, right = (_matched(home, one, side, ids, per_group, named) for one, side in zip(found, (a, b), strict=True))
+    return corrected_difference(metrics[0], left[0], left[1], left[2], left[3], right[3])
+
+
+def _matched(
+    home: Home, found: Competition, side: Side, ids: NDArray[np.str_], per_group: bool, named: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.str_], Search]:
+    """(labels, folds, groups, predictions) of what a side was chosen among, on the rows, or groups, compared, in their
+    order."""
+    who = identities(home, side.record.name, found.ids, found.groups) if named else found.groups
+    rows = Predicted(found.ids, found.y, found.groups, who, found.fold, found.search.p)
+    rows = _pooled(rows, side) if per_group else rows
+    place = {name: row for row, name in enumerate(rows.ids.tolist())}
+    rows = _take(rows, np.array([place[name] for name in ids.tolist()], np.int64))
+    return rows.y, rows.fold, rows.groups, replace(found.search, p=rows.p)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from harness.data.prepare import Prepared
 from harness.errors import HarnessError
@@ -19,18 +20,17 @@ from harness.heartbeat import beating
 from harness.home import Home, is_disk_full, is_done, sweep
 from harness.ledger import StudyRecord, audit_tags, best_trial, is_optimistic, read_study, read_trials, write_study
 from harness.records import ENDED, Estimate, TrialRecord
+from harness.search.corrected import corrected_best
 from harness.search.disk import full_disk
-from harness.search.duplicates import copy_of, trained, twins
+from harness.search.duplicates import copy_of, twins
 from harness.search.objective import Boss, Outcome, Task
 from harness.search.points import Point, Source
 from harness.search.referee import Referee
 from harness.search.start import pinned, start_files
 from harness.search.tracked import Tracked, open_tracking
-from harness.stats.optimism import best_corrected
 from harness.study.load import Study, spec_hash
 from harness.study.search import is_infeasible
 from harness.study.space import flatten
-from harness.train.crossval import pooled_predictions
 
 NextTask = Callable[[], Task | None]
 OnOutcome = Callable[[Outcome], None]
@@ -292,7 +292,7 @@ class Driver:
         self.listener(Notice(f"trial {number}: {outcome.reason}; it {how}"))
         return not again
 
-    def _close(self, state: str, corrected: dict[str, float | None] | None = None, wait: float = CLOSE_SECONDS) -> None:
+    def _close(self, state: str, corrected: dict[str, Any] | None = None, wait: float = CLOSE_SECONDS) -> None:
         spent = self._total_spent()
         self.record = replace(self.record, state=state, finished=time.time(), corrected=corrected, spent=spent)
         try:
@@ -306,10 +306,6 @@ class Driver:
         found = self.record.estimate
         return Estimate(**found) if found and found["trials"] == self.source.total else None
 
-    def _corrected(self) -> dict[str, float | None]:
-        """The best trial's score, corrected for having been chosen among the complete ones."""
-        complete = trained(self.records.values())
-        folders = [self.home.run_artifacts(self.study.name, record.run_id) for record in complete]
-        rows, p = pooled_predictions(folders, self.data)
-        dataset = self.data.dataset
-        return vars(best_corrected(self.search.metric, dataset.y[rows], p, dataset.groups[rows], self.study.spec.seed))
+    def _corrected(self) -> dict[str, Any]:
+        """The best trial's score, corrected for having been chosen among all that competed."""
+        return corrected_best(self.home, self.record)
