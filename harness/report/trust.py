@@ -19,6 +19,8 @@ from harness.words import interval, number
 
 DRAWN = 1
 """questions of a model that are drawn: the positive class, or whether the most probable class is the true one"""
+SHARED = "networks shared"
+"""of a part whose figures are no honest numbers: see ensemble.trust.Development.kind"""
 LABELS_DRAWN = 6
 """of several labels"""
 
@@ -53,7 +55,7 @@ def measured_of_bundle(one: Built) -> list[Measured]:
         return []
     said = section["reliability"]
     shared = section.get("development_kind") == "networks-shared"
-    out_of_fold = f"{OUT_OF_FOLD}, networks shared" if shared else OUT_OF_FOLD
+    out_of_fold = f"{OUT_OF_FOLD}, {SHARED}" if shared else OUT_OF_FOLD
     return [
         Measured(one.method, part, state, [_read(found) for found in said[key][state]])
         for key, part in (("development", out_of_fold), ("test", TEST))
@@ -111,7 +113,7 @@ def _answer(models: Sequence[Measured]) -> str:
     last = models[-1]
     beyond = math.isfinite(found.error.lo) and found.error.lo > 0
     said = "further from true than chance explains" if beyond else "as true as this many images can tell"
-    if found.error.reason == "networks-shared":
+    if last.part.endswith(SHARED):
         said = "judged on images that networks, maps and members were fitted on, which is no honest number"
     ece = f"ECE {number(found.ece)} ({number(found.ece_by_chance)} by chance alone)"
     return f"{last.title} ({last.state}): the probabilities are {said}, {ece}."
