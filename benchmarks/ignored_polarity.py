@@ -40,8 +40,8 @@ from harness.data.scan import root_of
 from harness.data.shortcuts import INVERTED
 from harness.data.sources import read_source
 from harness.data.tables import read_table
-from harness.ensemble.bundle import load_bundle, predict_bundle
-from harness.ensemble.calibration import apply
+from harness.ensemble.bundle import load_bundle, outputs_of_bundle
+from harness.ensemble.calibration import answer
 from harness.ensemble.contents import FILE, seen
 from harness.errors import HarnessError, Leak, RequestError
 from harness.home import Home, open_home, without_nan, write_bytes
@@ -126,7 +126,9 @@ def evaluated(home: Home, spec: Spec, folder: Path, bundle_path: str) -> dict[st
         read_external(data, bundle.classes, bundle.multilabel, bundle.decodes, [], home, _silent)
         for data in (right, wrong)
     ]
-    p_right, p_wrong = (apply(bundle.about.get("calibration"), predict_bundle(bundle, one.images)) for one in shown)
+    p_right, p_wrong = (
+        answer(bundle.about.get("calibration"), outputs_of_bundle(bundle, one.images).each) for one in shown
+    )
     about = bundle.about["contents"]
     pictures = shown[0].images[about["decode"]]
     if seen(about, bundle.read(f"contents/{FILE}"), pictures)["development"].any():

@@ -19,6 +19,10 @@ UNKNOWN_MEAN = {
         "Fitted on one fold model of each member, but the mean of them all answers, which is less extreme: by how much "
         "nothing here can tell, for no image was held out from all of them (data.test_fraction)."
     ),
+    "few-held-out-rows": (
+        "Fitted on one fold model of each member, but the mean of them all answers, which is less extreme: by how much "
+        "so few held-out images cannot tell."
+    ),
     "one-network": (
         "Fitted on networks of one fold each, but one network made of them all answers: nothing here can tell how much "
         "they differ."

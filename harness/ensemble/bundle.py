@@ -215,8 +215,8 @@ def outputs_of_bundle(
 
     lookup: Embed | None = embed if keep else None
     try:
-        p = bundle.model.predict(logits, lookup)
         each = by_fold_index(bundle.model, logits, lookup)
     except (KeyError, ValueError, IndexError) as error:
         raise HarnessError(f"{bundle.path}: its fitted method does not fit its networks ({error}).") from error
+    p = np.asarray(each.mean(axis=0))
     return BundleOutputs(check_probabilities(p, f"{bundle.path}, new images", bundle.multilabel), logits, each, kept)

@@ -81,7 +81,7 @@ def fit_calibration(
     What tells how the mean over K fold indices differs from one (`fitted_on`): full (J, N, C), the development rows by
     J networks, or fold indices, that never saw them (`nested_full`); otherwise unseen (K, T, C), rows that no network
     trained on, of which no label is known here (`held-out images`); otherwise nothing does (`fold models`, and `reason`
-    is `no-held-out-rows`, or `one-network` where no fold indices are averaged).
+    is `no-held-out-rows`, `few-held-out-rows`, or `one-network` where no fold indices are averaged).
 
     rest: for each fold, (N, C) the other folds' rows by fits that read no label of it either; without it those of
     `oof` are taken, which is the same for methods that are not fitted on out-of-fold predictions. judged: (N, C) what
@@ -128,7 +128,9 @@ def _basis(unseen: Floats | None, full: Floats | None) -> tuple[str, str]:
         return FULL, ""
     if unseen is not None and len(unseen) == 1:
         return FOLD_MODELS, "one-network"
-    return (FOLD_MODELS, "no-held-out-rows") if unseen is None or unseen.shape[1] < FEW_ROWS else (UNSEEN, "")
+    if unseen is None or not unseen.shape[1]:
+        return FOLD_MODELS, "no-held-out-rows"
+    return (FOLD_MODELS, "few-held-out-rows") if unseen.shape[1] < FEW_ROWS else (UNSEEN, "")
 
 
 def _about(multilabel: bool, fits: dict[str, Any], fitted_on: str, reason: str) -> dict[str, Any]:

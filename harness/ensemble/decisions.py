@@ -42,6 +42,8 @@ ARGMAX = "argmax"
 """no threshold: the most probable class"""
 SHOWN = ("youden", "sensitivity=0.95", "specificity=0.95", "cost=0.1")
 """points that every bundle has"""
+FEW_GROUPS = 3
+"""groups below which a rate has no interval"""
 RATES = ("sensitivity", "specificity", "ppv", "npv")
 
 
@@ -124,7 +126,7 @@ def _cost_threshold(cost: float, y: Ints, p: Floats) -> float:
 
 def rates(y: Ints, said: NDArray[np.bool_], groups: NDArray[np.str_]) -> dict[str, Interval]:
     """Sensitivity, specificity, positive and negative predictive value of the answers `said` (n,), with 95% intervals;
-    NaN where nobody is asked."""
+    NaN where nobody is asked (`reason`: no-rows), no interval of fewer than FEW_GROUPS groups (too-few-groups)."""
     positive = y == 1
     among = {
         "sensitivity": (said, positive),
@@ -132,7 +134,16 @@ def rates(y: Ints, said: NDArray[np.bool_], groups: NDArray[np.str_]) -> dict[st
         "ppv": (positive, said),
         "npv": (~positive, ~said),
     }
-    return {name: share(hit[rows], groups[rows]) for name, (hit, rows) in among.items()}
+    return {name: _rate(hit[rows], groups[rows]) for name, (hit, rows) in among.items()}
+
+
+def _rate(hit: NDArray[np.bool_], groups: NDArray[np.str_]) -> Interval:
+    found = share(hit, groups)
+    if not len(hit):
+        return replace(found, reason="no-rows")
+    if len(np.unique(groups)) < FEW_GROUPS:
+        return replace(found, lo=math.nan, hi=math.nan, reason="too-few-groups")
+    return found
 
 
 @dataclass(frozen=True)
@@ -265,7 +276,7 @@ def kept(rule: Rule, found: dict[str, Interval], said: NDArray[np.bool_]) -> str
     if rule.kind not in ("sensitivity", "specificity") or rule.value is None:
         return ""
     there = found[rule.kind]
-    if not math.isfinite(there.value):
+    if not (math.isfinite(there.value) and math.isfinite(there.hi)):
         return "unknown"
     if said.all() or not said.any():
         return "trivial"

@@ -131,7 +131,7 @@ def _fit(metric: str, y: Labels, fold: Labels, groups: NDArray[np.str_], search:
     if not may.any():
         return _nothing("no-complete-trial")
     best = int(np.where(may, (1.0 if scored.higher_is_better else -1.0) * x.mean(axis=1), -np.inf).argmax())
-    keep = _kept(np.isfinite(x).any(axis=1), best, search.parents)
+    keep = _kept(np.asarray(np.isfinite(x).any(axis=1)), best, search.parents)
     x, p = x[keep], p[keep]
     points = None if search.points is None else search.points[keep]
     parents = np.full(len(x), -1) if search.parents is None else _renumbered(search.parents, keep)
@@ -261,7 +261,7 @@ def _auroc_noise(positive: NDArray[np.bool_], scores: Floats, groups: NDArray[np
 def _indicator(groups: NDArray[np.str_]) -> Floats:
     """(G, N) 1 where a row is of a group."""
     names, of_row = np.unique(groups, return_inverse=True)
-    return (np.arange(len(names))[:, None] == of_row[None]).astype(np.float64)
+    return np.asarray((np.arange(len(names))[:, None] == of_row[None]).astype(np.float64))
 
 
 def _jackknife(metric: str, y: Labels, p: Floats, groups: NDArray[np.str_]) -> Floats:

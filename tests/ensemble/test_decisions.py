@@ -258,3 +258,12 @@ def test_what_is_stored_is_plain_json():
     assert json.loads(text)["points"][0]["development"]["sensitivity"] == asdict(
         about["points"][0]["development"]["sensitivity"]
     )
+
+
+def test_rates_of_two_patients_have_no_interval_and_promise_nothing():
+    y, hit = np.array([1, 1, 1, 0, 0, 0, 0]), np.array([1, 1, 1, 0, 0, 1, 0], dtype=bool)
+    found = rates(y, hit, np.array(["a", "a", "b", "c", "d", "e", "f"]))
+    assert found["sensitivity"].value == 1.0 and math.isnan(found["sensitivity"].lo)
+    assert found["sensitivity"].reason == "too-few-groups" and found["specificity"].reason == ""
+    assert kept(parse_rule("sensitivity=.95"), found, hit) == "unknown"
+    assert rates(y[:3], hit[:3], np.array(["a", "a", "b"]))["specificity"].reason == "no-rows"
