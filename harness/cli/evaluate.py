@@ -21,6 +21,7 @@ IN_WORDS = {
     "within noise": "missed, within noise,",
     "missed": "MISSED",
     "unknown": "not known",
+    "trivial": "TRIVIAL (every row gets one and the same answer)",
 }
 Several = list[str] | None
 
@@ -80,6 +81,11 @@ def _show(found: "Evaluation") -> None:
     show(f"{found.bundle} on {found.data}: {plural(found.n, 'image')} of {plural(found.groups, 'group')}")
     kind = "test image" if found.home_part == "test" else "development image"
     show(f"at home: {plural(found.home_n, kind)} of {plural(found.home_groups, 'group')}")
+    if found.home_reason:
+        show(
+            "  its numbers have no interval: networks, maps and thresholds have seen these images' labels. Only images "
+            "held out from all of them (data.test_fraction) make a home to compare with."
+        )
     for said, ones in (("guessed", found.guessed), ("labels", found.mapped)):
         if ones:
             show(f"  {said}: {'; '.join(ones)}")
@@ -91,6 +97,23 @@ def _show(found: "Evaluation") -> None:
     _show_shift(found)
     _show_points(found)
     _show_subgroups(found)
+    _show_warnings(found)
+
+
+def _show_warnings(found: "Evaluation") -> None:
+    from harness.cli.trust import UNKNOWN_MEAN
+    from harness.words import interval
+
+    for one in found.warnings:
+        if one["code"] == "calibration-slope":
+            timid = "too timid" if one["slope"].value > 1 else "too extreme"
+            show(f"\nNOT CALIBRATED HERE: {one['of']}, slope {interval(one['slope'])}: probabilities are {timid}.")
+        elif one["code"] == "promise-missed":
+            kind, _, promised = one["rule"].partition("=")
+            what = f"{one['class']} per {one['unit']}, {kind} {promised} promised"
+            show(f"\nPROMISE NOT KEPT HERE: {what}, {interval(one['here'])} found.")
+        else:
+            show(f"\nThe bundle's calibration: {UNKNOWN_MEAN[one['reason']]}")
 
 
 def _show_seen(found: "Evaluation") -> None:
@@ -117,11 +140,13 @@ def _show_scores(found: "Evaluation") -> None:
     for score in found.scores:
         change = score.difference
         if change is not None:
-            apart = f"{_signed(change.value)} {p_value(change.p)}\n[{_signed(change.lo)}, {_signed(change.hi)}]"
+            apart = _signed(change.value)
+            if not found.home_reason:
+                apart += f" {p_value(change.p)}\n[{_signed(change.lo)}, {_signed(change.hi)}]"
             rows.append([score.metric, interval(score.here), interval(score.home), apart])
     show("", table(["", "here [95%]", "home", "here - home"], rows))
     main = next(score for score in found.scores if score.metric == found.metric)
-    if main.difference is not None:
+    if main.difference is not None and not found.home_reason:
         said = difference(main.difference, is_higher_better(found.metric))
         show(f"{found.metric}, which the study chose by, here minus at home: {said}.")
     per_group = [score for score in found.scores if score.metric not in METRICS]

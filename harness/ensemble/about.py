@@ -17,7 +17,7 @@ from harness import strict_json
 from harness.errors import RequestError
 from harness.study.dataset import Decode
 
-FORMAT = 3
+FORMAT = 4
 LARGEST_JSON = 32 * 2**20
 """bytes of bundle.json: 50 members of 5 folds with all their scores are 1 MB"""
 LARGEST_FILE = 2 * 2**30
@@ -64,8 +64,7 @@ class About(_Entry):
     study: Name
     method: Name
     metric: Name
-    judged_on: Literal["test", "nested_full", "none", "nested"]
-    """`nested` in bundles of an earlier version, whose scores are not shown"""
+    judged_on: Literal["test", "nested_full", "none"]
     classes: Annotated[list[Name], Field(min_length=2, max_length=MOST_CLASSES)]
     multilabel: bool
     decodes: Annotated[list[Decode], Field(min_length=1, max_length=100)]

@@ -8,7 +8,7 @@ is away.
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.commit import commit
+from harness.ensemble.arrays import pack
 from harness.ensemble.contents import contents_section
 from harness.ensemble.cost import Cost, network_costs
 from harness.ensemble.decisions import Rule
+from harness.ensemble.deployed import Parts, by_fold_index, out_of_bag_parts
 from harness.ensemble.doubt_part import NOT_ASKED, Usual, augment_part, reference_part, usual_images
 from harness.ensemble.gather import Gathered, gather
 from harness.ensemble.made import Made
@@ -27,7 +29,7 @@ from harness.ensemble.methods import METHODS, Method, require_method
 from harness.ensemble.nested import fit_best_single, nested_full
 from harness.ensemble.oof import Embed, Model, check_probabilities, silent
 from harness.ensemble.pairs import Pairs, plan_pairs, train_pairs
-from harness.ensemble.pool import cross_fitted_oof, only
+from harness.ensemble.pool import cross_fitted_oof, only, rest_without_fold
 from harness.ensemble.retrain import RESAMPLES, retrain
 from harness.ensemble.save import NetworkSet, Part, own_networks, write_bundle
 from harness.ensemble.scores import (
@@ -41,7 +43,7 @@ from harness.ensemble.scores import (
 )
 from harness.ensemble.soup import make_soup
 from harness.ensemble.table import BEST_SINGLE, MEAN, oof_reason, score_ensembles
-from harness.ensemble.trust import trust_sections
+from harness.ensemble.trust import CALIBRATED, LEARNED, Development, trust_sections
 from harness.errors import DiskFull, HarnessError, Interrupted, Leak
 from harness.home import Home, lock, new_folder
 from harness.ledger import StudyRecord, audit_tags, count_test_reads
@@ -68,13 +70,19 @@ class Candidate:
     """the checkpoints that its bundle keeps: the members' own, or new ones"""
     cross_fitted: NDArray[np.float64] | None = None
     """(N, C) as `oof`, by members that were chosen without the row's fold; None where that is not made"""
-    nested_full: NDArray[np.float64] | None = None
-    """(N, C) by networks trained again without the row's fold and each other one (nested.py): development rows
-    predicted as new ones are; None where that is not made"""
+    full: NDArray[np.float64] | None = None
+    """(K-1, N, C) by networks trained again without the row's fold and each other one, by fold index (nested.py):
+    development rows predicted as new ones are; None where that is not made"""
     without: Sequence[NDArray[np.float64]] = ()
     """(N, C) as `oof`, for each of the members without it; none where that is not made"""
     seconds: float = float("nan")
     """that fitting it took"""
+    each: NDArray[np.float64] = field(default_factory=lambda: np.empty((1, 0, 0)))
+    """(K, T, C) as `test`, by the networks of each fold index; K networks where the method made its own"""
+    parts: Parts | None = None
+    """see deployed.merged"""
+    rest: Sequence[NDArray[np.float64]] | None = None
+    """for each fold k, (N, C) the other folds' rows by fits without the labels of fold k; None where there are none"""
 
 
 @dataclass(frozen=True)
@@ -180,7 +188,8 @@ def fit_method(
     start = time.monotonic()
     fitted = method.fit(found.table, of, seed, report, device)
     seconds = time.monotonic() - start
-    test = fitted.model.predict(found.test_logits, outputs.test_embeddings if method.needs_embeddings else None)
+    of_test = outputs.test_embeddings if method.needs_embeddings else None
+    test = fitted.model.predict(found.test_logits, of_test)
     return Candidate(
         method=name,
         model=fitted.model,
@@ -191,9 +200,11 @@ def fit_method(
         cross_fitted=cross_fitted_oof(found.pool, method, found.choices, fitted.oof, seed, report)
         if found.choices
         else None,
-        nested_full=None if pairs is None else _nested(name, method, pairs, seed, report, device),
+        full=None if pairs is None else _nested(name, method, pairs, seed, report, device),
         without=_without_each(method, found, seed),
         seconds=seconds,
+        each=by_fold_index(fitted.model, found.test_logits, of_test),
+        rest=rest_without_fold(found.pool, method, found.choices, seed, report),
     )
 
 
@@ -206,7 +217,7 @@ def _pairs(home: Home, found: Gathered, device: str, report: Progress, tell: Cal
 def _nested(name: str, method: Method, pairs: Pairs, seed: int, report: Progress, device: str) -> NDArray[np.float64]:
     fit = partial(method.fit, device=device)
     embed = pairs.embed if method.needs_embeddings else None
-    return nested_full(fit, pairs.table, embed, seed, report, f"{name}, nested")
+    return nested_full(fit, pairs.table, embed, seed, report, f"{name}, nested", by_fold_index)
 
 
 def _nested_beside(found: Gathered, pairs: Pairs, seed: int) -> dict[str, NDArray[np.float64]]:
@@ -243,6 +254,8 @@ def _make_networks(
         test=made.test,
         networks=[made.networks],
         seconds=time.monotonic() - start,
+        each=made.each,
+        parts=out_of_bag_parts(len(made.each)) if name == "bagging-retrained" else None,
     )
 
 
@@ -254,7 +267,7 @@ def _predictions(candidate: Candidate, found: Gathered) -> Predictions:
         candidate.test,
         candidate.selection,
         candidate.cross_fitted,
-        candidate.nested_full,
+        None if candidate.full is None else np.asarray(candidate.full.mean(axis=0)),
         oof_reason(candidate.method, found),
     )
 
@@ -309,11 +322,29 @@ def _shared_parts(found: Gathered) -> dict[str, Part]:
 def _parts(found: Gathered, candidate: Candidate, seed: int, decide: Rule | None, usual: Usual) -> dict[str, Part]:
     """The optional sections of the bundle, by name."""
     dataset, fold = found.data.dataset, found.table.fold
-    sections = trust_sections(
-        candidate.oof, candidate.test, found.development, found.test, fold, dataset.classes, seed, decide
+    development = Development(
+        oof=candidate.oof,
+        judged=candidate.cross_fitted,
+        rest=candidate.rest,
+        full=candidate.full,
+        learned=candidate.method in LEARNED or len(found.pool.members) > len(found.members),
     )
-    return {name: Part(as_json(section)) for name, section in sections.items()} | {
-        "reference": reference_part(found, candidate.networks, candidate.oof, usual),
+    trust = trust_sections(
+        development,
+        candidate.each,
+        found.development,
+        found.test,
+        fold,
+        dataset.classes,
+        seed,
+        decide,
+        candidate.parts,
+    )
+    parts = {name: Part(as_json(section)) for name, section in trust.sections.items()}
+    kept = {CALIBRATED: pack({"development": trust.nested, "test": trust.test, "test_part": trust.test_part})}
+    return parts | {
+        "calibration": Part(parts["calibration"].about, kept),
+        "reference": reference_part(found, trust, usual),
         "augment": augment_part(found),
     }
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ensemble.about import checked, read_about, read_plain
+from harness.ensemble.deployed import by_fold_index
 from harness.ensemble.embed import Load, run_encoder
 from harness.ensemble.labels import LabelModels
 from harness.ensemble.methods import reader
@@ -73,6 +74,8 @@ class BundleOutputs:
     """(n, C) by the fitted method, not calibrated"""
     logits: NDArray[np.float32]
     """(M, K, n, C) by every network"""
+    each: NDArray[np.float64]
+    """(K, n, C) as `probabilities`, by the networks of each fold index: what calibration.answer takes"""
     embeddings: dict[tuple[int, int], NDArray[np.float32]]
     """(n, D) by encoder (m, k); empty where they were not asked for and the method needs none"""
 
@@ -191,7 +194,8 @@ def outputs_of_bundle(
     logits = np.empty((members, folds, n, len(bundle.classes)), dtype=np.float32)
     kept: dict[tuple[int, int], NDArray[np.float32]] = {}
     if not n:
-        return BundleOutputs(np.empty((0, len(bundle.classes))), logits, kept)
+        nothing = np.empty((folds, 0, len(bundle.classes)))
+        return BundleOutputs(nothing[0], logits, nothing, kept)
     for m in range(members):
         decode = bundle.decodes[bundle.decode_of[m]]
         for k in range(folds):
@@ -211,7 +215,8 @@ def outputs_of_bundle(
 
     lookup: Embed | None = embed if keep else None
     try:
-        p = bundle.model.predict(logits, lookup)
+        each = by_fold_index(bundle.model, logits, lookup)
     except (KeyError, ValueError, IndexError) as error:
         raise HarnessError(f"{bundle.path}: its fitted method does not fit its networks ({error}).") from error
-    return BundleOutputs(check_probabilities(p, f"{bundle.path}, new images", bundle.multilabel), logits, kept)
+    p = np.asarray(each.mean(axis=0))
+    return BundleOutputs(check_probabilities(p, f"{bundle.path}, new images", bundle.multilabel), logits, each, kept)

@@ -10,6 +10,12 @@ With more than two classes the last two are fitted for each class against the re
 multi-label task each label has a map of its own, fitted on the rows whose answer is known. No map turns the order of
 two rows of a two-class question around.
 
+Two maps, one behind the other. The first is fitted on out-of-fold probabilities, each row's by one fold index, and acts
+on the probabilities of one fold index. Then they are averaged, and a mean of calibrated probabilities is not
+calibrated: it is too timid (Ranjan and Gneiting 2010), the more so the less alike the fold models are. The second map,
+a line through the log-odds (more than two classes: one temperature), is fitted on development rows as they would be
+deployed (deployed.py). Where nothing tells how that is, there is no second map, and the section says so.
+
 A map is scored on folds that it was not fitted on, by log-loss, and the simplest one is taken that is within one
 standard error (of the paired difference, over groups) of the best: more freedom has to earn its place. Choosing is a
 fit as well: the probabilities that `fit_calibration` gives back for a fold come from a map that was chosen AND fitted
@@ -18,13 +24,14 @@ without that fold. What is stored is plain numbers. Knows arrays only.
 N: rows, C: classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.ensemble.deployed import as_deployed, merged
 from harness.errors import RequestError
 from harness.metrics import SMALLEST_PROBABILITY, UNKNOWN, logit, sigmoid, softmax
 from harness.stats.logit_line import fit_line
@@ -33,6 +40,10 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Map = dict[str, Any]
 """one fitted map as plain JSON: its `method` and its numbers"""
+FULL, UNSEEN, FOLD_MODELS = "nested_full", "held-out images", "fold models"
+"""what the map of the mean was fitted on"""
+FEW_ROWS = 10
+"""held-out images below which they are not asked how alike the fold models are"""
 HALVES = 2
 """parts that a single fold is divided into, by group, to have something left out"""
 
@@ -40,36 +51,139 @@ HALVES = 2
 @dataclass(frozen=True)
 class Calibration:
     about: dict[str, Any]
-    """what a bundle keeps: `multilabel`, `maps` (one, or one per label), `candidates` with their log-losses"""
+    """what a bundle keeps: `multilabel`; `maps` (one, or one per label), of the probabilities of one fold index;
+    `after` (as many), of their mean; `candidates` with their log-losses; `fitted_on`, `reason`: see fit_calibration"""
     oof: Floats
-    """(N, C) calibrated, each fold by a map chosen and fitted without it"""
+    """(N, C) calibrated, each fold by a map chosen and fitted without it: of ONE network of each member"""
+    others: dict[int, Floats]
+    """for each part that `oof` was made in, (N, C) the calibrated probabilities of the other rows, from which that
+    part's labels were left out, too; NaN in the part"""
+    parts: Ints
+    """(N,) the part of each row: its fold"""
+    deployed: Floats
+    """(N, C) calibrated development probabilities as they would be deployed: what thresholds and confidence are fitted
+    on. Of the distribution, not of the single row: no score is made of it (deployed.as_deployed)"""
 
 
-def fit_calibration(oof: Floats, y: Ints, groups: NDArray[np.str_], fold: Ints, multilabel: bool) -> Calibration:
-    """oof (N, C) leak-free probabilities; y (N,), or (N, C) of several labels; groups, fold (N,)."""
+def fit_calibration(
+    oof: Floats,
+    y: Ints,
+    groups: NDArray[np.str_],
+    fold: Ints,
+    multilabel: bool,
+    unseen: Floats | None = None,
+    rest: Sequence[Floats] | None = None,
+    full: Floats | None = None,
+    judged: Floats | None = None,
+) -> Calibration:
+    """oof (N, C) leak-free probabilities by one fold index; y (N,), or (N, C) of several labels; groups, fold (N,).
+
+    What tells how the mean over K fold indices differs from one (`fitted_on`): full (J, N, C), the development rows by
+    J networks, or fold indices, that never saw them (`nested_full`); otherwise unseen (K, T, C), rows that no network
+    trained on, of which no label is known here (`held-out images`); otherwise nothing does (`fold models`, and `reason`
+    is `no-held-out-rows`, `few-held-out-rows`, or `one-network` where no fold indices are averaged).
+
+    rest: for each fold, (N, C) the other folds' rows by fits that read no label of it either; without it those of
+    `oof` are taken, which is the same for methods that are not fitted on out-of-fold predictions. judged: (N, C) what
+    is calibrated in place of `oof` where the result's `oof` is made, such as predictions by members that were chosen
+    without the row's fold.
+    """
+    fitted_on, reason = _basis(unseen, full)
+    unseen, full = (unseen if fitted_on == UNSEEN else None), (full if fitted_on == FULL else None)
     if not multilabel:
-        found, scores, nested = _fit_one(oof, y, groups, fold)
-        return Calibration({"multilabel": False, "maps": [found], "candidates": [scores]}, nested)
-    maps, candidates, calibrated = [], [], oof.copy()
+        one = _fit_one(oof, y, groups, fold, unseen, rest, full, judged)
+        about = {"maps": [one.map], "after": [one.after], "candidates": [one.candidates]}
+        return Calibration(_about(False, about, fitted_on, reason), one.nested, one.others, one.parts, one.deployed)
+    maps, after, candidates = [], [], []
+    calibrated, deployed, parts = oof.copy(), oof.copy(), _parts(fold, groups)
+    of_parts = {int(name): np.where((parts == name)[:, None], np.nan, oof) for name in np.unique(parts)}
     for c in range(oof.shape[1]):
         known = y[:, c] != UNKNOWN
-        found, scores, nested = _fit_one(_pair(oof[known, c]), y[known, c], groups[known], fold[known])
-        maps.append(found)
-        candidates.append(scores)
-        calibrated[known, c] = nested[:, 1]
-        calibrated[~known, c] = apply_map(found, _pair(oof[~known, c]))[:, 1]
-    return Calibration({"multilabel": True, "maps": maps, "candidates": candidates}, calibrated)
+        one = _fit_one(
+            _pair(oof[known, c]),
+            y[known, c],
+            groups[known],
+            parts[known],
+            None if unseen is None else _pair(unseen[..., c]),
+            None if rest is None else [_pair(other[known, c]) for other in rest],
+            None if full is None else _pair(full[:, known, c]),
+            None if judged is None else _pair(judged[known, c]),
+        )
+        maps.append(one.map)
+        after.append(one.after)
+        candidates.append(one.candidates)
+        calibrated[known, c] = one.nested[:, 1]
+        calibrated[~known, c] = apply_map(one.map, _pair((oof if judged is None else judged)[~known, c]))[:, 1]
+        deployed[known, c] = one.deployed[:, 1]
+        deployed[~known, c] = apply_map(one.after, apply_map(one.map, _pair(oof[~known, c])))[:, 1]
+        for name, other in one.others.items():
+            of_parts[name][known, c] = other[:, 1]
+    about = {"maps": maps, "after": after, "candidates": candidates}
+    return Calibration(_about(True, about, fitted_on, reason), calibrated, of_parts, parts, deployed)
+
+
+def _basis(unseen: Floats | None, full: Floats | None) -> tuple[str, str]:
+    """(`fitted_on`, `reason`)"""
+    if full is not None:
+        return FULL, ""
+    if unseen is not None and len(unseen) == 1:
+        return FOLD_MODELS, "one-network"
+    if unseen is None or not unseen.shape[1]:
+        return FOLD_MODELS, "no-held-out-rows"
+    return (FOLD_MODELS, "few-held-out-rows") if unseen.shape[1] < FEW_ROWS else (UNSEEN, "")
+
+
+def _about(multilabel: bool, fits: dict[str, Any], fitted_on: str, reason: str) -> dict[str, Any]:
+    return {"multilabel": multilabel, **fits, "fitted_on": fitted_on, "reason": reason}
+
+
+def fit_after(
+    about: dict[str, Any], oof: Floats, y: Ints, unseen: Floats | None, full: Floats | None = None
+) -> tuple[dict[str, Any], Floats]:
+    """The section with the maps of the mean fitted again, on other `unseen` rows (K, T, C) or on `full` (J, N, C), and
+    the development rows as they would be deployed with it (see Calibration.deployed)."""
+    multilabel = bool(about["multilabel"])
+    after, deployed = [], oof.copy()
+    for c, found in enumerate(about["maps"]):
+        known = y[:, c] != UNKNOWN if multilabel else np.ones(len(y), dtype=bool)
+        if not multilabel:
+            own, deployed = _after(found, oof, y, unseen, full)
+        else:
+            seen = None if unseen is None else _pair(unseen[..., c])
+            of_rows = None if full is None else _pair(full[:, known, c])
+            own, like = _after(found, _pair(oof[known, c]), y[known, c], seen, of_rows)
+            deployed[known, c] = like[:, 1]
+        after.append(own)
+    return {**about, "after": after}, deployed
 
 
 def apply(about: dict[str, Any] | None, p: Floats) -> Floats:
-    """(n, C) calibrated probabilities of (n, C) raw ones; the same where a bundle has no calibration.
+    """(n, C) calibrated probabilities of (n, C) raw ones of ONE fold index; the same where a bundle has no calibration.
+
+    Raises RequestError where the section is not one that `fit_calibration` wrote.
+    """
+    return p if about is None else _mapped(about, "maps", p)
+
+
+def answer(about: dict[str, Any] | None, each: Floats) -> Floats:
+    """(n, C) what a bundle answers, from the raw probabilities (K, n, C) of every fold index: the maps act on the
+    distribution that they were fitted on, the probabilities of one fold index; the mean over the fold indices is what
+    it averages, and the map of the mean acts on that. The plain mean where a bundle has no calibration.
 
     Raises RequestError where the section is not one that `fit_calibration` wrote.
     """
     if about is None:
-        return p
+        return np.asarray(each.mean(axis=0))
     try:
-        maps, multilabel = about["maps"], about["multilabel"]
+        parts = merged(each, about.get("parts"))
+    except (TypeError, ValueError, IndexError) as error:
+        raise RequestError(f"the bundle's calibration cannot be read ({error}). Build the ensemble again.") from error
+    return _mapped(about, "after", np.mean([_mapped(about, "maps", p) for p in parts], axis=0))
+
+
+def _mapped(about: dict[str, Any], key: str, p: Floats) -> Floats:
+    try:
+        maps, multilabel = about[key], about["multilabel"]
         if len(maps) != (p.shape[1] if multilabel else 1):
             raise ValueError(f"{len(maps)} maps for {p.shape[1]} classes")
         if not multilabel:
@@ -87,28 +201,81 @@ def _distribution(p: Floats) -> Floats:
 
 
 def _pair(yes: Floats) -> Floats:
-    """(n,) probabilities of yes -> (n, 2)."""
-    return np.column_stack([1 - yes, yes])
+    """(...) probabilities of yes -> (..., 2)."""
+    return np.stack([1 - yes, yes], axis=-1)
 
 
-def _fit_one(p: Floats, y: Ints, groups: NDArray[np.str_], fold: Ints) -> tuple[Map, list[dict[str, Any]], Floats]:
-    """(the map fitted on all rows, every candidate's out-of-fold log-loss, (N, C) nested probabilities)."""
+@dataclass(frozen=True)
+class _One:
+    """What is fitted to one question."""
+
+    map: Map
+    after: Map
+    candidates: list[dict[str, Any]]
+    nested: Floats
+    others: dict[int, Floats]
+    parts: Ints
+    deployed: Floats
+
+
+def _fit_one(
+    p: Floats,
+    y: Ints,
+    groups: NDArray[np.str_],
+    fold: Ints,
+    unseen: Floats | None = None,
+    rest: Sequence[Floats] | None = None,
+    full: Floats | None = None,
+    judged: Floats | None = None,
+) -> _One:
     parts = _parts(fold, groups)
-    crossed = {method: _cross_fit(method, p, y, parts) for method in FITS}
-    chosen = _simplest_good(crossed, y, groups)
-    nested = np.full(p.shape, np.nan)
+    found, scores = choose_map(p, y, groups, parts)
+    scored = p if judged is None else judged
+    nested, others = np.full(p.shape, np.nan), {}
     for part in np.unique(parts):
         here = parts == part
-        rest = ~here
-        inner = _parts(parts[rest], groups[rest])
-        inside = {method: _cross_fit(method, p[rest], y[rest], inner) for method in FITS}
-        method = _simplest_good(inside, y[rest], groups[rest])
-        nested[here] = apply_map(FITS[method](p[rest], y[rest]), p[here])
+        out = ~here
+        known = p[out] if rest is None or len(np.unique(fold)) < 2 else rest[int(part)][out]
+        own, _ = choose_map(known, y[out], groups[out], _parts(parts[out], groups[out]))
+        other = apply_map(own, known)
+        if full is None:
+            nested[here] = apply_map(own, scored[here])
+        else:  # as deployed: how alike the networks are is asked of this part's rows, whose labels have no say
+            each = np.stack([apply_map(own, one) for one in full[:, here]])
+            after, other = _after(own, known, y[out], each, None, mapped=True)
+            nested[here] = apply_map(after, each.mean(axis=0))
+        others[int(part)] = np.full(p.shape, np.nan)
+        others[int(part)][out] = other
+    after, deployed = _after(found, p, y, unseen, full)
+    return _One(found, after, scores, nested, others, parts, deployed)
+
+
+def choose_map(p: Floats, y: Ints, groups: NDArray[np.str_], fold: Ints) -> tuple[Map, list[dict[str, Any]]]:
+    """(the map fitted on all rows, every candidate's log-loss on folds that it was not fitted on), for one question of
+    y (N,) and p (N, C)."""
+    crossed = {method: _cross_fit(method, p, y, fold) for method in FITS}
+    chosen = _simplest_good(crossed, y, groups)
     scores = [
         {"method": method, "log_loss": float(_losses(q, y).mean()), "chosen": method == chosen}
         for method, q in crossed.items()
     ]
-    return FITS[chosen](p, y), scores, nested
+    return FITS[chosen](p, y), scores
+
+
+def _after(
+    found: Map, p: Floats, y: Ints, unseen: Floats | None, full: Floats | None, mapped: bool = False
+) -> tuple[Map, Floats]:
+    """(the map of the mean over fold indices, (N, C) development probabilities as deployed and calibrated by it).
+    mapped: whether `found` has been applied to `unseen` already."""
+    if full is not None:
+        spread = np.mean([apply_map(found, one) for one in full], axis=0)
+    elif unseen is not None and len(unseen) > 1:
+        each = unseen if mapped else np.stack([apply_map(found, one) for one in unseen])
+        spread = as_deployed(apply_map(found, p), y, each)
+    else:
+        return {"method": "none"}, apply_map(found, p)
+    after = FITS["platt" if p.shape[1] == 2 else "temperature"](spread, y)
+    return after, apply_map(after, spread)
 
 
 def _parts(fold: Ints, groups: NDArray[np.str_]) -> Ints:

@@ -9,8 +9,10 @@ against the rest; several labels: each); p >= t says yes.
 - cost=.1: a false alarm costs a tenth of a miss. Of true probabilities c / (1 + c) is the best threshold (Elkan 2001);
   how true they are for the unit at hand is taken from a line through the log-odds.
 
-Thresholds are chosen on calibrated out-of-fold probabilities. A point's development figures are cross-fitted: each
-fold is judged by the threshold that the others choose, so that choosing flatters nothing. Where a study scores per
+Thresholds are chosen on calibrated development probabilities as they would be deployed, the mean over several networks
+of each member (calibration.Calibration.deployed), for that is what they are applied to. A point's development figures
+are of the probabilities that were really made, by one network of each member, and cross-fitted: each fold is judged by
+the threshold that the others choose, so that choosing flatters nothing. Where a study scores per
 group (patient, lesion, case), every point is chosen a second time on groups: a group's probability is pooled as
 data.per_group says, and its threshold is another one than an image's. Knows arrays only.
 
@@ -18,7 +20,8 @@ N: rows, C: classes, n: rows or groups of one question.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -39,6 +42,8 @@ ARGMAX = "argmax"
 """no threshold: the most probable class"""
 SHOWN = ("youden", "sensitivity=0.95", "specificity=0.95", "cost=0.1")
 """points that every bundle has"""
+FEW_GROUPS = 3
+"""groups below which a rate has no interval"""
 RATES = ("sensitivity", "specificity", "ppv", "npv")
 
 
@@ -62,6 +67,8 @@ class Answers:
     groups: NDArray[np.str_]
     fold: Ints | None = None
     """(N,) of development rows"""
+    others: dict[int, Floats] = field(default_factory=dict)
+    """for each fold, (N, C) the other rows' probabilities by fits without the fold's labels; empty: those of `p`"""
 
 
 def parse_rule(text: str) -> Rule:
@@ -119,7 +126,7 @@ def _cost_threshold(cost: float, y: Ints, p: Floats) -> float:
 
 def rates(y: Ints, said: NDArray[np.bool_], groups: NDArray[np.str_]) -> dict[str, Interval]:
     """Sensitivity, specificity, positive and negative predictive value of the answers `said` (n,), with 95% intervals;
-    NaN where nobody is asked."""
+    NaN where nobody is asked (`reason`: no-rows), no interval of fewer than FEW_GROUPS groups (too-few-groups)."""
     positive = y == 1
     among = {
         "sensitivity": (said, positive),
@@ -127,18 +134,42 @@ def rates(y: Ints, said: NDArray[np.bool_], groups: NDArray[np.str_]) -> dict[st
         "ppv": (positive, said),
         "npv": (~positive, ~said),
     }
-    return {name: share(hit[rows], groups[rows]) for name, (hit, rows) in among.items()}
+    return {name: _rate(hit[rows], groups[rows]) for name, (hit, rows) in among.items()}
+
+
+def _rate(hit: NDArray[np.bool_], groups: NDArray[np.str_]) -> Interval:
+    found = share(hit, groups)
+    if not len(hit):
+        return replace(found, reason="no-rows")
+    if len(np.unique(groups)) < FEW_GROUPS:
+        return replace(found, lo=math.nan, hi=math.nan, reason="too-few-groups")
+    return found
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Test rows, and the development rows as deployed from which the thresholds come that judge them."""
+
+    deployed: Answers
+    rows: Answers
 
 
 def fit_decisions(
     development: Answers,
-    test: Answers,
+    deployed: Answers,
+    held_out: Sequence[HeldOut],
     classes: tuple[str, ...],
     multilabel: bool,
     per_group: How,
     chosen: Rule | None = None,
+    reason: str = "",
 ) -> dict[str, Any]:
     """What a bundle keeps: `default` (the rule that decides unless another is asked for), `per_group`, and `points`.
+
+    development: what one network of each member said out of fold, which the development figures are of; deployed: the
+    same rows as they would be deployed, which the thresholds are chosen on; held_out: the test rows, in parts. reason:
+    code of why the development figures have no interval, '' where they have. `test_thresholds` of a point are those
+    that the parts of the test rows were judged by.
 
     Without a rule the default is youden, which no prevalence moves, for two classes and several labels, and argmax for
     more classes.
@@ -149,14 +180,20 @@ def fit_decisions(
     rules = [parse_rule(text) for text in SHOWN]
     if default.kind != ARGMAX and default not in rules:
         rules.insert(0, default)
-    levels: list[tuple[Unit, Answers, Answers]] = [("image", development, test)]
+    levels: list[tuple[Unit, Answers, Answers, list[HeldOut]]] = [("image", development, deployed, list(held_out))]
     if per_group != "none" and len(np.unique(development.groups)) < len(development.groups):
-        levels.append(("group", pooled(development, per_group), pooled(test, per_group)))
+        of_groups = [HeldOut(pooled(one.deployed, per_group), pooled(one.rows, per_group)) for one in held_out]
+        levels.append(("group", pooled(development, per_group), pooled(deployed, per_group), of_groups))
     points = []
-    for unit, dev, held_out in levels:
+    for unit, dev, spread, parts in levels:
         for c in [1] if len(classes) == 2 and not multilabel else range(len(classes)):
-            asked, judged = _question(dev, c, multilabel), _question(held_out, c, multilabel)
-            points += [{"unit": unit, "class": classes[c], **_point(rule, asked, judged)} for rule in rules]
+            asked, like = _question(dev, c, multilabel), _question(spread, c, multilabel)
+            judged = [
+                HeldOut(_question(one.deployed, c, multilabel), _question(one.rows, c, multilabel)) for one in parts
+            ]
+            points += [
+                {"unit": unit, "class": classes[c], **_point(rule, asked, like, judged, reason)} for rule in rules
+            ]
     return {"default": str(default), "per_group": per_group, "points": points}
 
 
@@ -170,7 +207,9 @@ def pooled(rows: Answers, how: How) -> Answers:
     if rows.fold is None:
         return Answers(y, p, names)
     found, first = np.unique(rows.groups, return_index=True)
-    return Answers(y, p, names, rows.fold[first][np.searchsorted(found, names)])
+    fold = rows.fold[first][np.searchsorted(found, names)]
+    others = {part: by_group(rows.y, other, rows.groups, how)[1] for part, other in rows.others.items()}
+    return Answers(y, p, names, fold, others)
 
 
 def _question(rows: Answers, c: int, multilabel: bool) -> Answers:
@@ -178,7 +217,8 @@ def _question(rows: Answers, c: int, multilabel: bool) -> Answers:
     answer = rows.y[:, c] if multilabel else (rows.y == c).astype(np.int64)
     known = answer != UNKNOWN
     fold = None if rows.fold is None else rows.fold[known]
-    return Answers(answer[known], rows.p[known, c], rows.groups[known], fold)
+    others = {part: other[known, c] for part, other in rows.others.items()}
+    return Answers(answer[known], rows.p[known, c], rows.groups[known], fold, others)
 
 
 def said_out_of_fold(rule: Rule, rows: Answers, classes: tuple[str, ...], multilabel: bool) -> NDArray[np.bool_]:
@@ -201,31 +241,45 @@ def _cross_fitted(rule: Rule, rows: Answers) -> NDArray[np.bool_]:
     said = np.zeros(len(rows.y), dtype=bool)
     for k in np.unique(rows.fold):
         here = rows.fold == k
-        said[here] = rows.p[here] >= threshold(rule, rows.y[~here], rows.p[~here])
+        others = rows.others.get(int(k), rows.p)[~here]
+        said[here] = rows.p[here] >= threshold(rule, rows.y[~here], others)
     return said
 
 
-def _point(rule: Rule, development: Answers, test: Answers) -> dict[str, Any]:
+def _point(
+    rule: Rule, development: Answers, deployed: Answers, held_out: Sequence[HeldOut], reason: str
+) -> dict[str, Any]:
     said = _cross_fitted(rule, development)
-    cut = threshold(rule, development.y, development.p)
-    on_test = rates(test.y, test.p >= cut, test.groups)
+    at_home = rates(development.y, said, development.groups)
+    if reason:
+        at_home = {name: replace(found, lo=math.nan, hi=math.nan, reason=reason) for name, found in at_home.items()}
+    cuts = [threshold(rule, one.deployed.y, one.deployed.p) for one in held_out]
+    tests = [(one.rows.y, one.rows.p >= cut) for one, cut in zip(held_out, cuts, strict=True)]
+    groups = [one.rows.groups for one in held_out]
+    y = np.concatenate([one for one, _ in tests]) if tests else np.empty(0, np.int64)
+    yes = np.concatenate([one for _, one in tests]) if tests else np.empty(0, bool)
+    on_test = rates(y, yes, np.concatenate(groups) if groups else np.empty(0, np.str_))
     return {
         "rule": str(rule),
-        "threshold": cut,
-        "development": rates(development.y, said, development.groups),
+        "threshold": threshold(rule, deployed.y, deployed.p),
+        "test_thresholds": cuts,
+        "development": at_home,
         "test": on_test,
-        "promise": kept(rule, on_test),
+        "promise": kept(rule, on_test, yes),
     }
 
 
-def kept(rule: Rule, found: dict[str, Interval]) -> str:
+def kept(rule: Rule, found: dict[str, Interval], said: NDArray[np.bool_]) -> str:
     """Whether a promised sensitivity or specificity is met: met, within noise (missed, but the interval reaches it),
-    missed; '' where nothing was promised."""
+    missed; trivial where all rows, or none, are answered by yes, which keeps one promise whatever the model; unknown
+    where there is nobody to ask; '' where nothing was promised. said (n,): the answers that `found` is of."""
     if rule.kind not in ("sensitivity", "specificity") or rule.value is None:
         return ""
     there = found[rule.kind]
-    if not math.isfinite(there.value):
+    if not (math.isfinite(there.value) and math.isfinite(there.hi)):
         return "unknown"
+    if said.all() or not said.any():
+        return "trivial"
     if there.value >= rule.value:
         return "met"
     return "within noise" if there.hi >= rule.value else "missed"

@@ -1,9 +1,9 @@
 """When to leave the answer to a person: how sure an ensemble is, how far its members are apart, and when it abstains.
 
-Confidence is the probability of the most probable class (Geifman and El-Yaniv 2017 take the same) in the plain mean of
-the members, not calibrated, whatever the method makes of them. A development row is known to one fold model of each
-member, a new image to all: so its confidence is taken fold by fold and then averaged. (That of the mean over the folds
-would be lower, for a mean is less extreme, and more images would be left unanswered than were promised.)
+Confidence is the probability of the most probable class (Geifman and El-Yaniv 2017 take the same), calibrated, as the
+bundle answers. A development row is known to one fold model of each member, a new image to all, and the mean over the
+folds has another distribution than one of them: so the quantiles are those of the development rows as they would be
+deployed (calibration.Calibration.deployed).
 
 An image is left unanswered when it is foreign (`reference`) or when its confidence is below a quantile of that of the
 development rows, chosen so that a given share of these rows would be left in all.
@@ -35,11 +35,6 @@ def confidence(p: Floats, multilabel: bool) -> Floats:
     return np.asarray(np.maximum(p, 1 - p).min(axis=1) if multilabel else p.max(axis=1))
 
 
-def confidence_by_fold(p: Sequence[Sequence[Floats]], multilabel: bool) -> Floats:
-    """(n,) mean over K folds of the confidence of the mean of their M members; p: for each fold M arrays (n, C)."""
-    return np.asarray(np.mean([confidence(np.mean(fold, axis=0), multilabel) for fold in p], axis=0))
-
-
 def disagreement(p: Sequence[Floats], multilabel: bool) -> Floats:
     """(n,) 0: all say the same, 1: as far apart as can be; from M arrays (n, C). NaN where there is one array only.
 
@@ -62,24 +57,34 @@ def _entropy(p: Floats) -> Floats:
     return np.asarray(-(p * np.log(np.where(p > 0, p, 1.0))).sum(axis=-1))
 
 
-def describe_doubt(sure: Floats, oof: Floats, y: Labels, percentile: Floats | None) -> dict[str, Any]:
-    """Of development rows, as plain numbers for the bundle: quantiles of confidence, the share of foreign rows, and the
-    accuracy among the rows that are answered.
+def describe_doubt(sure: Floats, percentile: Floats | None) -> dict[str, Any]:
+    """Of development rows, as plain numbers for the bundle: quantiles of confidence and the share of foreign rows.
 
-    sure (N,) confidence; oof (N, C) nested out-of-fold probabilities; y (N,) or (N, C); percentile (N,) of each row's
-    own distance, None where there is no reference.
+    sure (N,) confidence, as deployed; percentile (N,) of each row's own distance, None where there is no reference.
     """
     foreign = np.zeros(len(sure), dtype=bool) if percentile is None else percentile > FOREIGN
     usual = np.sort(sure[~foreign])
     if len(usual) > GRID:
         usual = np.quantile(usual, (np.arange(GRID) + 0.5) / GRID)
-    right = _right(oof, y)
+    return {"confidence": usual.tolist(), "foreign": float(foreign.mean()), "rows": len(sure)}
+
+
+def coverage_curve(p: Floats, y: Labels, percentile: Floats | None = None) -> list[dict[str, float]]:
+    """Accuracy among the rows that are answered where the surest `coverage` of them are, foreign ones last.
+
+    p (n, C) calibrated probabilities; y (n,) or (n, C).
+    """
+    if not len(p):
+        return []
+    sure = confidence(p, y.ndim == 2)
+    foreign = np.zeros(len(sure), dtype=bool) if percentile is None else percentile > FOREIGN
+    right = _right(p, y)
     order = np.lexsort((-sure, foreign))
     curve = []
     for coverage in COVERAGES:
         answered = order[: max(1, round(coverage * len(order)))]
         curve.append({"coverage": len(answered) / len(order), "accuracy": float(np.nanmean(right[answered]))})
-    return {"confidence": usual.tolist(), "foreign": float(foreign.mean()), "curve": curve, "rows": len(sure)}
+    return curve
 
 
 def _right(p: Floats, y: Labels) -> Floats:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ensemble.doubt import confidence, describe_doubt
+from harness.ensemble.doubt import confidence, coverage_curve, describe_doubt
 from harness.ensemble.embed import run_encoder
 from harness.ensemble.gather import Gathered
 from harness.ensemble.members import Member
-from harness.ensemble.oof import mean_oof
 from harness.ensemble.reference import HeldOut, NoReference, fit_reference, reference_file
 from harness.ensemble.save import NetworkSet, Part
+from harness.ensemble.trust import Trust
 from harness.metrics import METRICS
 from harness.records import Progress
 from harness.study.load import read_spec
@@ -54,16 +54,20 @@ def usual_images(found: Gathered, networks: list[NetworkSet], seed: int, device:
     return Usual([list(one.encoder) for one in held_out], reference_file(reference), percentile)
 
 
-def reference_part(found: Gathered, networks: list[NetworkSet], oof: NDArray[np.float64], usual: Usual) -> Part:
-    """The section `reference` and its file.
-
-    networks: what the bundle keeps; oof (N, C): its nested probabilities. Where there can be no reference, `missing`
-    says why, and the bundle is built without.
-    """
-    y, multilabel = found.table.y, found.table.multilabel
-    # of networks that the method made: each row's own held-out one
-    sure = confidence(mean_oof(found.table) if _are_members(found, networks) else oof, multilabel)
-    doubt = describe_doubt(sure, oof, y, usual.percentile)
+def reference_part(found: Gathered, trust: Trust, usual: Usual) -> Part:
+    """The section `reference` and its file. Where there can be no reference, `missing` says why, and the bundle is
+    built without."""
+    multilabel = found.table.multilabel
+    doubt = describe_doubt(confidence(trust.calibration.deployed, multilabel), usual.percentile)
+    calibration = trust.sections["calibration"]
+    doubt |= {
+        "judged_on": calibration["judged_on"],
+        "development_kind": calibration["development_kind"],
+        "curve": {
+            "development": coverage_curve(trust.nested, found.table.y, usual.percentile),
+            "test": coverage_curve(trust.test, found.test.y),
+        },
+    }
     if usual.percentile is None:
         return Part({"file": None, "missing": usual.missing, "doubt": doubt})
     about = {"file": f"reference/{FILE}", "missing": "", "encoders": usual.encoders, "doubt": doubt}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.ensemble.deployed import by_fold_index
 from harness.ensemble.embed import EncoderCache
 from harness.ensemble.methods import METHODS
 from harness.ensemble.oof import Model, check_probabilities
@@ -24,6 +25,8 @@ class Made:
     """(T, C) by the networks"""
     model: Model
     """the mean of the networks"""
+    each: NDArray[np.float64]
+    """(K', T, C) as `test`, by each network alone"""
 
 
 def assemble(
@@ -38,7 +41,6 @@ def assemble(
     model = METHODS["mean"].load({}, len(dataset.classes), dataset.multilabel)
     rows = {"test": folds.test_rows()}
     logits = [cache.outputs(network.meta, network.weights, rows)[0].logits for network in networks.networks]
-    test = check_probabilities(
-        model.predict(np.stack(logits)[None], None), f"{networks.name}, test split", dataset.multilabel
-    )
-    return Made(networks, oof, selection, test, model)
+    said = np.stack(logits)[None]
+    test = check_probabilities(model.predict(said, None), f"{networks.name}, test split", dataset.multilabel)
+    return Made(networks, oof, selection, test, model, by_fold_index(model, said, None))

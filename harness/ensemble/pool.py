@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.prepare import Prepared
+from harness.ensemble.deployed import without_fold
 from harness.ensemble.embed import EncoderCache, StudyOutputs, read_encoders
 from harness.ensemble.members import Member, read_oof
 from harness.ensemble.methods import Method
 from harness.ensemble.nested import Chosen, best, stitched, values_without
-from harness.ensemble.oof import Embed, OofTable, single_oof
+from harness.ensemble.oof import Embed, OofTable, silent, single_oof
 from harness.errors import HarnessError
 from harness.records import Progress
 from harness.train.checkpoint import FoldMeta
@@ -97,6 +98,25 @@ def cross_fitted_oof(
         return method.fit(only(pool.table, chosen), embed_of(pool, method, chosen), seed, report).oof
 
     return stitched(choices, pool.table.fold, {pool.chosen: known}, out_of_fold)
+
+
+def rest_without_fold(
+    pool: Pool, method: Method, choices: Sequence[Chosen] | None, seed: int, report: Progress
+) -> list[NDArray[np.float64]] | None:
+    """For each fold k, (N, C) the out-of-fold predictions of the other folds' rows, NaN in fold k, by the members of
+    choices[k] (None: of the ensemble) and by fits that read no label of fold k: what a map or a threshold may be fitted
+    on that is applied to fold k. None with two folds, where no other fold is left to fit on."""
+    table = pool.table
+    if table.k < 3:
+        return None
+    found = []
+    for k in range(table.k):
+        chosen = pool.chosen if choices is None else choices[k]
+        smaller, embed = without_fold(only(table, chosen), embed_of(pool, method, chosen), k)
+        found.append(np.full((len(table.y), table.classes), np.nan))
+        found[-1][table.fold != k] = method.fit(smaller, embed, seed, silent).oof
+        report("probabilities without a fold", k + 1, table.k)
+    return found
 
 
 def only(table: OofTable, chosen: Chosen) -> OofTable:

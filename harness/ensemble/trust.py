@@ -1,63 +1,169 @@
 """How far a fitted ensemble can be trusted: the `calibration` and `decisions` sections of its bundle.
 
-Everything is fitted on leak-free development probabilities; the test split is looked at to say how it turned out.
-Knows arrays only.
+Everything is fitted on leak-free development probabilities, and acts on the distribution that it was fitted on (see
+calibration.py and deployed.py). Of the test rows the fit reads, at most, how far apart the fold models are on them,
+never a label; and what is reported of a half of the test groups comes from a fit that read the other half alone. Knows
+arrays only. N: development rows, T: test rows, K: fold indices, C: classes.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ensemble.calibration import apply, fit_calibration
-from harness.ensemble.decisions import Answers, Rule, fit_decisions
+from harness.ensemble.calibration import FULL, UNSEEN, Calibration, answer, fit_after, fit_calibration
+from harness.ensemble.decisions import Answers, HeldOut, Rule, fit_decisions
+from harness.ensemble.deployed import Parts, alike, merged
 from harness.ensemble.scores import Rows
-from harness.stats.reliability import Reliability, questions, reliability
+from harness.records import Interval
+from harness.stats.reliability import Bin, Reliability, questions, reliability
 
+Floats = NDArray[np.float64]
 REPS = 200
 """bootstrap replicates of each part of a reliability: there are many parts"""
+CALIBRATED = "calibrated.npz"
+"""file of the section `calibration`: calibrated probabilities of the development and the test rows, in the order of
+predictions.parquet, each by a fit that did not read the row; and `test_part`, see Trust"""
+LEARNED = frozenset(
+    {"weighted", "greedy", "stacking", "stacking-boosted", "stacking-levels", "stacking-embeddings", "soup-greedy"}
+)
+"""methods that are fitted on out-of-fold predictions of several members"""
+SHARED = "networks-shared"
+"""why development figures have no interval: what was learned from out-of-fold predictions was judged on them, and the
+networks behind the other folds' predictions have trained on the fold that is scored"""
+
+
+@dataclass(frozen=True)
+class Development:
+    """The development rows' raw probabilities."""
+
+    oof: Floats
+    """(N, C) leak-free, by the ensemble's own members: what is calibrated"""
+    judged: Floats | None = None
+    """(N, C) as `oof`, by members that were chosen without the row's fold; None: `oof`"""
+    rest: Sequence[Floats] | None = None
+    """for each fold k, (N, C) the other folds' rows by members chosen and fits made without the labels of fold k; None
+    where no fit and no choice reads labels of other folds"""
+    full: Floats | None = None
+    """(J, N, C) by J networks, or fold indices, none of which trained on the row; None where there are no such"""
+    learned: bool = False
+    """whether members were chosen, or weights fitted, on out-of-fold predictions"""
+
+    @property
+    def kind(self) -> str:
+        """What the development figures are: nested_full, nested; networks-shared, which is no honest number."""
+        return FULL if self.full is not None else SHARED if self.learned else "nested"
+
+
+@dataclass(frozen=True)
+class Trust:
+    sections: dict[str, dict[str, Any]]
+    """`calibration`: the maps, how the candidates did, and `reliability` by part (development, test) and state (raw,
+    calibrated). `decisions`: see decisions.fit_decisions. Both: `judged_on` and `development_kind`"""
+    calibration: Calibration
+    nested: Floats
+    """(N, C) calibrated development probabilities, each by fits without the row's fold"""
+    test: Floats
+    """(T, C) calibrated, each by a fit that did not read the row"""
+    test_part: NDArray[np.int64]
+    """(T,) which of the fits that was, and so which of a point's `test_thresholds` judges the row"""
 
 
 def trust_sections(
-    oof: NDArray[np.float64],
-    test: NDArray[np.float64],
+    development: Development,
+    test: Floats,
     development_rows: Rows,
     test_rows: Rows,
     fold: NDArray[np.int64],
     classes: tuple[str, ...],
     seed: int,
     decide: Rule | None = None,
-) -> dict[str, dict[str, Any]]:
-    """oof (N, C) nested and test (T, C) probabilities, not calibrated; fold (N,) of the development rows.
-
-    `calibration`: the maps, how the candidates did, and `reliability` by part (development, test) and state (raw,
-    calibrated). `decisions`: see decisions.fit_decisions.
-    """
+    parts: Parts | None = None,
+) -> Trust:
+    """test (K, T, C): raw, by the networks of each fold index (see deployed.by_fold_index); parts: fold indices that
+    are averaged before they are calibrated (deployed.merged); fold (N,) of the development rows."""
     multilabel = development_rows.y.ndim == 2
-    calibration = fit_calibration(oof, development_rows.y, development_rows.groups, fold, multilabel)
-    calibrated = apply(calibration.about, test)
-    parts = {
-        "development": (development_rows, {"raw": oof, "calibrated": calibration.oof}),
-        "test": (test_rows, {"raw": test, "calibrated": calibrated}),
+    each = merged(test, parts)
+    raw = np.asarray(test.mean(axis=0))
+    oof = development.oof
+    calibration = fit_calibration(
+        oof,
+        development_rows.y,
+        development_rows.groups,
+        fold,
+        multilabel,
+        each if len(test_rows.y) or len(test) == 1 else None,
+        development.rest,
+        development.full,
+        development.judged,
+    )
+    about = calibration.about | ({} if parts is None else {"parts": [list(part) for part in parts]})
+    calibrated, part_of = np.empty_like(raw), np.zeros(len(raw), dtype=np.int64)
+    held_out: list[HeldOut] = []
+    for here, read in halves(test_rows.groups, about["fitted_on"] == UNSEEN):
+        own, deployed = calibration.about, calibration.deployed
+        if about["fitted_on"] == UNSEEN:
+            own, deployed = fit_after(own, oof, development_rows.y, each[:, read])
+        part_of[here] = len(held_out)
+        calibrated[here] = answer(own, each[:, here])
+        like = Answers(development_rows.y, deployed, development_rows.groups)
+        held_out.append(HeldOut(like, Answers(test_rows.y[here], calibrated[here], test_rows.groups[here])))
+    reason = SHARED if development.kind == SHARED else ""
+    shown = oof if development.judged is None else development.judged
+    if development.full is not None:
+        shown = development.full.mean(axis=0)
+    states = {
+        "development": (development_rows, {"raw": shown, "calibrated": calibration.oof}, reason),
+        "test": (test_rows, {"raw": raw, "calibrated": calibrated}, ""),
     }
     measured = {
-        part: {state: reliabilities(rows.y, p, rows.groups, classes, multilabel, seed) for state, p in states.items()}
-        for part, (rows, states) in parts.items()
+        part: {
+            state: [
+                without_intervals(one, why) if why else one
+                for one in reliabilities(rows.y, p, rows.groups, classes, multilabel, seed)
+            ]
+            for state, p in of_part.items()
+        }
+        for part, (rows, of_part, why) in states.items()
     }
     decisions = fit_decisions(
-        Answers(development_rows.y, calibration.oof, development_rows.groups, fold),
-        Answers(test_rows.y, calibrated, test_rows.groups),
+        Answers(development_rows.y, calibration.oof, development_rows.groups, calibration.parts, calibration.others),
+        Answers(development_rows.y, calibration.deployed, development_rows.groups),
+        held_out,
         classes,
         multilabel,
         development_rows.per_group,
         decide,
+        reason,
     )
-    return {"calibration": {**calibration.about, "reliability": measured}, "decisions": decisions}
+    judged = {
+        "judged_on": "test" if len(test_rows.y) else FULL if development.full is not None else "none",
+        "development_kind": development.kind,
+    }
+    about |= {"alike": alike(each) if len(test_rows.y) else float("nan"), "reliability": measured, **judged}
+    return Trust(
+        {"calibration": about, "decisions": decisions | judged}, calibration, calibration.oof, calibrated, part_of
+    )
+
+
+def halves(groups: NDArray[np.str_], apart: bool) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """(rows that are judged, rows that the fit may read): two halves of whole groups, each read for the other. All at
+    once where nothing is read of them, and where there is one group."""
+    everyone = np.ones(len(groups), dtype=bool)
+    names, of_row = np.unique(groups, return_inverse=True)
+    if not len(groups):
+        return []
+    if not apart or len(names) < 2:
+        return [(everyone, everyone)]
+    first = of_row % 2 == 0
+    return [(first, ~first), (~first, first)]
 
 
 def reliabilities(
     y: NDArray[np.int64],
-    p: NDArray[np.float64],
+    p: Floats,
     groups: NDArray[np.str_],
     classes: tuple[str, ...],
     multilabel: bool,
@@ -69,3 +175,21 @@ def reliabilities(
         for name, rows, answer, said in questions(y, p, classes, multilabel)
         if len(rows)
     ]
+
+
+def without_intervals(found: Reliability, reason: str) -> Reliability:
+    """The same values, none of them with an interval; each says why."""
+    return replace(
+        found,
+        bins=tuple(Bin(one.n, one.predicted, bare(one.observed, reason)) for one in found.bins),
+        error=bare(found.error, reason),
+        brier=bare(found.brier, reason),
+        reliability=bare(found.reliability, reason),
+        resolution=bare(found.resolution, reason),
+        uncertainty=bare(found.uncertainty, reason),
+    )
+
+
+def bare(found: Interval, reason: str) -> Interval:
+    """The value without an interval, and why."""
+    return Interval(found.value, float("nan"), float("nan"), reason=reason)

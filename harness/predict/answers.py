@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ensemble.bundle import Bundle
-from harness.ensemble.calibration import apply
 from harness.ensemble.decisions import Unit, decide
 from harness.ensemble.doubt import SHARE, abstains
 from harness.errors import RequestError
@@ -42,7 +41,7 @@ def answer(
 ) -> Answers:
     """One answer per image. Raises RequestError for a rule or a share that the bundle has nothing for."""
     n = len(out.probabilities)
-    p = out.probabilities if raw else apply(bundle.about.get("calibration"), out.probabilities)
+    p = out.probabilities if raw else out.calibrated
     abstain = None
     if doubts.doubt is not None:
         percentile = None if doubts.reference is None else out.percentile

@@ -4,14 +4,14 @@ Both sides are independent samples, the bundle's own held-out test split and the
 Knows arrays only.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.ensemble.decisions import Answers, Unit, kept, parse_rule, pooled, rates
-from harness.ensemble.trust import reliabilities
+from harness.ensemble.trust import bare, reliabilities, without_intervals
 from harness.metrics import METRICS
 from harness.records import Difference, Interval
 from harness.stats.grouped import How, all_intervals
@@ -60,19 +60,31 @@ class ScoreShift:
     negative: Shift
 
 
-def scores(here: Sample, home: Sample, per_group: How, seed: int) -> list[Score]:
-    """Every metric per image, then per group where groups have several images on both sides."""
+def scores(here: Sample, home: Sample, per_group: How, seed: int, reason: str = "") -> list[Score]:
+    """Every metric per image, then per group where groups have several images on both sides. reason: code of why home
+    has no interval, and so no difference has one; '' where it has."""
     mine = all_intervals(here.y, here.p, here.groups, seed, per_group)
     theirs = all_intervals(home.y, home.p, home.groups, seed, per_group)
     apart = unpaired_differences(here, home, seed)
+    if reason:
+        theirs = {name: bare(one, reason) for name, one in theirs.items()}
+        nan = float("nan")
+        apart = {name: Difference(one.value, nan, nan, nan, reason=reason) for name, one in apart.items()}
     names = [*METRICS, *(name for name in mine if name not in METRICS and name in theirs)]
     return [Score(name, mine[name], theirs[name], apart.get(name)) for name in names]
 
 
 def calibration_drift(
-    here: Sample, home: Sample, raw: NDArray[np.float64], classes: tuple[str, ...], multilabel: bool, seed: int
+    here: Sample,
+    home: Sample,
+    raw: NDArray[np.float64],
+    classes: tuple[str, ...],
+    multilabel: bool,
+    seed: int,
+    reason: str = "",
 ) -> list[Drift]:
-    """For each question; `raw` (N, C) are the probabilities here before the bundle's calibration."""
+    """For each question; `raw` (N, C) are the probabilities here before the bundle's calibration. reason: as of
+    `scores`."""
     tables = [
         {one.of: one for one in reliabilities(side.y, p, side.groups, classes, multilabel, seed)}
         for side, p in ((here, here.p), (home, home.p), (here, raw))
@@ -83,6 +95,12 @@ def calibration_drift(
     ]
     common = [name for name in tables[0] if name in tables[1]]
     mine, theirs, unbent = tables
+    if reason:
+        theirs = {name: without_intervals(one, reason) for name, one in theirs.items()}
+        lines[1] = {
+            name: Line(bare(one.intercept, reason), bare(one.slope, reason), bare(one.in_the_large, reason))
+            for name, one in lines[1].items()
+        }
     return [Drift(name, mine[name], theirs[name], unbent[name], lines[0][name], lines[1][name]) for name in common]
 
 
@@ -96,7 +114,10 @@ def prevalence_shift(here: Sample, home: Sample, classes: tuple[str, ...], multi
     return found
 
 
-def score_shift(here: Sample, home: Sample, classes: tuple[str, ...], multilabel: bool, seed: int) -> list[ScoreShift]:
+def score_shift(
+    here: Sample, home: Sample, classes: tuple[str, ...], multilabel: bool, seed: int, reason: str = ""
+) -> list[ScoreShift]:
+    """reason: as of `scores`; then no shift has a p-value."""
     found = []
     theirs = {name: one for name, *one in _of_classes(home, classes, multilabel)}
     for name, rows, y, p in _of_classes(here, classes, multilabel):
@@ -106,6 +127,8 @@ def score_shift(here: Sample, home: Sample, classes: tuple[str, ...], multilabel
             shifts.append(
                 kolmogorov_smirnov(p[mine], here.groups[rows][mine], home_p[other], home.groups[home_rows][other], seed)
             )
+        if reason:
+            shifts = [replace(one, p=float("nan")) for one in shifts]
         found.append(ScoreShift(name, *shifts))
     return found
 
@@ -128,7 +151,9 @@ def operating_points(
         said = np.zeros(int(known.sum()), bool) if cut is None else rows.p[known, c] >= cut
         rated = rates(y[known], said, rows.groups[known])
         same = {key: point[key] for key in ("unit", "class", "rule", "threshold")}
-        found.append({**same, "home": point[at_home], "here": rated, "promise": kept(parse_rule(point["rule"]), rated)})
+        found.append(
+            {**same, "home": point[at_home], "here": rated, "promise": kept(parse_rule(point["rule"]), rated, said)}
+        )
     return found
 
 

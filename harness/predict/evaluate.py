@@ -7,7 +7,7 @@ what is given back names neither files nor groups.
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,12 @@ from numpy.typing import NDArray
 
 from harness.columns import from_column
 from harness.commit import commit
-from harness.ensemble.bundle import Bundle, load_bundle, predict_bundle
-from harness.ensemble.calibration import apply
+from harness.ensemble.arrays import unpack
+from harness.ensemble.bundle import Bundle, load_bundle, outputs_of_bundle
+from harness.ensemble.calibration import FOLD_MODELS, FULL, answer
 from harness.ensemble.contents import FILE, seen
+from harness.ensemble.decisions import parse_rule
+from harness.ensemble.trust import CALIBRATED, SHARED
 from harness.errors import RequestError
 from harness.home import Home
 from harness.ledger import read_study
@@ -78,6 +81,10 @@ class Evaluation:
     default_rule: str | None
     subgroups: list[Subgroup]
     worst: Subgroup | None
+    home_reason: str = ""
+    """code of why the numbers of home have no interval; '' where they have"""
+    warnings: list[dict[str, Any]] = field(default_factory=list)
+    """see warnings_of"""
 
 
 def evaluate(
@@ -100,14 +107,18 @@ def evaluate(
     data, guessed = data_block(place, sets or [], labels, home)
     external = read_external(data, bundle.classes, bundle.multilabel, bundle.decodes, maps or [], home, report)
     columns = chosen_columns(external.attributes, by or [], external.private)
-    raw = predict_bundle(bundle, external.images, use_device, report)
-    here = Sample(external.y, apply(bundle.about.get("calibration"), raw), external.groups)
+    said = outputs_of_bundle(bundle, external.images, use_device, report)
+    raw = said.probabilities
+    here = Sample(external.y, answer(bundle.about.get("calibration"), said.each), external.groups)
     there = home_sample(bundle)
-    decisions = bundle.about.get("decisions")
+    decisions, about = bundle.about.get("decisions"), bundle.about.get("calibration")
+    reason = home_reason(bundle)
     per_group: How = decisions["per_group"] if decisions else "mean"
     task = (bundle.classes, bundle.multilabel)
     parts = {name: kinds(name, external.attributes[name]) for name in columns}
     found = subgroups(here, {name: one for name, one in parts.items() if one is not None}, bundle.metric, seed)
+    calibration = calibration_drift(here, there, raw, *task, seed, reason)
+    points = operating_points(decisions, home_part(bundle), here, *task)
     return Evaluation(
         bundle=f"{bundle.path.parent.name}/{bundle.path.name}",
         study=bundle.study,
@@ -127,20 +138,22 @@ def evaluate(
         guessed=guessed,
         mapped=external.mapped,
         seen=_seen(bundle, external),
-        scores=scores(here, there, per_group, seed),
-        calibration=calibration_drift(here, there, raw, *task, seed),
+        scores=scores(here, there, per_group, seed, reason),
+        calibration=calibration,
         prevalence=prevalence_shift(here, there, *task),
-        score_shift=score_shift(here, there, *task, seed),
-        points=operating_points(decisions, home_part(bundle), here, *task),
+        score_shift=score_shift(here, there, *task, seed, reason),
+        points=points,
         default_rule=decisions["default"] if decisions else None,
         subgroups=found,
         worst=worst(found, bundle.metric),
+        home_reason=reason,
+        warnings=warnings_of(about, calibration, points),
     )
 
 
 def home_sample(bundle: Bundle) -> Sample:
-    """The bundle's own held-out test split, calibrated; of a study that holds nothing out, its development rows as they
-    were predicted out of fold. Raises RequestError where its predictions are none."""
+    """The bundle's own held-out test split, calibrated by fits that did not read it; of a study that holds nothing out,
+    its development rows as they were predicted out of fold. Raises RequestError where its predictions are none."""
     table = pq.read_table(io.BytesIO(bundle.read("predictions.parquet")))
     split = pd.Series(table["split"].to_pylist())
     table = table.filter(split.eq(home_part(bundle)).to_list())
@@ -148,12 +161,46 @@ def home_sample(bundle: Bundle) -> Sample:
     if y is None or p is None or not len(y) or p.shape[1] != len(bundle.classes):
         raise RequestError(f"{bundle.path}/predictions.parquet holds no test predictions. Build the ensemble again.")
     groups: NDArray[np.str_] = np.asarray(table["group"].to_pylist(), dtype=np.str_)
-    return Sample(y.astype(np.int64), apply(bundle.about.get("calibration"), p.astype(np.float64)), groups)
+    name, part = f"calibration/{CALIBRATED}", "test" if home_part(bundle) == "test" else "development"
+    if bundle.about.get("calibration") is not None:
+        calibrated = unpack(bundle.read(name), name).get(part)
+        if calibrated is None or calibrated.shape != p.shape:
+            raise RequestError(f"{bundle.path}/{name} does not hold the rows of predictions.parquet. Build it again.")
+        p = calibrated
+    return Sample(y.astype(np.int64), p.astype(np.float64), groups)
 
 
 def home_part(bundle: Bundle) -> str:
     """`test` or `oof`: which of its own predictions a bundle is compared with."""
     return "test" if bundle.about["judged_on"] == "test" else "oof"
+
+
+def home_reason(bundle: Bundle) -> str:
+    """Code of why the numbers of home have no interval, '' where they have: out-of-fold predictions that maps and
+    thresholds (and maybe members and weights) were fitted on are no sample to compare another one with."""
+    decisions = bundle.about.get("decisions") or {}
+    return "" if home_part(bundle) == "test" or decisions.get("judged_on") == FULL else SHARED
+
+
+def warnings_of(
+    about: dict[str, Any] | None, calibration: list[Drift], points: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """What does not hold on the new data, each with its `code`: calibration-basis (the bundle's map of the mean over
+    its fold models was not fitted, for the `reason` it gives), calibration-slope (its interval leaves 1 out),
+    promise-missed (a point's sensitivity or specificity, and its interval, lie below what its rule promises)."""
+    found: list[dict[str, Any]] = []
+    if about is not None and about.get("fitted_on") == FOLD_MODELS:
+        found.append({"code": "calibration-basis", "reason": about.get("reason", "")})
+    for one in calibration:
+        slope = one.line_here.slope
+        if slope.lo > 1 or slope.hi < 1:
+            found.append({"code": "calibration-slope", "of": one.of, "slope": slope})
+    for point in points:
+        if point["promise"] == "missed":
+            kind = parse_rule(point["rule"]).kind
+            same = {key: point[key] for key in ("unit", "class", "rule")}
+            found.append({"code": "promise-missed", **same, "here": point["here"][kind]})
+    return found
 
 
 def _seen(bundle: Bundle, external: External) -> dict[str, int] | None:

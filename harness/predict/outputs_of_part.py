@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ensemble.bundle import Bundle, BundleOutputs, outputs_of_bundle
-from harness.ensemble.doubt import confidence_by_fold, disagreement
+from harness.ensemble.calibration import answer
+from harness.ensemble.doubt import confidence, disagreement
 from harness.ensemble.reference import Reference
 from harness.errors import RequestError
 from harness.metrics import probabilities
@@ -25,8 +26,10 @@ Floats = NDArray[np.float64]
 class PartOutputs:
     probabilities: Floats
     """(n, C) not calibrated, mean over the views"""
+    calibrated: Floats
+    """(n, C) what the bundle answers, mean over the views"""
     confidence: Floats
-    """(n,) of the members' mean, fold by fold, of the image as it is"""
+    """(n,) of what the bundle answers of the image as it is"""
     disagreement: Floats
     """(n,) of the image as it is; NaN where there is one network only"""
     percentile: Floats
@@ -43,14 +46,19 @@ def outputs_of_part(
 ) -> PartOutputs:
     """`pixels`: the images once for each decoding; `views`: the first is the image as it is."""
     first = outputs_of_bundle(bundle, pixels, device, counted(0), embeddings=reference is not None)
-    total = first.probabilities.copy()
+    about = bundle.about.get("calibration")
+    as_it_is = answer(about, first.each)
+    total, answered = first.probabilities.copy(), as_it_is.copy()
     for number, view in enumerate(views[1:], start=1):
         turned = [seen(one, view) for one in pixels]
-        total += outputs_of_bundle(bundle, turned, device, counted(number)).probabilities
+        other = outputs_of_bundle(bundle, turned, device, counted(number))
+        total += other.probabilities
+        answered += answer(about, other.each)
     p = _by_fold(bundle, first)
     return PartOutputs(
         probabilities=total / len(views),
-        confidence=confidence_by_fold(p, bundle.multilabel),
+        calibrated=answered / len(views),
+        confidence=confidence(as_it_is, bundle.multilabel),
         disagreement=_disagreement(p, bundle.multilabel),
         percentile=_percentile(bundle, first, reference),
     )
@@ -84,10 +92,11 @@ def _percentile(bundle: Bundle, out: BundleOutputs, reference: Reference | None)
 def joined(parts: Sequence[PartOutputs], classes: int) -> PartOutputs:
     """The images of all parts, in their order."""
     if not parts:
-        return PartOutputs(np.empty((0, classes)), np.empty(0), np.empty(0), np.empty(0))
+        nothing = np.empty((0, classes))
+        return PartOutputs(nothing, nothing, np.empty(0), np.empty(0), np.empty(0))
     return PartOutputs(
         *(
             np.concatenate([getattr(part, name) for part in parts])
-            for name in ("probabilities", "confidence", "disagreement", "percentile")
+            for name in ("probabilities", "calibrated", "confidence", "disagreement", "percentile")
         )
     )

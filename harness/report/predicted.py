@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from harness.columns import from_column
 from harness.data.prepare import Prepared
 from harness.ensemble.about import read_about, read_plain
-from harness.ensemble.calibration import apply
+from harness.ensemble.arrays import unpack
 from harness.ensemble.decisions import ARGMAX, Answers, Rule, decide, said_out_of_fold, threshold, usual_rule
 from harness.ensemble.embed import EncoderCache, read_encoders
 from harness.ensemble.members import Member, read_oof
+from harness.ensemble.trust import CALIBRATED
 from harness.ensemble.verdict import PLAIN, of_document, recommended
 from harness.errors import RequestError
 from harness.home import Home
@@ -176,7 +177,19 @@ def ensemble_on_test(one: Built, dataset: Dataset, folds: Folds) -> Predicted:
     decisions = one.about.get("decisions")
     if decisions is None:
         raise RequestError(f"{one.path}/bundle.json has no decisions. Build the ensemble again.")
-    said = decide(decisions, dataset.classes, dataset.multilabel, apply(one.about.get("calibration"), p))
+    said = decide(decisions, dataset.classes, dataset.multilabel, _calibrated(one, p))
     how = "the most probable class" if decisions["default"] == ARGMAX else f"{decisions['default']}, chosen out of fold"
     name = "the plain mean" if one.method == "mean" else one.method
     return Predicted(name, TEST, rows, dataset.y[rows], p, dataset.groups[rows], said, how)
+
+
+def _calibrated(one: Built, p: Floats) -> Floats:
+    """(T, C) what the bundle answers of the test rows, by fits that did not read the row; the raw `p` where it has no
+    calibration."""
+    file = f"calibration/{CALIBRATED}"
+    if one.about.get("calibration") is None:
+        return p
+    found = unpack(read_plain(one.path.resolve(), file, one.about["files"][file]), file).get("test")
+    if found is None or found.shape != p.shape:
+        raise RequestError(f"{one.path}/{file} does not hold the study's test rows. Build the ensemble again.")
+    return found.astype(np.float64)

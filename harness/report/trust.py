@@ -52,9 +52,11 @@ def measured_of_bundle(one: Built) -> list[Measured]:
     if not section:
         return []
     said = section["reliability"]
+    shared = section.get("development_kind") == "networks-shared"
+    out_of_fold = f"{OUT_OF_FOLD}, networks shared" if shared else OUT_OF_FOLD
     return [
         Measured(one.method, part, state, [_read(found) for found in said[key][state]])
-        for key, part in (("development", OUT_OF_FOLD), ("test", TEST))
+        for key, part in (("development", out_of_fold), ("test", TEST))
         for state in ("raw", "calibrated")
         if said[key][state]
         if not (state == "calibrated" and said[key][state] == said[key]["raw"])
@@ -91,7 +93,9 @@ def trust_section(models: Sequence[Measured], multilabel: bool) -> Section:
     note = (
         "ECE: mean distance between what was said and what was true; perfectly true ones have that in "
         "brackets. Calibration error: root mean square, that chance taken off. Calibrated out of fold: by a map "
-        "chosen and fitted without the fold."
+        "chosen and fitted without the fold. Networks shared: the networks behind the other folds' predictions, which "
+        "members, weights and maps were fitted on, have trained on the fold that is scored: no honest number, hence no "
+        "interval."
     )
     table = Table("Calibration", columns, rows, "lllrrrr", note)
     titles = dict.fromkeys(one.title for one in models)
@@ -107,6 +111,8 @@ def _answer(models: Sequence[Measured]) -> str:
     last = models[-1]
     beyond = math.isfinite(found.error.lo) and found.error.lo > 0
     said = "further from true than chance explains" if beyond else "as true as this many images can tell"
+    if found.error.reason == "networks-shared":
+        said = "judged on images that networks, maps and members were fitted on, which is no honest number"
     ece = f"ECE {number(found.ece)} ({number(found.ece_by_chance)} by chance alone)"
     return f"{last.title} ({last.state}): the probabilities are {said}, {ece}."
 

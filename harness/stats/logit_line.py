@@ -23,6 +23,8 @@ Floats = NDArray[np.float64]
 STEPS = 100
 FARTHEST = 1e3
 """a coefficient beyond this means that the classes are separated and no finite line is the best one"""
+CONVERGED = 1e-15
+"""of the mean log-likelihood, whose own rounding is 1e-16"""
 Z = 1.959963984540054
 """97.5% quantile of the normal distribution"""
 
@@ -77,16 +79,22 @@ def _in_the_large(x: Floats, y: NDArray[np.int64], groups: NDArray[np.str_]) -> 
 
 def _newton(design: Floats, target: Floats, offset: Floats) -> Floats:
     """(P,) coefficients of design (N, P) that maximise the likelihood; NaN where there is no maximum. Steps are
-    halved until the likelihood rises, so that a far start does no harm."""
+    halved until the likelihood rises, so that a far start does no harm.
+
+    Converged is where a further step would raise the mean log-likelihood by less than CONVERGED (half of Newton's
+    decrement): the likelihood itself cannot tell such steps from rounding.
+    """
     beta = np.zeros(design.shape[1])
     loss = _loss(design @ beta + offset, target)
     for _ in range(STEPS):
         q = sigmoid(design @ beta + offset)
         gradient = design.T @ (target - q)
-        if np.abs(gradient).max() < 1e-10 * len(target):
-            return beta
         curvature = (design * (q * (1 - q))[:, None]).T @ design
         step = np.linalg.lstsq(curvature, gradient, rcond=None)[0]
+        if not np.isfinite(step).all():
+            break
+        if 0 <= float(gradient @ step) / (2 * len(target)) < CONVERGED:
+            return beta
         size = 1.0
         while size > 1e-8 and not (new := _loss(design @ (beta + size * step) + offset, target)) <= loss:
             size /= 2

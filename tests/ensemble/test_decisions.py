@@ -9,10 +9,23 @@ import pytest
 from sklearn.metrics import confusion_matrix, roc_curve
 
 from harness.cli.output import plain
-from harness.ensemble.decisions import Answers, decide, fit_decisions, kept, parse_rule, pooled, rates, threshold
+from harness.ensemble.decisions import (
+    Answers,
+    HeldOut,
+    decide,
+    fit_decisions,
+    kept,
+    parse_rule,
+    pooled,
+    rates,
+    threshold,
+)
 from harness.errors import RequestError
 from harness.metrics import UNKNOWN
 from harness.records import Interval
+
+SOME = np.array([True, False])
+"""answers of both kinds"""
 
 
 def draw(rng, n: int, per_group: int = 1):
@@ -88,7 +101,7 @@ def test_development_figures_are_not_flattered_by_the_choice():
     crossed, flattered, fresh = [], [], []
     for _ in range(200):
         rows, new = draw(rng, 60), draw(rng, 2000)
-        point = fit_decisions(rows, new, ("no", "yes"), False, "none")["points"][0]
+        point = fit_decisions(rows, rows, [HeldOut(rows, new)], ("no", "yes"), False, "none")["points"][0]
         assert point["rule"] == "youden"
         own = rates(rows.y, said(rows, point["threshold"]), rows.groups)
         for kept_in, one in ((crossed, point["development"]), (flattered, own), (fresh, point["test"])):
@@ -103,23 +116,29 @@ def test_test_intervals_hold_the_truth():
     big = draw(rng, 200_000)
     for _ in range(runs):
         rows, new = draw(rng, 100), draw(rng, 150)
-        point = fit_decisions(rows, new, ("no", "yes"), False, "none")["points"][1]
+        point = fit_decisions(rows, rows, [HeldOut(rows, new)], ("no", "yes"), False, "none")["points"][1]
         truth = (said(big, point["threshold"]) & (big.y == 1)).sum() / (big.y == 1).sum()
         held += point["test"]["sensitivity"].lo <= truth <= point["test"]["sensitivity"].hi
     assert 0.91 <= held / runs <= 0.99, held / runs
 
 
 def test_a_promise_that_is_broken_is_said():
-    assert kept(parse_rule("sensitivity=.95"), {"sensitivity": Interval(0.96, 0.9, 0.99)}) == "met"
-    assert kept(parse_rule("sensitivity=.95"), {"sensitivity": Interval(0.93, 0.88, 0.97)}) == "within noise"
-    assert kept(parse_rule("specificity=.95"), {"specificity": Interval(0.8, 0.75, 0.85)}) == "missed"
-    assert kept(parse_rule("specificity=.95"), {"specificity": Interval(math.nan, math.nan, math.nan)}) == "unknown"
-    assert kept(parse_rule("youden"), {}) == ""
+    assert kept(parse_rule("sensitivity=.95"), {"sensitivity": Interval(0.96, 0.9, 0.99)}, SOME) == "met"
+    assert kept(parse_rule("sensitivity=.95"), {"sensitivity": Interval(0.93, 0.88, 0.97)}, SOME) == "within noise"
+    assert kept(parse_rule("specificity=.95"), {"specificity": Interval(0.8, 0.75, 0.85)}, SOME) == "missed"
+    assert (
+        kept(parse_rule("specificity=.95"), {"specificity": Interval(math.nan, math.nan, math.nan)}, SOME) == "unknown"
+    )
+    assert kept(parse_rule("youden"), {}, SOME) == ""
+    for said_of_all in (np.ones(9, bool), np.zeros(9, bool)):
+        for value in (0.97, 1.0):
+            found = {"sensitivity": Interval(value, 0.7, 1.0)}
+            assert kept(parse_rule("sensitivity=.95"), found, said_of_all) == "trivial"
     rng = np.random.default_rng(5)
     rows, elsewhere = draw(rng, 1000), draw(rng, 1000)
     moved = Answers(elsewhere.y, np.column_stack([1 - elsewhere.p[:, 1] / 3, elsewhere.p[:, 1] / 3]), elsewhere.groups)
-    points = fit_decisions(rows, moved, ("no", "yes"), False, "none")["points"]
-    assert [point["promise"] for point in points] == ["", "missed", "met", ""]
+    points = fit_decisions(rows, rows, [HeldOut(rows, moved)], ("no", "yes"), False, "none")["points"]
+    assert [point["promise"] for point in points] == ["", "missed", "trivial", ""]  # nobody is found
 
 
 @pytest.mark.parametrize("how", ["mean", "max"])
@@ -127,7 +146,7 @@ def test_groups_have_thresholds_of_their_own(how):
     """A patient is positive where any image is; the mean or the largest of four is rarely as low as one of them."""
     rng = np.random.default_rng(6)
     rows, new = draw(rng, 2000, per_group=4), draw(rng, 2000, per_group=4)
-    about = fit_decisions(rows, new, ("no", "yes"), False, how)
+    about = fit_decisions(rows, rows, [HeldOut(rows, new)], ("no", "yes"), False, how)
     cuts = {point["unit"]: point for point in about["points"] if point["rule"] == "sensitivity=0.95"}
     assert cuts["group"]["threshold"] > cuts["image"]["threshold"]
     by_patient = pooled(new, how)
@@ -153,7 +172,7 @@ def test_a_group_keeps_its_fold_and_its_rows_in_any_order():
 
 def test_images_only_where_no_group_has_two():
     rows = draw(np.random.default_rng(9), 200)
-    about = fit_decisions(rows, rows, ("no", "yes"), False, "mean")
+    about = fit_decisions(rows, rows, [HeldOut(rows, rows)], ("no", "yes"), False, "mean")
     assert {point["unit"] for point in about["points"]} == {"image"}
     with pytest.raises(RequestError, match="decides per image only"):
         decide(about, ("no", "yes"), False, rows.p, "group")
@@ -161,8 +180,8 @@ def test_images_only_where_no_group_has_two():
 
 def test_the_default_is_stored_and_another_rule_may_be_asked_for():
     rows = draw(np.random.default_rng(10), 400)
-    assert fit_decisions(rows, rows, ("no", "yes"), False, "none")["default"] == "youden"
-    about = fit_decisions(rows, rows, ("no", "yes"), False, "none", parse_rule("sensitivity=.8"))
+    assert fit_decisions(rows, rows, [HeldOut(rows, rows)], ("no", "yes"), False, "none")["default"] == "youden"
+    about = fit_decisions(rows, rows, [HeldOut(rows, rows)], ("no", "yes"), False, "none", parse_rule("sensitivity=.8"))
     assert about["default"] == "sensitivity=0.8" and about["points"][0]["rule"] == "sensitivity=0.8"
     yes = decide(about, ("no", "yes"), False, rows.p)
     assert (yes.sum(axis=1) == 1).all()
@@ -178,7 +197,7 @@ def test_three_classes_take_the_most_probable_or_flag_each():
     p = rng.dirichlet([1, 1, 1], 600)
     y = (p.cumsum(axis=1) < rng.random((600, 1))).sum(axis=1)
     rows = Answers(y, p, np.arange(600).astype(str), np.arange(600) % 5)
-    about = fit_decisions(rows, rows, ("a", "b", "c"), False, "none")
+    about = fit_decisions(rows, rows, [HeldOut(rows, rows)], ("a", "b", "c"), False, "none")
     assert about["default"] == "argmax"
     assert np.array_equal(decide(about, ("a", "b", "c"), False, p).argmax(axis=1), p.argmax(axis=1))
     flags = decide(about, ("a", "b", "c"), False, p, rule="sensitivity=.95")
@@ -193,7 +212,7 @@ def test_labels_are_decided_one_by_one_on_known_answers():
     y = (rng.random((500, 2)) < p).astype(np.int64)
     y[::5, 0] = UNKNOWN
     rows = Answers(y, p, np.arange(500).astype(str), np.arange(500) % 5)
-    about = fit_decisions(rows, rows, ("a", "b"), True, "none", parse_rule("sensitivity=.9"))
+    about = fit_decisions(rows, rows, [HeldOut(rows, rows)], ("a", "b"), True, "none", parse_rule("sensitivity=.9"))
     flags = decide(about, ("a", "b"), True, p)
     for c in range(2):
         assert flags[y[:, c] == 1, c].mean() == pytest.approx(0.9, abs=0.02)
@@ -201,7 +220,7 @@ def test_labels_are_decided_one_by_one_on_known_answers():
     with pytest.raises(RequestError, match="each is decided by itself"):
         decide(about, ("a", "b"), True, p, rule="argmax")
     with pytest.raises(RequestError, match="each is decided by itself"):
-        fit_decisions(rows, rows, ("a", "b"), True, "none", parse_rule("argmax"))
+        fit_decisions(rows, rows, [HeldOut(rows, rows)], ("a", "b"), True, "none", parse_rule("argmax"))
 
 
 @pytest.mark.parametrize(
@@ -234,8 +253,17 @@ def test_sections_that_are_none_are_refused(about):
 
 def test_what_is_stored_is_plain_json():
     rows = draw(np.random.default_rng(13), 100)
-    about = fit_decisions(rows, rows, ("no", "yes"), False, "none")
+    about = fit_decisions(rows, rows, [HeldOut(rows, rows)], ("no", "yes"), False, "none")
     text = json.dumps(plain(about), allow_nan=False)
     assert json.loads(text)["points"][0]["development"]["sensitivity"] == asdict(
         about["points"][0]["development"]["sensitivity"]
     )
+
+
+def test_rates_of_two_patients_have_no_interval_and_promise_nothing():
+    y, hit = np.array([1, 1, 1, 0, 0, 0, 0]), np.array([1, 1, 1, 0, 0, 1, 0], dtype=bool)
+    found = rates(y, hit, np.array(["a", "a", "b", "c", "d", "e", "f"]))
+    assert found["sensitivity"].value == 1.0 and math.isnan(found["sensitivity"].lo)
+    assert found["sensitivity"].reason == "too-few-groups" and found["specificity"].reason == ""
+    assert kept(parse_rule("sensitivity=.95"), found, hit) == "unknown"
+    assert rates(y[:3], hit[:3], np.array(["a", "a", "b"]))["specificity"].reason == "no-rows"

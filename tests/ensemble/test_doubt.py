@@ -5,14 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.ensemble.calibration import answer, fit_calibration
 from harness.ensemble.doubt import (
     abstains,
     confidence,
-    confidence_by_fold,
+    coverage_curve,
     describe_doubt,
     disagreement,
     least_confidence,
 )
+from harness.metrics import sigmoid
 
 
 def test_disagreement_by_hand():
@@ -55,8 +57,8 @@ def rows(n, seed, sharp=3.0):
 def test_the_promised_share_is_left_of_rows_never_seen(share, with_reference):
     left = []
     for seed in range(0, 20, 2):
-        p, y, percentile = rows(2000, seed)
-        about = describe_doubt(confidence(p, False), p, y, percentile if with_reference else None)
+        p, _, percentile = rows(2000, seed)
+        about = describe_doubt(confidence(p, False), percentile if with_reference else None)
         new, _, far = rows(5000, seed + 1)
         left.append(abstains(confidence(new, False), far if with_reference else None, about, share).mean())
     foreign = 0.01 if with_reference else 0.0
@@ -65,7 +67,7 @@ def test_the_promised_share_is_left_of_rows_never_seen(share, with_reference):
 
 def test_answering_less_is_answering_better():
     p, y, percentile = rows(4000, 0)
-    curve = describe_doubt(confidence(p, False), p, y, percentile)["curve"]
+    curve = coverage_curve(p, y, percentile)
     assert [point["coverage"] for point in curve] == [1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5]
     accuracy = [point["accuracy"] for point in curve]
     assert accuracy[0] == pytest.approx((p.argmax(axis=1) == y).mean())
@@ -73,8 +75,8 @@ def test_answering_less_is_answering_better():
 
 
 def test_foreign_rows_are_left_whatever_their_confidence():
-    p, y, percentile = rows(500, 0)
-    about = describe_doubt(confidence(p, False), p, y, percentile)
+    p, _, percentile = rows(500, 0)
+    about = describe_doubt(confidence(p, False), percentile)
     sure = np.array([1.0, 1.0, 0.5])
     assert abstains(sure, np.array([0.995, 0.5, 0.5]), about, 0.05).tolist() == [True, False, True]
     assert least_confidence(about, 0.001) == 0.0
@@ -83,33 +85,29 @@ def test_foreign_rows_are_left_whatever_their_confidence():
 def test_unknown_labels_take_no_part_in_accuracy():
     p = np.array([[0.9, 0.2], [0.9, 0.2], [0.9, 0.2]])
     y = np.array([[1, 1], [1, -1], [-1, -1]])
-    assert describe_doubt(confidence(p, True), p, y, None)["curve"][0]["accuracy"] == pytest.approx(0.75)
+    assert coverage_curve(p, y)[0]["accuracy"] == pytest.approx(0.75)
+    assert coverage_curve(p[:0], y[:0]) == []
 
 
-def test_confidence_fold_by_fold_is_that_of_one_fold_and_not_lower():
-    """Networks of three folds that are each sure and differ: their mean is not sure, what development rows saw was."""
-    folds = [[np.array([[0.95, 0.05]])], [np.array([[0.9, 0.1]])], [np.array([[0.2, 0.8]])]]
-    np.testing.assert_allclose(confidence_by_fold(folds, False), [(0.95 + 0.9 + 0.8) / 3])
-    assert confidence(np.mean([fold[0] for fold in folds], axis=0), False)[0] < 0.7
-
-
-def test_the_promised_share_holds_for_many_folds_and_members():
-    """A simulation of M members and K folds: a development row is known to one fold, a new one to all."""
+@pytest.mark.parametrize("alike", [0.9, 0.0])
+def test_the_promised_share_holds_for_the_mean_over_folds(alike):
+    """A development row is known to the networks of one fold index, a new one to all: with fold models that differ, the
+    quantiles of the former leave next to nothing of the latter."""
     rng = np.random.default_rng(0)
-    members, k, n = 3, 5, 6000
+    members, k, n = 2, 5, 4000
 
     def draw(n):
-        truth = 2 * rng.normal(size=n)
-        logits = truth[:, None, None] + rng.normal(size=(n, k, members)) + 0.5 * rng.normal(size=(n, k, 1))
-        p = 1 / (1 + np.exp(-logits))
-        return np.stack([1 - p, p], axis=-1), (rng.random(n) < 1 / (1 + np.exp(-truth))).astype(np.int64)
+        truth = 1.5 * rng.normal(size=n)
+        noise = np.sqrt(alike) * rng.normal(size=(1, 1, n)) + np.sqrt(1 - alike) * rng.normal(size=(k, members, n))
+        p = sigmoid(2 * (truth + 1.5 * noise)).mean(axis=1)
+        return np.stack([1 - p, p], axis=-1), (rng.random(n) < sigmoid(truth)).astype(np.int64)
 
-    p, y = draw(n)
-    held_out = p[np.arange(n), np.arange(n) % k].mean(axis=1)
-    about = describe_doubt(confidence(held_out, False), held_out, y, None)
-    new, _ = draw(n)
-    by_fold = confidence_by_fold([[new[:, fold, m] for m in range(members)] for fold in range(k)], False)
-    of_mean = confidence(new.mean(axis=(1, 2)), False)
-    left = {name: abstains(sure, None, about, 0.1).mean() for name, sure in (("fold", by_fold), ("mean", of_mean))}
-    assert left["fold"] <= 0.11
-    assert left["mean"] > left["fold"]
+    (p, y), (test, _), (new, _) = draw(n), draw(n // 4), draw(n)
+    fold = np.arange(n) % k
+    calibration = fit_calibration(p[fold, np.arange(n)], y, np.arange(n).astype(str), fold, False, test)
+    sure = confidence(answer(calibration.about, new), False)
+    for share in (0.05, 0.2):
+        about = describe_doubt(confidence(calibration.deployed, False), None)
+        assert abstains(sure, None, about, share).mean() == pytest.approx(share, rel=0.35)
+    former = describe_doubt(confidence(calibration.oof, False), None)
+    assert alike > 0.5 or abs(abstains(sure, None, former, 0.2).mean() / 0.2 - 1) > 0.1
