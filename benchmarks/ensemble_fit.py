@@ -1,8 +1,8 @@
 """How long ensembles over many members take to fit: 50 members, 5 folds, 10,000 development rows, two classes.
 
-Fitted as `harness ensemble build` fits them, nested score, selection score and final model, and asked of 2,500 test
-rows by all 250 networks. Mean, greedy and stacking together are held to ten seconds; every other method that works on
-predictions alone stands beside them, and the three again with seven classes, where stacking has 350 features.
+Fitted as `harness ensemble build` fits them, cross-fitted score, selection score and final model, and asked of 2,500
+test rows by all 250 networks. Mean, greedy and stacking together are held to ten seconds; every other method that works
+on predictions alone stands beside them, and the three again with seven classes, where stacking has 350 features.
 Predictions are simulated: members share half of their errors. Reading and scoring are not part of it.
 
     python -m benchmarks.ensemble_fit --json

@@ -3,8 +3,8 @@
     python -m benchmarks.ensemble_results STUDY... [--home PATH]             print the tables
     python -m benchmarks.ensemble_results STUDY... [--home PATH] --write     put them into docs/ensemble-results.md
 
-One table per study with every method that was built: selection, nested and test score, what it gives beyond the simple
-mean of the same members with the p-value after Holm, what fitting it took and what an image costs.
+One table per study with every method that was built: selection, cross-fitted and test score, what it gives beyond the
+simple mean of the same members with the p-value after Holm, what fitting it took and what an image costs.
 """
 
 import argparse
@@ -26,7 +26,7 @@ Made by `python -m benchmarks.ensemble_results {studies} --write` from the bundl
 `harness ensemble build --method all --study NAME --top N` made of the studies in `studies/`.
 How to read a row: [ensembles.md](ensembles.md#how-to-read-a-row).
 """
-COLUMNS = ("model", "selection", "nested", "test [95%]", "test, minus mean [95%], p (Holm)", "fit", "ms", "MB")
+COLUMNS = ("model", "selection", "cross-fitted", "test [95%]", "test, minus mean [95%], p (Holm)", "fit", "ms", "MB")
 
 
 def table(home: Home, study: StudyRecord) -> str:
@@ -46,7 +46,7 @@ def table(home: Home, study: StudyRecord) -> str:
         f"|{'---|' * len(COLUMNS)}",
     ]
     for one in about["scores"]:
-        if one["kind"] == "single" and one.get("nested"):
+        if one["kind"] == "single" and one.get("selection"):
             lines.append(line("best single", one, metric, "-", {}))
     for method, path in bundles.items():
         about = read_json(path / "bundle.json")
@@ -56,11 +56,12 @@ def table(home: Home, study: StudyRecord) -> str:
 
 
 def line(name: str, row: dict[str, Any], metric: str, delta: str, cost: dict[str, Any]) -> str:
-    nested = f"{number(row['nested'][metric]['value'])}" if row.get("nested") else f"{_value(row['oof'], metric)} ~"
+    fitted = row.get("cross_fitted")
+    cross_fitted = _value(fitted, metric) if fitted else f"{_value(row['oof'], metric)} ~"
     cells = [
         name,
         _value(row["selection"], metric) if row.get("selection") else "-",
-        nested,
+        cross_fitted,
         interval(Interval(**numbers(row["test"][metric]))),
         delta,
         duration(cost["fit_seconds"]) if cost else "-",

@@ -1,8 +1,8 @@
 """How long the whole table of an ensemble takes as arrays: 50 members, 5 folds, 10,000 development and 2,500 test rows.
 
 Mean, greedy and stacking fitted, then everything that `harness ensemble build` says of them: members chosen again
-without each fold, selection, nested and test scores with their bootstrap intervals, paired differences, diversity and
-what each of the 50 members gives. Reading files and running networks are not part of it. The fits and the table
+without each fold, selection, cross-fitted and test scores with their bootstrap intervals, paired differences, diversity
+and what each of the 50 members gives. Reading files and running networks are not part of it. The fits and the table
 together are held to the ten seconds that ensemble_fit gives the fits alone.
 
     python -m benchmarks.ensemble_table --json
@@ -32,7 +32,8 @@ def main() -> None:
     options = arguments(__doc__.splitlines()[0]).parse_args()
     table, test_logits = simulated(2)
     y_test = np.random.default_rng(1).integers(0, 2, TEST)
-    development, test = Rows(table.y, table.groups, "none"), Rows(y_test, np.arange(TEST).astype(str), "none")
+    development = Rows(table.y, table.groups, "none", table.fold)
+    test = Rows(y_test, np.arange(TEST).astype(str), "none")
     # stage 1 has scored the single members out of fold: their intervals are read, not made
     read = [dict.fromkeys(METRICS, Interval(0.5, 0.4, 0.6))] * MEMBERS
     spent: dict[str, float] = {}

@@ -64,8 +64,7 @@ class About(_Entry):
     study: Name
     method: Name
     metric: Name
-    judged_on: Literal["test", "nested_full", "none", "nested"]
-    """`nested` in bundles of an earlier version, whose scores are not shown"""
+    judged_on: Literal["test", "nested_full", "none"]
     classes: Annotated[list[Name], Field(min_length=2, max_length=MOST_CLASSES)]
     multilabel: bool
     decodes: Annotated[list[Decode], Field(min_length=1, max_length=100)]

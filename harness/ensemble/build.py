@@ -26,7 +26,7 @@ from harness.ensemble.doubt_part import NOT_ASKED, Usual, augment_part, referenc
 from harness.ensemble.gather import Gathered, gather
 from harness.ensemble.made import Made
 from harness.ensemble.methods import METHODS, Method, require_method
-from harness.ensemble.nested import fit_best_single, nested_by_fold_index, nested_full
+from harness.ensemble.nested import fit_best_single, nested_full
 from harness.ensemble.oof import Embed, Model, check_probabilities, silent
 from harness.ensemble.pairs import Pairs, plan_pairs, train_pairs
 from harness.ensemble.pool import cross_fitted_oof, only, rest_without_fold
@@ -70,9 +70,9 @@ class Candidate:
     """the checkpoints that its bundle keeps: the members' own, or new ones"""
     cross_fitted: NDArray[np.float64] | None = None
     """(N, C) as `oof`, by members that were chosen without the row's fold; None where that is not made"""
-    nested_each: NDArray[np.float64] | None = None
-    """(K - 1, N, C) by networks trained again without the row's fold and each other one (nested.py): development rows
-    predicted as new ones are, by one fold index at a time; None where that is not made"""
+    full: NDArray[np.float64] | None = None
+    """(K-1, N, C) by networks trained again without the row's fold and each other one, by fold index (nested.py):
+    development rows predicted as new ones are; None where that is not made"""
     without: Sequence[NDArray[np.float64]] = ()
     """(N, C) as `oof`, for each of the members without it; none where that is not made"""
     seconds: float = float("nan")
@@ -83,11 +83,6 @@ class Candidate:
     """see deployed.merged"""
     rest: Sequence[NDArray[np.float64]] | None = None
     """for each fold k, (N, C) the other folds' rows by fits without the labels of fold k; None where there are none"""
-
-    @property
-    def nested_full(self) -> NDArray[np.float64] | None:
-        """(N, C) as the ensemble answers for new rows: the mean over fold indices."""
-        return None if self.nested_each is None else np.asarray(self.nested_each.mean(axis=0))
 
 
 @dataclass(frozen=True)
@@ -205,7 +200,7 @@ def fit_method(
         cross_fitted=cross_fitted_oof(found.pool, method, found.choices, fitted.oof, seed, report)
         if found.choices
         else None,
-        nested_each=None if pairs is None else _nested(name, method, pairs, seed, report, device),
+        full=None if pairs is None else _nested(name, method, pairs, seed, report, device),
         without=_without_each(method, found, seed),
         seconds=seconds,
         each=by_fold_index(fitted.model, found.test_logits, of_test),
@@ -222,7 +217,7 @@ def _pairs(home: Home, found: Gathered, device: str, report: Progress, tell: Cal
 def _nested(name: str, method: Method, pairs: Pairs, seed: int, report: Progress, device: str) -> NDArray[np.float64]:
     fit = partial(method.fit, device=device)
     embed = pairs.embed if method.needs_embeddings else None
-    return nested_by_fold_index(fit, pairs.table, embed, seed, report, f"{name}, nested")
+    return nested_full(fit, pairs.table, embed, seed, report, f"{name}, nested", by_fold_index)
 
 
 def _nested_beside(found: Gathered, pairs: Pairs, seed: int) -> dict[str, NDArray[np.float64]]:
@@ -272,7 +267,7 @@ def _predictions(candidate: Candidate, found: Gathered) -> Predictions:
         candidate.test,
         candidate.selection,
         candidate.cross_fitted,
-        candidate.nested_full,
+        None if candidate.full is None else np.asarray(candidate.full.mean(axis=0)),
         oof_reason(candidate.method, found),
     )
 
@@ -331,7 +326,7 @@ def _parts(found: Gathered, candidate: Candidate, seed: int, decide: Rule | None
         oof=candidate.oof,
         judged=candidate.cross_fitted,
         rest=candidate.rest,
-        full=candidate.nested_each,
+        full=candidate.full,
         learned=bool(oof_reason(candidate.method, found)),
     )
     trust = trust_sections(

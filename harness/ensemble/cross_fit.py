@@ -8,8 +8,8 @@ them:
     model      learn({}): fitted on all development rows, kept
     selection  all development rows, by the model that was fitted on them: flattered
 
-(As in all combining over one set of folds, the networks behind the features of the other folds have trained on fold k;
-the test split, which no network and no rule has seen, is the number to report.)
+(As in all combining over one set of folds, the networks behind the features of the other folds have trained on fold k,
+so `oof` is no estimate of what the method is worth: nested.py. The test split and nested_full are.)
 
 New rows: a rule was fitted on logits of SINGLE fold models. The mean over K fold models is less noisy and less spread
 than one, another distribution than it knows, so it is applied to each fold index's logits of all members, and the K

@@ -18,7 +18,7 @@ class Made:
     networks: NetworkSet
     """K' checkpoints, whose mean predicts"""
     oof: NDArray[np.float64]
-    """(N, C) nested, as of oof.Fitted; NaN where every network has seen the row"""
+    """(N, C) cross-fitted, as of oof.Fitted; NaN where every network has seen the row"""
     selection: NDArray[np.float64]
     """(N, C) as of oof.Fitted"""
     test: NDArray[np.float64]

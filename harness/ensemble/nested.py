@@ -25,10 +25,10 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ensemble.deployed import by_fold_index
 from harness.ensemble.oof import (
     Embed,
     Fitted,
+    Model,
     OofTable,
     check_probabilities,
     silent,
@@ -44,6 +44,8 @@ Chosen = tuple[int, ...]
 """places in the pool, ascending"""
 Fit = Callable[[OofTable, Embed | None, int, Progress | None], Fitted]
 """fit(table, embed, seed, progress): Method.fit, or what fits like it"""
+Apply = Callable[[Model, NDArray[np.float32], Embed | None], Floats]
+"""apply(model, logits (M, K', n, C), embed) -> (..., n, C) probabilities"""
 PairEmbed = Callable[[int, int, int], NDArray[np.float32]]
 """embed(m, j, k) -> (N, D) embeddings of the development rows by member m's network without folds j and k; j and k may
 change places"""
@@ -82,35 +84,41 @@ class PairTable:
 
 
 def nested_full(
-    fit: Fit, pairs: PairTable, embed: PairEmbed | None, seed: int, progress: Progress | None = None, what: str = ""
+    fit: Fit,
+    pairs: PairTable,
+    embed: PairEmbed | None,
+    seed: int,
+    progress: Progress | None = None,
+    what: str = "",
+    apply: Apply = lambda model, logits, embed: model.predict(logits, embed),
 ) -> Floats:
     """(N, C) probabilities of each fold's rows by the method fitted on the other folds, from networks of which none has
     seen the scored fold, and applied to the K - 1 networks of each member as it is to new rows.
 
+    apply: what is asked of the fitted model instead of its probabilities (n, C): arrays (..., n, C), such as those of
+    each fold index by itself; then the result is (..., N, C).
+
     Raises RequestError for fewer than three folds, HarnessError where a prediction is missing.
     """
-    found = nested_by_fold_index(fit, pairs, embed, seed, progress, what).mean(axis=0)
-    return check_probabilities(found, f"{what or 'the method'}, nested", pairs.multilabel)
-
-
-def nested_by_fold_index(
-    fit: Fit, pairs: PairTable, embed: PairEmbed | None, seed: int, progress: Progress | None = None, what: str = ""
-) -> Floats:
-    """(K - 1, N, C) as nested_full, by the networks of one fold index at a time: the mean over the first axis is
-    nested_full, as the mean over fold indices is what an ensemble says of a new row."""
     if pairs.k < 3:
         raise RequestError(too_few_folds(pairs.k))
     report = progress or silent
     classes = pairs.logits.shape[3]
-    found = np.full((pairs.k - 1, len(pairs.y), classes), np.nan)
+    found = np.full((len(pairs.y), classes), np.nan)
+    shape: tuple[int, ...] = ()
     deployed = pairs.deployed()
     for k in range(pairs.k):
         here = pairs.fold == k
         rest = [j for j in range(pairs.k) if j != k]
         fitted = fit(without_fold(pairs, k), _embed_of(embed, rest, k, ~here), seed, None)
         logits = np.moveaxis(deployed[here], 0, 2).swapaxes(0, 1)  # (M, K - 1, n, C)
-        found[:, here] = by_fold_index(fitted.model, logits, _embed_of(embed, rest, k, here))
+        said = apply(fitted.model, logits, _embed_of(embed, rest, k, here))
+        if said.shape[:-2] != shape:
+            shape = said.shape[:-2]
+            found = np.full((*shape, len(pairs.y), classes), np.nan)
+        found[..., here, :] = said
         report(what or "nested score, networks trained again", k + 1, pairs.k)
+    check_probabilities(found.reshape(-1, classes), f"{what or 'the method'}, nested", pairs.multilabel)
     return found
 
 

@@ -70,8 +70,8 @@ class Model(Protocol):
 class Fitted:
     model: Model
     oof: NDArray[np.float64]
-    """(N, C) nested, leak-free probabilities of the development rows: by a fit that saw neither the row's fold nor
-    anything chosen on it"""
+    """(N, C) cross-fitted probabilities of the development rows: by a fit that saw neither the row's fold nor anything
+    chosen on it, from networks of which those of the other folds have trained on it (nested.py)"""
     selection: NDArray[np.float64]
     """(N, C) what `model`, fitted on all development rows, says of those very rows, from their out-of-fold logits and
     held-out embeddings. Its score flatters; by how much, the distance to the score of `oof` tells"""

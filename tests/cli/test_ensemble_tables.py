@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from harness.cli.ensemble_tables import (
+    answer_line,
     cost_lines,
-    differences_table,
     diversity_line,
     members_table,
     methods_table,
@@ -32,13 +32,13 @@ def row(name: str, kind: str, test: float | None, **more: Any) -> dict[str, Any]
 
 
 def delta(value: float, p: float | None) -> dict[str, float | None]:
-    return {"value": value, "lo": value - 0.05, "hi": value + 0.05, "p": p, "p_holm": p}
+    return {"value": value, "lo": value - 0.05, "hi": value + 0.05, "p": p, "p_holm": p, "reason": "", "verdict": ""}
 
 
-SINGLES = [row("trial-0001 (resnet10t)", "single", 0.61, selection=scores(0.5), nested=scores(0.45))]
-SINGLES += [row("trial-0007 (convnext_tiny)", "single", 0.62, selection=None, nested=None)]
-MEAN = row("mean", "mean", 0.63, selection=scores(0.71), nested=scores(0.69))
-STACKING = row("stacking-embeddings", "ensemble", 0.64, selection=scores(0.91), nested=scores(0.68))
+SINGLES = [row("trial-0001 (resnet10t)", "single", 0.61, selection=scores(0.5), cross_fitted=scores(0.45))]
+SINGLES += [row("trial-0007 (convnext_tiny)", "single", 0.62, selection=None, cross_fitted=None)]
+MEAN = row("mean", "mean", 0.63, selection=scores(0.71), cross_fitted=scores(0.69))
+STACKING = row("stacking-embeddings", "ensemble", 0.64, selection=scores(0.91), cross_fitted=scores(0.68))
 ENSEMBLES = [
     {"method": "mean", "delta_vs_mean": delta(0.0, None), "delta_vs_single": delta(0.02, 0.4), "cost": {}},
     {
@@ -61,19 +61,29 @@ def test_every_number_survives_a_narrow_window(width: int) -> None:
     assert "0.620" not in text
 
 
-def test_a_selection_score_never_stands_without_nested_and_test() -> None:
-    """Each line that has a selection score has the two honest ones on the same line."""
+def test_a_selection_score_never_stands_without_the_test_score() -> None:
+    """Each line that has a selection score has the honest one and the difference from the mean on the same line."""
     text = drawn(methods_table([*SINGLES, MEAN, STACKING], ENSEMBLES, "auroc", 80), 80)
     lines = [line for line in text.splitlines() if "0.910" in line]
     assert len(lines) == 1 and "0.680" in lines[0] and "0.640 [0.123, 0.987]" in lines[0]
+    assert "+.010" in lines[0] and "< .001" in lines[0]
 
 
-@pytest.mark.parametrize("width", [60, 80])
-def test_differences_of_all_methods_fit(width: int) -> None:
-    text = drawn(differences_table(ENSEMBLES, width), width)
-    assert max(len(line) for line in text.splitlines()) <= width
-    for part in ("+.010", "[-.040, +.060]", "< .001", "-.030", "[-.080, +.020]", ".04", ".40"):
-        assert part in text
+def test_what_is_no_estimate_has_no_interval_and_nothing_is_compared_by_it() -> None:
+    full = row("greedy", "ensemble", None, selection=scores(0.9), cross_fitted=scores(0.8), nested_full=scores(0.7))
+    text = drawn(methods_table([MEAN, full], ENSEMBLES, "auroc", 80, "none"), 80)
+    assert text.count("[0.123, 0.987]") == 1 and "- mean" not in text and "0.700 [0.123, 0.987]" in text
+    text = drawn(methods_table([MEAN, STACKING], ENSEMBLES, "auroc", 80, "none"), 80)
+    assert "[" not in text and "- mean" not in text
+
+
+def test_the_answer_names_the_recommended_method_its_reason_and_its_number() -> None:
+    document = {"ensembles": ENSEMBLES, "metric": "auroc", "judged_on": "test", "scores": [MEAN, STACKING]}
+    ensembles = [{**one, "metric": "auroc", "judged_on": "test"} for one in ENSEMBLES]
+    told = answer_line({**document, "ensembles": ensembles, "recommended": "stacking-embeddings"})
+    assert "stacking-embeddings" in told and "0.640 [0.123, 0.987]" in told and "p < .001" in told
+    told = answer_line({**document, "ensembles": ensembles[:1], "recommended": "mean"})
+    assert "mean" in told and "0.630" in told and "--method all" in told
 
 
 @pytest.mark.parametrize("width", [60, 80])
@@ -85,7 +95,7 @@ def test_members_and_what_they_give(width: int) -> None:
         assert part in text
 
 
-def test_a_number_that_is_none_is_a_dash_and_a_partly_nested_one_is_marked() -> None:
+def test_a_number_that_is_none_is_a_dash_and_one_whose_members_were_chosen_is_marked() -> None:
     text = drawn(methods_table([row("mean", "mean", None)], [], "auroc", 80), 80)
     assert text.splitlines()[1].split() == ["mean", "-", "0.500~", "-", "-"]
     assert signed(Interval(float("nan"), 0.0, 0.0)) == "-"

@@ -90,9 +90,9 @@ def test_ensemble_json(finished: Said) -> None:
     assert {row["kind"] for row in document["scores"]} >= {"single", "ensemble"}
     for row in document["scores"]:
         for part in ("oof", "test"):
-            assert set(row[part]["auroc"]) == {"value", "lo", "hi"}
+            assert set(row[part]["auroc"]) == {"value", "lo", "hi", "coverage", "reason"}
     for delta in ("delta_vs_single", "delta_vs_mean"):
-        assert set(document[delta]) == {"value", "lo", "hi", "p", "p_holm"}
+        assert set(document[delta]) == {"value", "lo", "hi", "p", "p_holm", "coverage", "reason", "verdict"}
     assert finite(document)
     assert "the newest completed one" in said["ensemble"].stderr
 
@@ -110,9 +110,8 @@ def test_all_methods_in_one_document(finished: Said, tmp_path: Path) -> None:
     assert [row["name"] for row in document["scores"] if row["kind"] == "ensemble"] == methods
     assert [row["kind"] for row in document["scores"]].count("mean") == 1
     for row in document["scores"]:  # no selection score without the honest ones beside it
-        assert (
-            row["test"] and row["oof"] and (row["selection"] is None or row["nested"] or row["name"].startswith("soup"))
-        )
+        fitted = row["cross_fitted"] or row["name"].startswith("soup")
+        assert row["test"] and row["oof"] and (row["selection"] is None or fitted)
     alone = json.loads(said["ensemble"].stdout)
     assert set(document["ensembles"][0]) == set(alone)
     assert document["ensembles"][0]["scores"][-1]["test"] == alone["scores"][-1]["test"]
@@ -120,6 +119,11 @@ def test_all_methods_in_one_document(finished: Said, tmp_path: Path) -> None:
     assert all(one["p_holm"] >= one["p"] for one in tests)
     shown = place.harness("ensemble", "list", HARNESS_HOME=str(home)).stdout
     assert all(f"tiny/{method}-top5" in shown for method in methods)
+    # one member of the table says of itself what the table says, p-values and verdict included
+    show = json.loads(place.harness("ensemble", "show", "tiny/greedy-top5", "--json", HARNESS_HOME=str(home)).stdout)
+    greedy = next(one for one in document["ensembles"] if one["method"] == "greedy")
+    assert (show["delta_vs_mean"], show["recommended"]) == (greedy["delta_vs_mean"], document["recommended"])
+    assert show["comparisons"] == document["comparisons"] == 2 * len(methods) - 1
 
 
 def test_ensemble_list_and_show(finished: Said) -> None:

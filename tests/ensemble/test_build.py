@@ -112,8 +112,12 @@ class TestEveryMethod:
         assert found.data.metrics["test/auroc"] == pytest.approx(result.rows[3].test["auroc"].value)
         assert found.data.metrics["oof/auroc_lo"] == pytest.approx(result.rows[3].oof["auroc"].lo)
         assert found.data.metrics["delta/test/auroc"] == pytest.approx(result.delta_vs_single.value)
-        assert found.data.metrics["delta_vs_mean/test/auroc_p"] == pytest.approx(result.delta_vs_mean.p)
-        assert {"single/test/auroc", "mean/test/auroc_hi", "delta/test/auroc_p"} <= set(found.data.metrics)
+        assert "delta_vs_mean/test/auroc_p" not in found.data.metrics
+        if method != "mean":
+            p_holm = found.data.metrics["delta_vs_mean/test/auroc_p_holm"]
+            assert p_holm == pytest.approx(result.comparison.holm_mean)
+        assert found.data.tags["harness.recommended"] == result.recommended
+        assert {"single/test/auroc", "mean/test/auroc_hi", "delta/test/auroc_p_holm"} <= set(found.data.metrics)
         assert found.data.metrics["selection/auroc"] == pytest.approx(result.rows[3].selection["auroc"].value)
         assert int(found.data.tags["harness.test_reads"]) >= 1
         file = small_study.home.run_artifacts("small", found.info.run_id) / "scores.json"

@@ -1,4 +1,4 @@
-"""A study that holds nothing out: every row is predicted out of fold, and ensembles are judged by nested scores."""
+"""A study that holds nothing out: every row is predicted out of fold; nothing but --nested full compares ensembles."""
 
 import json
 import os
@@ -31,30 +31,30 @@ def home(tmp_path_factory) -> Home:
     return home
 
 
-def test_every_row_is_predicted_once_and_ensembles_are_judged_by_that(home):
+def test_every_row_is_predicted_once_and_no_method_is_compared(home):
     record = require_study(home, "all")
     (*_, last) = results = build_every(home, [record], METHODS, 2, 0, "cpu")
     table = pd.read_parquet(last.bundle / "predictions.parquet")
     assert len(set(table["id"])) == len(table) == 280 and set(table["split"]) == {"oof"}
     for result in results:
-        single = next(row for row in result.rows if row.kind == "single" and row.nested)
-        mean, own = result.rows[-2], result.rows[-1]
+        own, compared = result.rows[-1], result.comparison
         assert not any(np.isfinite(own.test[metric].value) for metric in METRICS)
-        honest = own.nested or own.oof
-        compared = result.comparison
-        assert compared.judged_on == "nested" and result.test_reads == 0
-        beside = (single.nested or single.oof, mean.nested or mean.oof)
-        for delta, other in zip((compared.vs_single, compared.vs_mean), beside, strict=True):
-            assert delta.value == pytest.approx(honest["auroc"].value - other["auroc"].value, abs=1e-12)
-            assert 0 <= delta.p <= 1
+        assert compared.judged_on == "none" and result.test_reads == 0 and result.recommended == "mean"
+        for delta in (compared.vs_single, compared.vs_mean):
+            assert np.isnan([delta.value, delta.lo, delta.hi, delta.p]).all() and delta.reason == "nothing-held-out"
         about = read_json(result.bundle / "bundle.json")
         document = json.loads(json.dumps(plain(saved_document(result.bundle, about)), allow_nan=False))
-        assert document["scores"][-1]["test"]["auroc"] == {"value": None, "lo": None, "hi": None}
+        test = document["scores"][-1]["test"]["auroc"]
+        assert [test[key] for key in ("value", "lo", "hi", "reason")] == [None, None, None, "nothing-held-out"]
+        # all candidates are members: what learns nothing from out-of-fold predictions has its interval out of fold
+        given = result.method in ("mean", "boosting", "soup")
+        assert np.isfinite(own.oof["auroc"].lo) == given
     said = subprocess.run(
         [sys.executable, "-m", "harness", "ensemble", "show", "all/boosting-top2"],
         env={**os.environ, "HARNESS_HOME": str(home.root)}, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    assert "holds nothing out" in said and "test split" not in said and "nan" not in said.lower()
+    assert "holds nothing out" in said and "on the test split" not in said and "nan" not in said.lower()
+    assert "better" not in said and "worse" not in said
 
 
 def test_its_report_and_its_evaluation_say_what_home_is(home, tmp_path):
@@ -62,7 +62,7 @@ def test_its_report_and_its_evaluation_say_what_home_is(home, tmp_path):
     page = tmp_path / "page.md"
     harness.api.report("all", page, format="md", quiet=True, home=home.root)
     said = page.read_text()
-    assert "none held out as the test split" in said and "out of fold, nested" in said
+    assert "none held out as the test split" in said and "Recommended: the plain mean" in said
     assert "on the test split" not in said and "nan" not in said.lower()
     place = home.root / "phantom.yaml"
     place.write_text(

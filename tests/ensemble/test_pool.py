@@ -10,11 +10,11 @@ from harness.ensemble.build import build
 from harness.ensemble.gather import gather
 from harness.ensemble.methods import METHODS
 from harness.ensemble.oof import silent, single_oof
-from harness.ensemble.pool import choose_without, nested_oof
+from harness.ensemble.pool import choose_without, cross_fitted_oof
 from harness.errors import HarnessError
 from harness.home import Home
 from harness.ledger import read_trials
-from harness.metrics import METRICS
+from harness.metrics import METRICS, mean_over_folds
 
 AUROC = METRICS["auroc"].of
 
@@ -37,13 +37,15 @@ def test_members_are_chosen_again_without_each_fold(small_study):
     expected = np.full((len(table.y), 2), np.nan)
     for fold in range(3):
         rest = table.fold != fold
-        values = [AUROC(table.y[rest], single_oof(table, m)[rest], None)[0] for m in range(2)]
+        values = [
+            mean_over_folds("auroc", table.y[rest], single_oof(table, m)[rest], table.fold[rest])[0] for m in range(2)
+        ]
         winner = int(np.argmax(values))
         assert found.choices[fold] == (winner,)
         expected[~rest] = single_oof(table, winner)[~rest]
     for method in ("mean", "weighted", "greedy"):  # of one member they are all that member
         fitted = METHODS[method].fit(found.table, None, 0, None)
-        nested = nested_oof(found.pool, METHODS[method], found.choices, fitted.oof, 0, silent)
+        nested = cross_fitted_oof(found.pool, METHODS[method], found.choices, fitted.oof, 0, silent)
         np.testing.assert_allclose(nested, expected, atol=1e-12)
 
 
@@ -51,14 +53,16 @@ def test_the_best_single_carries_the_worth_of_taking_the_best(small_study):
     found = gather(small_study.home, [small_study.record], 5, "cpu", silent)
     (result,) = build_every(small_study.home, [small_study.record], ["mean"], 5, 0, "cpu")
     singles = result.rows[:2]
-    best = max(range(2), key=lambda m: singles[m].oof["auroc"].value)
-    assert singles[best].selection == singles[best].oof and singles[1 - best].nested is None
+    best = max(range(2), key=lambda m: found.members[m].trial.cv["auroc"])
+    assert singles[best].selection["auroc"].value == pytest.approx(singles[best].oof["auroc"].value)
+    assert singles[best].selection["auroc"].reason == "same-rows" and np.isfinite(singles[best].oof["auroc"].lo)
+    assert singles[1 - best].selection is None and singles[1 - best].cross_fitted is None
     choices = choose_without(found.pool, "auroc", 1, together=True)
     p = np.full((len(found.table.y), 2), np.nan)
     for fold, (winner,) in enumerate(choices):
         rows = found.table.fold == fold
         p[rows] = single_oof(found.pool.table, winner)[rows]
-    assert singles[best].nested["auroc"].value == pytest.approx(AUROC(found.table.y, p, None)[0])
+    assert singles[best].cross_fitted["auroc"].value == pytest.approx(AUROC(found.table.y, p, None)[0])
 
 
 def test_a_rival_whose_files_do_not_fit_is_left_out_and_named(copied, small_study):

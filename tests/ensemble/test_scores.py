@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,15 @@ from harness.ensemble.scores import (
     Predictions,
     Rows,
     as_json,
-    best_single,
     compare,
     result_json,
     score_table,
+    scores_in_words,
     tracked_metrics,
+    unusable,
+    verdict_word,
 )
-from harness.ensemble.verdict import verdict, verdict_together
+from harness.ensemble.verdict import Judged, of_document, of_result, recommended, verdict_together
 from harness.metrics import METRICS
 from harness.records import Difference, Interval
 from harness.stats.compare import holm, paired_difference
@@ -29,7 +31,8 @@ from harness.stats.grouped import all_intervals
 RNG = np.random.default_rng(0)
 Y = RNG.integers(0, 2, 300)
 GROUPS = np.array([f"g{i // 2}" for i in range(300)])
-ROWS = Rows(Y, GROUPS, "mean")
+FOLD = np.arange(300) // 2 % 5
+ROWS, DEVELOPMENT = Rows(Y, GROUPS, "mean"), Rows(Y, GROUPS, "mean", FOLD)
 
 
 def p_of(signal: float, noise: int = 1) -> np.ndarray:
@@ -39,23 +42,30 @@ def p_of(signal: float, noise: int = 1) -> np.ndarray:
 
 def predictions(name: str, kind: str, oof: float, test: float, selection: float = 0.0, noise: int = 1) -> Predictions:
     nested = p_of(oof, noise)
-    return Predictions(name, kind, nested, p_of(test, noise), p_of(selection or oof, noise), nested)
+    return Predictions(name, kind, nested, p_of(test, noise), p_of(selection or oof, noise), nested, nested)
 
 
-def test_the_best_single_is_chosen_without_the_test_split() -> None:
-    singles = [predictions("b", "single", 0.5, 3.0), predictions("a", "single", 1.0, 0.1)]
-    rows = score_table(singles, ROWS, ROWS, seed=0)
-    for metric in METRICS:
-        assert best_single([row.oof for row in rows], metric) == 1
+def test_only_estimates_have_an_interval() -> None:
+    parts = [
+        replace(predictions("m", "ensemble", 1.0, 2.0, selection=3.0), oof_reason="networks-shared"),
+        predictions("mean", "mean", 1.0, 2.0),
+    ]
+    learned, mean = score_table(parts, DEVELOPMENT, ROWS, seed=5)
+    assert learned.test == all_intervals(Y, p_of(2.0), GROUPS, 5, "mean")
+    assert learned.nested_full == mean.oof == all_intervals(Y, p_of(1.0), GROUPS, 5, "mean", fold=FOLD)
+    values = all_intervals(Y, p_of(1.0), GROUPS, 5, "mean")
+    for name, reason in (("oof", "networks-shared"), ("cross_fitted", "networks-shared"), ("selection", "same-rows")):
+        found = getattr(learned, name)
+        assert set(found) == set(values) and "group_auroc" in found
+        for one in found.values():
+            assert one.reason == reason and math.isnan(one.lo) and math.isnan(one.hi)
+    assert learned.cross_fitted["auroc"].value == pytest.approx(values["auroc"].value)
+    assert learned.cross_fitted["group_brier"].value == pytest.approx(values["group_brier"].value)
 
 
-def test_every_score_is_that_of_its_own_predictions() -> None:
-    parts = [Predictions("a", "single", p_of(0.5), p_of(1.0)), predictions("m", "ensemble", 1.0, 2.0, selection=3.0)]
-    single, ensemble = score_table(parts, ROWS, ROWS, seed=5)
-    assert single.selection is None and single.nested is None
-    for found, signal in ((ensemble.oof, 1.0), (ensemble.nested, 1.0), (ensemble.selection, 3.0), (ensemble.test, 2.0)):
-        assert found == all_intervals(Y, p_of(signal), GROUPS, 5, "mean")
-    assert "group_auroc" in ensemble.test
+def test_members_chosen_from_more_take_the_interval_of_the_nested_score() -> None:
+    (row,) = score_table([predictions("mean", "mean", 1.0, 2.0)], DEVELOPMENT, ROWS, 0, chosen=True)
+    assert row.nested_full["auroc"].reason == "members-chosen" and math.isnan(row.nested_full["auroc"].lo)
 
 
 def test_a_score_that_stage_1_knows_is_not_made_again() -> None:
@@ -75,17 +85,56 @@ def compared() -> list[Comparison]:
     return compare("auroc", ensembles, mean, single, ROWS, ROWS, seed=0)
 
 
-def test_comparisons_are_paired_differences_and_corrected_over_the_methods() -> None:
+def test_comparisons_are_paired_differences_and_one_family() -> None:
     found = compared()
     expected = paired_difference("auroc", Y, p_of(0.6, 3), p_of(1.0), GROUPS, 0)
     assert found[2].vs_mean == expected
-    assert found[2].flattery == paired_difference("auroc", Y, p_of(2.5, 3), p_of(0.9, 3), GROUPS, 0)
-    assert found[2].nested_vs_mean == paired_difference("auroc", Y, p_of(0.9, 3), p_of(1.2), GROUPS, 0)
-    corrected = holm(np.array([one.vs_single.p for one in found]))
-    assert [one.holm_single for one in found] == corrected.tolist()
-    # the mean is no test against itself: two tests are corrected for, not three
+    of = METRICS["auroc"].of
+    assert found[2].flattery == pytest.approx(float(of(Y, p_of(2.5, 3), None)[0] - of(Y, p_of(0.9, 3), None)[0]))
+    # the mean is no test against itself: five tests are corrected for, not six, and not three and two
+    tests = [one.vs_single.p for one in found] + [one.vs_mean.p for one in found[1:]]
+    corrected = holm(np.array(tests)).tolist()
+    assert [one.holm_single for one in found] + [one.holm_mean for one in found[1:]] == corrected
+    assert {one.family for one in found} == {5}
     assert math.isnan(found[0].holm_mean) and (found[0].vs_mean.value, found[0].vs_mean.p) == (0.0, 1.0)
-    assert [one.holm_mean for one in found[1:]] == holm(np.array([one.vs_mean.p for one in found[1:]])).tolist()
+
+
+class TestJudge:
+    def test_rows_that_cannot_judge(self) -> None:
+        assert unusable(ROWS) == ""
+        assert unusable(Rows(Y[:0], GROUPS[:0], "mean")) == "nothing-held-out"
+        assert unusable(Rows(np.zeros_like(Y), GROUPS, "mean")) == "one-class"
+        few = np.flatnonzero((Y == 0) | np.isin(GROUPS, GROUPS[Y == 1][:1]))
+        assert unusable(Rows(Y[few], GROUPS[few], "mean")) == "too-few-groups"
+        labels = np.stack([Y, np.where(Y == 1, -1, 0)], axis=1)
+        assert unusable(Rows(labels, GROUPS, "mean")) == "one-class"
+
+    @pytest.mark.parametrize("why", ["nothing-held-out", "one-class", "too-few-groups"])
+    def test_a_test_split_that_cannot_judge_gives_way_to_nested_full_or_nothing(self, why: str) -> None:
+        rows = {
+            "nothing-held-out": np.array([], dtype=np.int64),
+            "one-class": np.flatnonzero(Y == 0),
+            "too-few-groups": np.flatnonzero((Y == 0) | np.isin(GROUPS, GROUPS[Y == 1][:1])),
+        }[why]
+        test = Rows(Y[rows], GROUPS[rows], "mean")
+        mean, good = predictions("mean", "mean", 0.2, 0.2), predictions("greedy", "ensemble", 2.0, 2.0)
+        parts = [replace(one, test=one.test[rows]) for one in (mean, good)]
+        (found,) = compare("auroc", [parts[1]], parts[0], parts[0], DEVELOPMENT, test, 0)
+        assert found.judged_on == "nested_full" and found.holm_mean < 0.05
+        assert found.vs_mean == paired_difference("auroc", Y, p_of(2.0), p_of(0.2), GROUPS, 0, fold=FOLD)
+        shared = [replace(one, nested_full=None) for one in parts]
+        (found,) = compare("auroc", [shared[1]], shared[0], shared[0], DEVELOPMENT, test, 0)
+        assert (found.judged_on, found.vs_mean.reason, found.family) == ("none", why, 0)
+        assert all(math.isnan(one) for one in (found.vs_mean.value, found.vs_mean.p, found.holm_mean))
+        (row,) = score_table([shared[1]], DEVELOPMENT, test, 0)
+        assert row.test["auroc"].reason == why and math.isnan(row.test["auroc"].lo)
+
+    def test_a_method_that_was_not_nested_is_compared_with_nothing(self) -> None:
+        nothing = Rows(Y[:0], GROUPS[:0], "mean")
+        mean = predictions("mean", "mean", 0.2, 0.2)
+        soup = replace(predictions("soup", "ensemble", 2.0, 2.0), nested_full=None)
+        _, found = compare("auroc", [mean, soup], mean, mean, DEVELOPMENT, nothing, 0)
+        assert found.judged_on == "nested_full" and found.vs_mean.reason == "not-nested"
 
 
 @pytest.mark.parametrize("metric", ["auroc", "log_loss"])
@@ -96,83 +145,96 @@ def test_a_difference_is_a_minus_b_whatever_the_direction(metric: str) -> None:
     assert found.vs_single.p < 0.01
 
 
-def said(ensemble: Predictions, metric: str = "auroc") -> list[str]:
-    mean = predictions("mean", "mean", 1.2, 1.0)
-    row, of_mean = score_table([ensemble, mean], ROWS, ROWS, 0)
-    return verdict(metric, row, of_mean, compare(metric, [ensemble], mean, mean, ROWS, ROWS, 0)[0])
+class TestRecommended:
+    """The mean, unless another is better than it beyond chance, by something that can judge."""
+
+    @pytest.mark.parametrize(
+        ("metric", "judged_on", "delta", "p", "expected"),
+        [
+            ("auroc", "test", 0.1, 0.049, "greedy"),
+            ("auroc", "nested_full", 0.1, 0.001, "greedy"),
+            ("auroc", "none", 0.1, 0.001, "mean"),
+            ("auroc", "test", 0.1, 0.051, "mean"),
+            ("auroc", "test", -0.1, 0.001, "mean"),
+            ("log_loss", "test", -0.1, 0.001, "greedy"),
+            ("log_loss", "test", 0.1, 0.001, "mean"),
+            ("auroc", "test", 0.1, math.nan, "mean"),
+        ],
+    )
+    def test_one_other(self, metric: str, judged_on: str, delta: float, p: float, expected: str) -> None:
+        mean = Judged("mean", metric, judged_on, 0.0, math.nan)
+        assert recommended([mean, Judged("greedy", metric, judged_on, delta, p)]) == expected
+
+    def test_the_one_that_is_better_by_most_and_nothing_of_nothing(self) -> None:
+        table = [Judged("a", "auroc", "test", 0.1, 0.01), Judged("b", "auroc", "test", 0.2, 0.04)]
+        assert recommended(table) == "b" and recommended([]) == "mean"
+
+    def test_what_is_stored_recommends_what_was_built(self) -> None:
+        for result in results():
+            document = as_json(result_json(result)) | {"method": result.method, "metric": "auroc"}
+            one, other = of_result(result), of_document(document)
+            assert (one.method, one.judged_on, one.delta) == (other.method, other.judged_on, other.delta)
+            assert one.p_holm == other.p_holm or (math.isnan(one.p_holm) and math.isnan(other.p_holm))
+            word = verdict_word("auroc", result.comparison.vs_mean, result.comparison.holm_mean)
+            assert document["delta_vs_mean"]["verdict"] == word
 
 
-class TestVerdict:
-    def test_over_fitting_is_said_with_its_size(self) -> None:
-        for metric in ("auroc", "log_loss"):
-            (sentence,) = said(predictions("stacking", "ensemble", 1.3, 1.2, selection=3.0), metric)
-            assert f"stacking flatters itself: {metric}" in sentence and "on the rows that chose it" in sentence
-            assert "worse" not in sentence
+def results() -> list[EnsembleResult]:
+    return [
+        EnsembleResult("s", name, Path("b"), [0], [], one, "auroc")
+        for name, one in zip(["mean", "weighted", "stacking"], compared(), strict=True)
+    ]
 
-    def test_with_a_nested_score_below_the_mean_it_is_over_fitting(self) -> None:
-        (sentence,) = said(predictions("stacking", "ensemble", 0.6, 1.2, selection=3.0))
-        assert "stacking over-fits: auroc" in sentence and "worse than the simple mean nested" in sentence
 
-    def test_of_several_methods_each_thing_is_said_once(self) -> None:
-        results = [
-            EnsembleResult("s", name, Path("b"), [0], [], one, "auroc")
-            for name, one in zip(["mean", "weighted", "stacking"], compared(), strict=True)
-        ]
-        flatters, nested, test = verdict_together("auroc", results)
-        assert flatters.startswith("Selection flatters") and "stacking" in flatters and "mean +" not in flatters
-        assert nested.startswith("Nested worse than the simple mean: stacking -") and "[" in nested
-        assert nested.endswith("; maybe by chance weighted. Over-fitted: weighted, stacking.")
-        assert "On the test split" in test and "stacking" in test
-
-    def test_being_below_the_mean_is_said_for_the_rows_it_is_so_on(self) -> None:
-        (nested,) = said(predictions("greedy", "ensemble", 0.5, 1.3, noise=2))
-        assert "worse than the simple mean nested" in nested and "test split" not in nested
-        (test,) = said(predictions("greedy", "ensemble", 1.5, 0.5, noise=2))
-        assert "worse than the simple mean on the test split" in test and "nested" not in test
-
-    def test_chance_is_said_where_it_may_be_chance(self) -> None:
-        (sentence,) = said(predictions("greedy", "ensemble", 1.25, 1.3, noise=2))
-        assert "maybe by chance" in sentence
-
-    def test_nothing_is_said_of_what_is_well(self) -> None:
-        assert said(predictions("greedy", "ensemble", 1.3, 1.2)) == []
-        assert said(predictions("mean", "ensemble", 1.2, 1.0)) == []
+def test_what_is_worse_beyond_chance_is_said_once() -> None:
+    (sentence,) = verdict_together("auroc", results())
+    assert sentence.startswith("Worse than the simple mean on the test split") and "stacking -" in sentence
+    assert "weighted" not in sentence and sentence.endswith("p = .002.")
 
 
 def test_what_mlflow_is_told() -> None:
     members = [predictions("a", "single", 0.5, 0.5), predictions("b", "single", 1.0, 1.0)]
     parts = [*members, predictions("mean", "mean", 1.2, 1.2), predictions("stacking", "ensemble", 1.5, 1.5, 2.0)]
     rows = score_table(parts, ROWS, ROWS, 0)
-    nothing = Difference(math.nan, math.nan, math.nan, math.nan)
     vs_single, vs_mean = Difference(0.1, 0.05, math.nan, 0.02), Difference(0.01, -0.02, 0.03, 0.4)
-    comparison = Comparison("test", vs_single, vs_mean, 0.06, 0.4, nothing, nothing)
+    comparison = Comparison("test", vs_single, vs_mean, 0.06, 0.4, 2, 0.1)
     cost = {"fit_seconds": 1.5}
     result = EnsembleResult("s", "stacking", Path("bundle"), [0, 1], rows, comparison, "auroc", cost=cost)
     found = tracked_metrics(result)
     assert found["test/auroc"] == rows[3].test["auroc"].value
     assert found["oof/brier_lo"] == rows[3].oof["brier"].lo
-    assert rows[3].selection and rows[3].nested
+    assert rows[3].selection and rows[3].cross_fitted and rows[3].nested_full
     assert found["selection/auroc"] == rows[3].selection["auroc"].value
-    assert found["nested/auroc_hi"] == rows[3].nested["auroc"].hi
-    assert found["single/test/auroc_hi"] == rows[1].test["auroc"].hi
+    assert found["cross_fitted/auroc"] == rows[3].cross_fitted["auroc"].value
+    assert not any(f"{name}/auroc_{end}" in found for name in ("selection", "cross_fitted") for end in ("lo", "hi"))
+    assert found["nested_full/auroc_hi"] == rows[3].nested_full["auroc"].hi
+    assert found["single/test/auroc_hi"] == rows[0].test["auroc"].hi  # the one with a selection score is the best
     assert found["mean/test/log_loss"] == rows[2].test["log_loss"].value
-    assert (found["delta/test/auroc"], found["delta/test/auroc_p"]) == (0.1, 0.02)
-    assert (found["delta/test/auroc_p_holm"], found["delta_vs_mean/test/auroc_p"]) == (0.06, 0.4)
+    assert found["delta/test/auroc"] == 0.1
+    assert (found["delta/test/auroc_p_holm"], found["delta_vs_mean/test/auroc_p_holm"]) == (0.06, 0.4)
+    assert not any(name.endswith("_p") for name in found)  # one p for one difference, that after Holm
     assert found["cost/fit_seconds"] == 1.5
     assert "delta/test/auroc_hi" not in found  # not a number: left out, not 0
-    assert "selection_minus_nested/auroc" not in found
     assert all(math.isfinite(value) for value in found.values())
+    tags = scores_in_words(result)
+    assert tags["harness.recommended"] == "mean" and tags["harness.judged_on"] == "test"
+    assert "p=0.06" in tags["harness.vs_single/auroc"] and "p=0.4" in tags["harness.vs_mean/auroc"]
+    assert tags["harness.verdict"].startswith("not distinguishable")
 
 
 def test_the_result_as_json() -> None:
     result = EnsembleResult("s", "mean", Path("bundle"), [0], [], compared()[0], "auroc", notes=["said"])
     document = as_json(result_json(result))
-    assert set(document["delta_vs_mean"]) == {"value", "lo", "hi", "p", "p_holm"}
-    assert document["delta_vs_mean"]["p_holm"] is None
-    assert document["selection_minus_nested"]["value"] == 0
+    assert set(document["delta_vs_mean"]) == {*asdict(Difference(0, 0, 0, 0)), "p_holm", "verdict"}
+    assert document["delta_vs_mean"]["p_holm"] is None and document["delta_vs_mean"]["verdict"] == ""
+    assert document["selection_minus_cross_fitted"] == {"value": 0, "reason": "networks-shared"}
+    assert document["recommended"] == "mean" and document["comparisons"] == 5
     assert document["notes"] == ["said"]
 
 
 def test_json_knows_no_nan() -> None:
     text = json.dumps(as_json({"d": Difference(0.1, math.nan, math.inf, 1.0), "n": [1, (math.nan,)]}), allow_nan=False)
-    assert json.loads(text) == {"d": {"value": 0.1, "lo": None, "hi": None, "p": 1.0}, "n": [1, [None]]}
+    assert json.loads(text) == {
+        "d": {"value": 0.1, "lo": None, "hi": None, "p": 1.0, "coverage": None, "reason": ""},
+        "n": [1, [None]],
+    }

@@ -9,7 +9,7 @@ from simulated_members import Simulated
 
 from harness.ensemble.methods import METHODS
 from harness.ensemble.oof import Embed
-from harness.ensemble.pool import Pool, choose_without, embed_of, nested_oof, only
+from harness.ensemble.pool import Pool, choose_without, cross_fitted_oof, embed_of, only
 from harness.metrics import METRICS
 
 AUROC = METRICS["auroc"].of
@@ -53,7 +53,7 @@ def scored(method: str, signal: float) -> tuple[float, float, float]:
         assert choices is not None
         this = METHODS[method]
         fitted = this.fit(only(table, chosen), embed_of(pool, this, chosen), seed, None)
-        nested = nested_oof(pool, this, choices, fitted.oof, seed, lambda *_: None)
+        nested = cross_fitted_oof(pool, this, choices, fitted.oof, seed, lambda *_: None)
         embed_test = simulated.embed_test
         test = fitted.model.predict(
             simulated.test_logits[list(chosen)], lambda m, k, chosen=chosen, of=embed_test: of(chosen[m], k)

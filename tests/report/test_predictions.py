@@ -165,7 +165,7 @@ def test_the_numbers_are_those_of_the_records_and_the_bundles(real, small_study)
     assert next(row for row in scores.rows if row[0] == name)[3].startswith(f"{test[metric]['value']:.3f}")
     delta = next(row for row in compared.rows if row[0] == name)
     assert delta[1].startswith(f"{about['delta_vs_mean']['value']:+.3f}")
-    assert delta[3].startswith(f"{about['delta_vs_single']['value']:+.3f}")
+    assert delta[4].startswith(f"{about['delta_vs_single']['value']:+.3f}")
     single = next(one for one in about["scores"] if one["kind"] == "single" and one["selection"])
     mean = next(one for one in about["scores"] if one["kind"] == "mean")
     in_every = {row[0]: row[2] for row in every.rows}
