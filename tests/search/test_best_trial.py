@@ -1,18 +1,20 @@
 """One study with failed, pruned, undefined, infeasible and copied trials: every part of the program names one best."""
 
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from harness.cli.study import _show_trials
 from harness.cli.study_document import study_document, study_rows
 from harness.data.prepare import Prepared
 from harness.ensemble.members import best_first, choose_members, complete_members
 from harness.home import Home
-from harness.ledger import StudyRecord, read_trials, write_study, write_trial
+from harness.ledger import StudyRecord, read_study, read_trials, write_study, write_trial
 from harness.metrics import METRICS, score, softmax
 from harness.records import Dataset, FoldResult, Folds, Interval, TrialRecord
 from harness.report.collect import collect
@@ -70,11 +72,8 @@ def home(tmp_path: Path) -> Home:
     return home
 
 
-def test_every_part_of_the_program_names_the_same_best_trial(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    from harness.ledger import read_study
-
-    study, trials = read_study(home, "mixed"), read_trials(home, "mixed")
-    assert study is not None
+def test_every_part_of_the_program_names_the_same_best_trial(home: Home) -> None:
+    study, trials = _study(home), read_trials(home, "mixed")
     document = study_document(study, trials)
     assert document["best"]["number"] == BEST
     row = next(row for row in study_rows(home) if row["study"] == "mixed")
@@ -90,8 +89,13 @@ def test_every_part_of_the_program_names_the_same_best_trial(home: Home, capsys:
     assert [trial.number for trial in found.complete][:3] == [BEST, 8, 6]
     page = question_section(found)
     assert page.answer.startswith(f"Trial {BEST} is the best of")
-    _show_trials(study, trials)
-    text = " ".join(capsys.readouterr().out.split())
+    command = [sys.executable, "-m", "harness", "study", "show", "mixed"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "HARNESS_HOME": str(home.root), "COLUMNS": "200"}
+    )
+    assert done.returncode == 0, done.stderr
+    text = " ".join(done.stdout.split())
+    assert f"not ranked: {WHY}" in text and text.count("disagree on the scale") == 1
     assert f"Best of {len(trials)}: trial {BEST}, auroc 0.800 (mean over folds), pooled 0.700 [0.600, 0.800]" in text
 
 
@@ -102,15 +106,11 @@ def test_what_is_not_ranked_says_why_and_scales_that_disagree_are_one_line(home:
     (note,) = document["notes"]
     assert note["code"] == "fold-scale" and note["trials"] == [BEST] and "\n" not in note["message"]
     assert "0.800" in note["message"] and "0.700" in note["message"]
-    write_study(
-        home, replace(_study(home), tree={**_study(home).tree, "search": {**TREE["search"], "metric": "brier"}})
-    )
-    assert study_document(_study(home), trials)["notes"] == []
+    by_loss = {**_study(home).tree, "search": {**_study(home).tree["search"], "metric": "brier"}}
+    assert study_document(replace(_study(home), tree=by_loss), trials)["notes"] == []
 
 
 def _study(home: Home) -> StudyRecord:
-    from harness.ledger import read_study
-
     found = read_study(home, "mixed")
     assert found is not None
     return found
