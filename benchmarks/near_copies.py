@@ -109,7 +109,7 @@ def counted(same: SamePicture, groups: NDArray[np.int64]) -> dict[str, int]:
 
 
 def random_search(rows: int) -> dict[str, float]:
-    """Minutes of all cores together, and MiB added, of a search over so many random pictures of 128 pixels with 1% copies among them."""
+    """CPU minutes of all cores together, and MiB added, of a search over so many random pictures, 1% of them copies."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (rows, 9, 9), dtype=np.uint8)
     images = np.empty((rows, 128, 128, 1), dtype=np.uint8)
