@@ -5,7 +5,7 @@ Severity: `block` stops a study before anything is trained, `warn` is shown and 
     exact_duplicate     block  equal pixels in different groups, in two parts that are held out from each other: a copy,
                                or one patient under two names; within one part it is a warning
     near_duplicate      warn   nearly equal pixels in different groups: re-encoded, resized or brightened copies; or one
-                               picture in other crops
+                               picture in other crops; of files with few pixels it is said to be possible only
     conflicting_labels  block  equal pixels with different labels: one label is wrong, or the label is not in the image
     prevalence_shift    warn   a class is more frequent in the test split, a fold or a named split than in the rest of
                                the data, or missing there
@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.data.copies import MOST_COMPARED, clusters
+from harness.data.copies import CLOSE_LOOK, clusters
 from harness.data.same_picture import same_picture, sizes_of
 from harness.data.shortcuts import find_shortcuts
 from harness.metrics import UNKNOWN
@@ -48,6 +48,8 @@ Kind = Literal[
     "unreadable",
 ]
 
+PLACES = ("test and development", "two folds", "groups of one part")
+"""what copies can straddle, the worst first"""
 SHIFT, SHIFT_SIGMAS = 0.05, 3.0
 """a class's share differs by five points and by three standard errors, counting groups and not images"""
 
@@ -80,8 +82,7 @@ def audit(manifest: pd.DataFrame, dataset: Dataset, folds: Folds, pixels: Pixels
     """Everything found, what blocks first.
 
     manifest: one row per row of `dataset`, in its order; the columns split, format, mode, width, height and dicom.* are
-    looked at where they are there. pixels: (N, S, S, channels), or images of their own sizes, as the network is shown
-    them.
+    looked at where they are there. pixels: (N, S, S, channels), or images of their own sizes, of what the files show.
     """
     group = by_appearance(dataset.groups)
     same = same_picture(pixels, sizes_of(manifest), group)
@@ -90,6 +91,7 @@ def audit(manifest: pd.DataFrame, dataset: Dataset, folds: Folds, pixels: Pixels
         *_group_overlap(manifest, dataset, folds),
         *_copies("exact_duplicate", "equal pixel for pixel", equal, dataset, folds),
         *_copies("near_duplicate", "almost equal", clusters(same.near), dataset, folds),
+        *_possible_copies(clusters(same.possible), dataset, folds),
         *_copies("near_duplicate", "crops of one picture", clusters(same.crops), dataset, folds),
         *_conflicting_labels(equal, dataset),
     ]
@@ -100,9 +102,6 @@ def audit(manifest: pd.DataFrame, dataset: Dataset, folds: Folds, pixels: Pixels
             Finding("shortcut", "warn", _ids(one, shortcut.rows), shortcut.message)
             for shortcut in find_shortcuts(manifest.iloc[rows], one, own)
         ]
-    if len(pixels) > MOST_COMPARED:
-        message = f"only the first {MOST_COMPARED} of {len(pixels)} images were compared for near duplicates."
-        found.append(Finding("near_duplicate", "warn", (), message))
     return sorted(found, key=lambda finding: finding.severity != "block")
 
 
@@ -158,8 +157,8 @@ def _group_overlap(manifest: pd.DataFrame, dataset: Dataset, folds: Folds) -> li
     return [Finding("group_overlap", "block", _ids(dataset, rows), message)]
 
 
-def _copies(kind: Kind, how: str, sets: list[Ints], dataset: Dataset, folds: Folds) -> list[Finding]:
-    """One finding for sets of copies that straddle the test split, one for folds, one for groups of one part."""
+def _by_place(sets: list[Ints], dataset: Dataset, folds: Folds) -> dict[str, list[Ints]]:
+    """Sets of copies by what they straddle: the test split, folds, or groups of one part."""
     by_place: dict[str, list[Ints]] = {}
     for rows in sets:
         if len(set(dataset.groups[rows].tolist())) < 2:
@@ -167,18 +166,35 @@ def _copies(kind: Kind, how: str, sets: list[Ints], dataset: Dataset, folds: Fol
         parts = set(folds.fold[rows].tolist())
         straddles = "test and development" if TEST in parts else "two folds"
         by_place.setdefault(straddles if len(parts) > 1 else "groups of one part", []).append(rows)
+    return {place: by_place[place] for place in PLACES if place in by_place}
+
+
+def _copies(kind: Kind, how: str, sets: list[Ints], dataset: Dataset, folds: Folds) -> list[Finding]:
+    """One finding for sets of copies that straddle the test split, one for folds, one for groups of one part."""
     found = []
-    for place in ("test and development", "two folds", "groups of one part"):
-        if place in by_place:
-            here = by_place[place]
-            images = _ids(dataset, np.concatenate(here))
-            leak = "" if place == "groups of one part" else " A model is scored on images it was trained on."
-            message = (
-                f"{len(images)} images of different groups are {how}, across {place}: {_named(dataset, here)}.{leak} "
-                "Remove the copies, give them one value of data.group, or type --set data.copies=together."
-            )
-            certain = kind == "exact_duplicate" and place != "groups of one part"
-            found.append(Finding(kind, "block" if certain else "warn", images, message))
+    for place, here in _by_place(sets, dataset, folds).items():
+        images = _ids(dataset, np.concatenate(here))
+        leak = "" if place == "groups of one part" else " A model is scored on images it was trained on."
+        message = (
+            f"{len(images)} images of different groups are {how}, across {place}: {_named(dataset, here)}.{leak} "
+            "Remove the copies, give them one value of data.group, or type --set data.copies=together."
+        )
+        certain = kind == "exact_duplicate" and place != "groups of one part"
+        found.append(Finding(kind, "block" if certain else "warn", images, message))
+    return found
+
+
+def _possible_copies(sets: list[Ints], dataset: Dataset, folds: Folds) -> list[Finding]:
+    """Small images that are almost equal, by what they straddle: nothing is claimed that cannot be known."""
+    found = []
+    for place, here in _by_place(sets, dataset, folds).items():
+        images = _ids(dataset, np.concatenate(here))
+        message = (
+            f"{len(images)} images of different groups may be copies, across {place}: {_named(dataset, here)}. With "
+            f"fewer than {CLOSE_LOOK} pixels a side, copies and pictures that look alike cannot be told apart. Look at "
+            "them; --set data.copies=together keeps them in one part."
+        )
+        found.append(Finding("near_duplicate", "warn", images, message))
     return found
 
 
@@ -221,22 +237,39 @@ def _parts(manifest: pd.DataFrame, folds: Folds) -> list[_Part]:
 
 
 def _prevalence_shift(manifest: pd.DataFrame, dataset: Dataset, folds: Folds) -> list[Finding]:
-    """Classes whose share differs between two parts: a two-proportion z-test with groups as its counts."""
-    found = []
+    """Classes whose share differs between two parts: a two-proportion z-test with groups as its counts.
+
+    Of two classes one is told of, because the other one's share is the rest; and of two parts that are each other's
+    rest one: where a class is missing, that class and that part.
+    """
+    told: dict[frozenset[bytes], tuple[bool, list[Finding]]] = {}
     for part in _parts(manifest, folds):
-        n_there, n_here = (len(np.unique(dataset.groups[rows])) for rows in (part.rows, part.rest_rows))
-        both = np.concatenate([part.rows, part.rest_rows])
-        for c, name in enumerate(dataset.classes):
-            there, here = float(np.mean(dataset.y[part.rows] == c)), float(np.mean(dataset.y[part.rest_rows] == c))
-            overall = float(np.mean(dataset.y[both] == c))
-            error = np.sqrt(overall * (1 - overall) * (1 / n_there + 1 / n_here))
-            shifted = abs(there - here) >= SHIFT and abs(there - here) > SHIFT_SIGMAS * error
-            if shifted or there == 0.0 < here:
-                so = (
-                    "metrics that need every class are undefined there"
-                    if there == 0.0
-                    else "probabilities will be off there"
-                )
-                what = f"class {name!r} is {there:.1%} of {part.name} and {here:.1%} of {part.rest}"
-                found.append(Finding("prevalence_shift", "warn", (), f"{what}: {so}. {part.way_out}"))
+        shifted = _shifted_classes(part, dataset)
+        missing = [c for c, (there, _) in shifted.items() if there == 0.0]
+        if len(dataset.classes) == 2 and shifted:
+            shifted = {c: shifted[c] for c in [*missing, *reversed(shifted)][:1]}
+        both = frozenset((part.rows.tobytes(), part.rest_rows.tobytes()))
+        if shifted and (both not in told or (missing and not told[both][0])):
+            told[both] = bool(missing), [_shift(part, dataset.classes[c], *shares) for c, shares in shifted.items()]
+    return [finding for _, findings in told.values() for finding in findings]
+
+
+def _shifted_classes(part: _Part, dataset: Dataset) -> dict[int, tuple[float, float]]:
+    """The shares there and in the rest of each class that is shifted, or missing there, by class number."""
+    n_there, n_here = (len(np.unique(dataset.groups[rows])) for rows in (part.rows, part.rest_rows))
+    both = np.concatenate([part.rows, part.rest_rows])
+    found = {}
+    for c in range(len(dataset.classes)):
+        there, here = float(np.mean(dataset.y[part.rows] == c)), float(np.mean(dataset.y[part.rest_rows] == c))
+        overall = float(np.mean(dataset.y[both] == c))
+        error = np.sqrt(overall * (1 - overall) * (1 / n_there + 1 / n_here))
+        shifted = abs(there - here) >= SHIFT and abs(there - here) > SHIFT_SIGMAS * error
+        if shifted or there == 0.0 < here:
+            found[c] = there, here
     return found
+
+
+def _shift(part: _Part, name: str, there: float, here: float) -> Finding:
+    so = "metrics that need every class are undefined there" if there == 0.0 else "probabilities will be off there"
+    what = f"class {name!r} is {there:.1%} of {part.name} and {here:.1%} of {part.rest}"
+    return Finding("prevalence_shift", "warn", (), f"{what}: {so}. {part.way_out}")

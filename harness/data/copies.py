@@ -1,15 +1,21 @@
 """Which images are copies of each other: equal pixel for pixel, or almost.
 
-Almost equal means that small thumbnails correlate, and then that the edges at 64 pixels do: re-encoded and resized
-copies pass both. Measured on HAM10000 with ALIKE at .998: pairs of different lesions that look alike at 16 pixels
-reached .43 on edges, copies as JPEG of quality 50 or at half size .68 and more. A 64-bit difference hash was tried
-first and is useless here: of two million pairs of chest X-rays of different patients it calls 1,820 copies within one
-bit. Knows arrays only.
+Almost equal means that small thumbnails correlate, and then that the edges at 64 pixels do: re-encoded, resized and
+brightened copies pass both. The pictures are those of `analysis` (prepare.py), at most 128 pixels long, so that what is
+found does not depend on data.decode.size. Measured (benchmarks/near_copies.py): of 6.1 million pairs of HAM10000 the
+edges of different lesions reach .63, those of copies as JPEG of quality 30 or shrunk to 64 pixels are .70 and more.
+Smaller originals have few edges: at 28 pixels different lesions reach .88 and JPEG copies fall to .6, so that there
+only what is nearly unchanged is found, and called possible. A 64-bit difference hash was tried first and is useless
+here: of two million pairs of chest X-rays of different patients it calls 1,820 copies within one bit.
 
-N: rows, S: side of the stored images in pixels, T: side of a thumbnail.
+Knows arrays only.
+
+N: rows, S: side of the images in pixels, T: side of a thumbnail.
 """
 
+import functools
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +27,16 @@ Floats = NDArray[np.float32]
 
 THUMBNAIL, CLOSE_LOOK = 16, 64
 """sides at which all pairs are searched, and at which what was found is confirmed"""
-ALIKE, ALIKE_EDGES = 0.995, 0.5
+ALIKE, ALIKE_EDGES = 0.995, 0.68
 """least correlation of two copies' thumbnails, and of their edges"""
+ALIKE_EDGES_SMALL = 0.9
+"""least correlation of edges where an original has fewer than CLOSE_LOOK pixels"""
 EDGE = 4.0
 """steps above so many grey levels count as this one, or the black border that images share would outweigh them"""
-MOST_COMPARED = 20_000
-"""all pairs of up to this many images are compared: seconds of work"""
-BLOCK = 512
+BLOCK, WIDE = 512, 16384
+"""rows and columns of the correlations that are in memory at a time"""
+CONFIRMED = 4096
+"""pairs that are confirmed at a time"""
 
 
 def equal_to(pixels: Pixels) -> Ints:
@@ -41,28 +50,78 @@ def equal_to(pixels: Pixels) -> Ints:
     return found
 
 
-def almost_equal(pixels: Pixels, apart: Ints) -> Ints:
+def almost_equal(pixels: Pixels, apart: Ints, sides: Ints | None = None) -> Ints:
     """(n, 2) pairs of rows that are almost equal and not in the same set of `apart` (N,).
 
-    Only the first MOST_COMPARED rows are compared. An image of one flat grey is like no other.
+    sides: (N,) the longer side of each file, where pixels may be enlarged. All pairs are compared; of more than two
+    images that are copies of each other as many pairs are given as join them. An image of one flat grey is like no
+    other.
     """
-    compared = min(len(pixels), MOST_COMPARED)
-    small = _thumbnails(pixels[slice(compared)], THUMBNAIL)
-    pairs = []
-    for start in range(0, compared, BLOCK):
-        like = small[start : start + BLOCK] @ small[start:].T
-        a, b = np.nonzero(like >= ALIKE)
-        a, b = a + start, b + start
-        keep = (a < b) & (apart[a] != apart[b])
-        pairs.append(np.stack([a[keep], b[keep]], axis=1))
-    found = np.concatenate(pairs) if pairs else np.empty((0, 2), dtype=np.int64)
-    rows, at = np.unique(found, return_inverse=True)
-    if len(rows) == 0:
-        return np.empty((0, 2), dtype=np.int64)
-    edges, at = _edges(pixels[rows]), at.reshape(-1, 2)
-    steps = range(0, len(at), BLOCK)
-    alike = [np.einsum("nd,nd->n", edges[at[i : i + BLOCK, 0]], edges[at[i : i + BLOCK, 1]]) for i in steps]
-    return np.asarray(found[np.concatenate(alike) >= ALIKE_EDGES])
+    known = stored_sides(pixels) if sides is None else np.minimum(sides, stored_sides(pixels))
+    joined = _Joined(len(pixels))
+    found = [np.empty((0, 2), dtype=np.int64)]
+    for pairs in correlated(_thumbnails(pixels, THUMBNAIL), ALIKE):
+        pairs = pairs[apart[pairs[:, 0]] != apart[pairs[:, 1]]]
+        for at in range(0, len(pairs), CONFIRMED):
+            some = joined.fresh(pairs[at : at + CONFIRMED])
+            alike = some[_edges_agree(pixels, some, np.minimum(CLOSE_LOOK, known[some].min(axis=1)))]
+            joined.join(alike)
+            found.append(alike)
+    return np.concatenate(found)
+
+
+def stored_sides(pixels: Pixels) -> Ints:
+    """(N,) the longer side of each image, in pixels."""
+    if isinstance(pixels, Ragged):
+        return np.asarray(pixels.sizes.max(axis=1, initial=0))
+    return np.full(len(pixels), max(pixels.shape[1:3]), dtype=np.int64)
+
+
+def correlated(unit: Floats, least: float) -> Iterator[Ints]:
+    """(n, 2) pairs of rows, the earlier first, whose product is `least` or more, block by block; unit: (N, D) of length
+    1 each. N * N / 2 products are made, and BLOCK * WIDE of them are in memory."""
+    for start in range(0, len(unit), BLOCK):
+        for at in range(start, len(unit), WIDE):
+            a, b = np.nonzero(unit[start : start + BLOCK] @ unit[at : at + WIDE].T >= least)
+            pairs = np.stack([a + start, b + at], axis=1)
+            yield pairs[pairs[:, 0] < pairs[:, 1]]
+
+
+class _Joined:
+    """Sets of rows that pairs have joined so far."""
+
+    def __init__(self, rows: int) -> None:
+        self._parent = np.arange(rows)
+
+    def _roots(self, rows: Ints) -> Ints:
+        roots = self._parent[rows]
+        while (self._parent[roots] != roots).any():
+            roots = self._parent[roots]
+        return np.asarray(roots)
+
+    def fresh(self, pairs: Ints) -> Ints:
+        """Those pairs whose rows are not in one set yet."""
+        roots = self._roots(pairs)
+        return np.asarray(pairs[roots[:, 0] != roots[:, 1]])
+
+    def join(self, pairs: Ints) -> None:
+        for pair in pairs:
+            low, high = sorted(self._roots(pair).tolist())
+            self._parent[high] = low
+
+
+def _edges_agree(pixels: Pixels, pairs: Ints, sides: Ints) -> NDArray[np.bool_]:
+    """(n,) whether the edges of pairs (n, 2) correlate, each compared at its side (n,)."""
+    agree = np.zeros(len(pairs), dtype=bool)
+    for side in np.unique(sides).tolist():
+        here = np.flatnonzero(sides == side)
+        rows, at = np.unique(pairs[here], return_inverse=True)
+        edges, at = _edges(pixels[rows], side), at.reshape(-1, 2)
+        least = ALIKE_EDGES if side == CLOSE_LOOK else ALIKE_EDGES_SMALL
+        for some in range(0, len(here), BLOCK):
+            a, b = at[some : some + BLOCK].T
+            agree[here[some : some + BLOCK]] = np.einsum("nd,nd->n", edges[a], edges[b]) >= least
+    return agree
 
 
 def clusters(pairs: Ints) -> list[Ints]:
@@ -92,9 +151,9 @@ def _thumbnails(pixels: Pixels, side: int) -> Floats:
     return _of_length_one(small, np.sqrt(small.shape[1]))
 
 
-def _edges(pixels: Pixels) -> Floats:
-    """(N, D) clipped steps from pixel to pixel at CLOSE_LOOK, down and across, with length 1."""
-    small = _shrunk(pixels, CLOSE_LOOK)
+def _edges(pixels: Pixels, side: int) -> Floats:
+    """(N, D) clipped steps from pixel to pixel at `side`, down and across, with length 1."""
+    small = _shrunk(pixels, side)
     down, across = np.diff(small, axis=1), np.diff(small, axis=2)
     steps = np.concatenate([down.reshape(len(small), -1), across.reshape(len(small), -1)], axis=1)
     return _of_length_one(np.clip(steps, -EDGE, EDGE), 1e-6)
@@ -124,6 +183,7 @@ def _shrunk(pixels: Pixels, side: int) -> Floats:
     return found
 
 
+@functools.cache
 def _area_means(size: int, side: int) -> Floats:
     """(side, size) weights that average equal stretches of a line of pixels, cutting pixels where they must."""
     edges = np.linspace(0, size, side + 1)

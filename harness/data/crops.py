@@ -9,17 +9,23 @@ Knows arrays only.
 N: rows, S: side of the square that pictures are compared in.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from harness.data.copies import CONFIRMED, correlated, stored_sides
 from harness.data.foreground import foreground
+from harness.data.headers import threads
 from harness.ragged import Pixels
 
+UNKNOWN = 2**31
 Grey = NDArray[np.float64]
 Ints = NDArray[np.int64]
 DETAILED = 64
-"""least side, in the file and in the store: of 1,600 retinas of 28 pixels 60 pairs were called copies, and few are"""
+"""least side of a file, and least length of what is looked at: of 1,600 retinas of 28 pixels 60 pairs were called
+copies, and few are"""
 SIDE = 96
 """of the square, in pixels"""
 ALIKE = 0.8
@@ -28,29 +34,52 @@ COARSE = 1 / 30
 """of a side: structure wider than this (the object's own outline and brightness) is taken away first"""
 INNER = 0.2
 """of a side, cut off all around"""
-MOST_COMPARED = 5_000
-"""pictures of which all pairs are compared: some 2 to 5 ms each"""
-BLOCK = 512
+SHORT, MARGIN = 256, 0.11
+"""numbers that each picture is projected to for the search, and by how much two crops may correlate less there: five
+standard errors, (1 - ALIKE**2) / sqrt(SHORT) each"""
+CHUNK = 64
+"""pictures looked at by one thread at a time"""
 
 
 def other_crops(pixels: Pixels, sizes: Ints, apart: Ints) -> Ints:
     """(n, 2) pairs of rows that show one picture and are not in the same set of `apart` (N,).
 
-    pixels: (N, ...) of the pixel store; sizes: (N, 2) width and height of the files. Images with less than DETAILED
-    pixels a side have no fine structure, and only the first MOST_COMPARED of the others are compared.
+    pixels: (N, ...) as `almost_equal` takes them; sizes: (N, 2) width and height of the files. Images with less than
+    DETAILED pixels a side have no fine structure. All pairs of the others are compared: their structure projected to
+    SHORT random directions first, and in full where that agrees.
     """
-    stored = [min(pixels[row].shape[:2]) for row in range(len(pixels))]
-    rows = np.flatnonzero(np.minimum(sizes.min(axis=1), stored) >= DETAILED)[:MOST_COMPARED]
+    rows = np.flatnonzero(np.minimum(sizes.min(axis=1, initial=UNKNOWN), stored_sides(pixels)) >= DETAILED)
     if len(rows) < 2:
         return np.empty((0, 2), dtype=np.int64)
-    fine = np.stack([structure(in_square(foreground(_grey(pixels[row])), SIDE)) for row in rows.tolist()])
-    pairs = []
-    for start in range(0, len(fine), BLOCK):
-        a, b = np.nonzero(fine[start : start + BLOCK] @ fine[start:].T >= ALIKE)
-        a, b = rows[a + start], rows[b + start]
-        keep = (a < b) & (apart[a] != apart[b])
-        pairs.append(np.stack([a[keep], b[keep]], axis=1))
-    return np.concatenate(pairs)
+    directions = None
+    short = np.empty((len(rows), SHORT), dtype=np.float32)
+    for start in range(0, len(rows), CONFIRMED):
+        fine = _structures(pixels, rows[start : start + CONFIRMED])
+        if directions is None:
+            directions = np.random.default_rng(0).standard_normal((fine.shape[1], SHORT), dtype=np.float32)
+        seen = fine @ directions
+        short[start : start + CONFIRMED] = seen / np.maximum(np.linalg.norm(seen, axis=1, keepdims=True), 1e-9)
+    found = [np.empty((0, 2), dtype=np.int64)]
+    for pairs in correlated(short, ALIKE - MARGIN):
+        pairs = rows[pairs]
+        pairs = pairs[apart[pairs[:, 0]] != apart[pairs[:, 1]]]
+        for at in range(0, len(pairs), CONFIRMED):
+            some = pairs[at : at + CONFIRMED]
+            looked_at, place = np.unique(some, return_inverse=True)
+            fine, place = _structures(pixels, looked_at), place.reshape(-1, 2)
+            found.append(some[np.einsum("nd,nd->n", fine[place[:, 0]], fine[place[:, 1]]) >= ALIKE])
+    return np.concatenate(found)
+
+
+def _structures(pixels: Pixels, rows: Ints) -> NDArray[np.float32]:
+    """(n, D) the fine structure of these rows."""
+
+    def look(some: list[int]) -> list[NDArray[np.float32]]:
+        return [structure(in_square(foreground(_grey(pixels[row])), SIDE)) for row in some]
+
+    chunks = [rows[start : start + CHUNK].tolist() for start in range(0, len(rows), CHUNK)]
+    with ThreadPoolExecutor(threads()) as pool:
+        return np.array([one for found in pool.map(look, chunks) for one in found], dtype=np.float32)
 
 
 def in_square(shown: Grey, side: int) -> Grey:

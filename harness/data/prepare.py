@@ -25,11 +25,13 @@ from harness.home import Home, is_done, lock, read_json, write_bytes, write_json
 from harness.numbering import by_appearance, numbered
 from harness.ragged import Pixels
 from harness.records import TEST, Dataset, Folds, Progress
-from harness.study.dataset import Data
+from harness.study.dataset import Data, Decode
 
-VERSION = 4
+VERSION = 5
 """part of the key of stored findings: raise it whenever the audit looks at something new"""
 UNREADABLE = "unreadable image"
+PICTURE = 128
+"""longest side of the pictures in which copies are looked for, in pixels"""
 SHOWN = 5
 """problems named in a refusal"""
 
@@ -107,7 +109,7 @@ def findings(data: Data, seed: int, home: Home, progress: Progress, force: bool 
         held_out = found.rows["split"].str.lower() == "test"
         dealt = by_appearance(found.dataset.groups) % data.folds  # never trained on
         folds = Folds(fold=np.where(held_out, TEST, dealt).astype(np.int64), k=data.folds, folds_hash="")
-        looked_at = audit(found.rows, found.dataset, folds, found.store.pixels)
+        looked_at = audit(found.rows, found.dataset, folds, found.pictures)
     else:
         looked_at = _stored_findings(found, folds, data, home)
     return unusable + acknowledge(looked_at, data.acknowledge)
@@ -119,6 +121,8 @@ class _Gathered:
     rows: pd.DataFrame
     """(N,) of the manifest: those that can be used"""
     store: Store
+    pictures: Pixels
+    """what the files show, whatever the study decodes them to (`analysis`)"""
     dataset: Dataset
     problems: dict[str, str]
     """reason by id, of those that cannot"""
@@ -149,10 +153,24 @@ def _gather(data: Data, seed: int, home: Home, progress: Progress, drop: bool, f
         _require_classes(rows, found.classes, len(problems), data)
     identities = rows["group"].to_numpy(dtype=np.str_)
     rows = rows.assign(group=numbered(identities))
+    shown = store_folder(found.root, rows, analysis(data.decode), home)
+    if force:
+        remove_store(found.root, rows, analysis(data.decode), home)
+    pictures = open_store(found.root, rows, analysis(data.decode), home, progress)
+    if pictures.problems:
+        raise _refusal(pictures.problems, found)
     if data.copies == "together":
-        rows = group_copies(rows, store.pixels, kept.name, home)
-    dataset = _dataset(found, rows, store, data, identities)
-    return _Gathered(found, rows, store, dataset, problems, (found.cache, kept.name))
+        rows = group_copies(rows, pictures.pixels, shown.name, home)
+    dataset, caches = _dataset(found, rows, store, data, identities), (found.cache, kept.name, shown.name)
+    return _Gathered(found, rows, store, pictures.pixels, dataset, problems, tuple(dict.fromkeys(caches)))
+
+
+def analysis(how: Decode) -> Decode:
+    """The decoding that copies are looked for in: the same for every size, fit and number of channels of a study, so
+    that neither what is found nor the folds depend on them."""
+    keys = {"size": "native", "longest": PICTURE, "window": how.window, "frame": how.frame}
+    three = isinstance(how.window, tuple) and isinstance(how.window[0], tuple)
+    return Decode.model_validate({**keys, "channels": 3 if three else 1})
 
 
 def _refusal(problems: dict[str, str], found: Scan) -> RequestError:
@@ -275,5 +293,5 @@ def _stored_findings(found: _Gathered, folds: Folds, data: Data, home: Home) -> 
     key = hashlib.blake2b(repr(asked).encode(), digest_size=12).hexdigest()
     path = home.work_root / "audit" / f"{key}.json"
     if not path.exists():
-        write_json(path, findings_to_json(audit(found.rows, found.dataset, folds, found.store.pixels)))
+        write_json(path, findings_to_json(audit(found.rows, found.dataset, folds, found.pictures)))
     return findings_from_json(read_json(path))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.data.copies import almost_equal, equal_to
+from harness.data.copies import CLOSE_LOOK, almost_equal, equal_to, stored_sides
 from harness.data.crops import other_crops
 from harness.ragged import Pixels
 
@@ -24,20 +24,26 @@ class SamePicture:
     equal: Ints
     """of equal pixels, each row with the first one that has them"""
     near: Ints
+    possible: Ints
+    """almost equal, of files with fewer than CLOSE_LOOK pixels: copies, or pictures that look alike"""
     crops: Ints
 
 
 def same_picture(pixels: Pixels, sizes: Ints, apart: Ints) -> SamePicture:
     """Every pair of equal images, and the almost equal ones and crops that are not in one set of `apart` (N,).
 
-    sizes: (N, 2) width and height of the files, in pixels.
+    pixels: what the files show, at one size for every data.decode (prepare.py); sizes: (N, 2) width and height of the
+    files, in pixels. All rows are compared.
     """
     first = equal_to(pixels)
     again = np.flatnonzero(first != np.arange(len(first)))
-    close, crops = almost_equal(pixels, apart), other_crops(pixels, sizes, apart)
+    sides = np.minimum(sizes.max(axis=1, initial=0), stored_sides(pixels))
+    close, crops = _differ(first, almost_equal(pixels, apart, sides)), other_crops(pixels, sizes, apart)
     known = {(a, b) for a, b in close.tolist()}
     fresh = np.array([(a, b) not in known for a, b in crops.tolist()], dtype=bool)
-    return SamePicture(np.stack([first[again], again], axis=1), _differ(first, close), _differ(first, crops[fresh]))
+    small = sides[close].min(axis=1, initial=UNKNOWN_SIZE) < CLOSE_LOOK
+    equal = np.stack([first[again], again], axis=1)
+    return SamePicture(equal, close[~small], close[small], _differ(first, crops[fresh]))
 
 
 def _differ(first: Ints, pairs: Ints) -> Ints:

@@ -112,7 +112,8 @@ class Data(Part):
     """the column of what must never straddle two folds (patient, lesion, case); `none` says there is none"""
     copies: Literal["apart", "together"] = "apart"
     """together: images that are equal, nearly equal or crops of one picture count as one group, for data whose patients
-    are not known; apart: `harness data audit` tells of them, and groups stay as they are"""
+    are not known, whatever size they are decoded to; apart: `harness data audit` tells of them, and groups stay as they
+    are"""
     per_group: Literal["none", "mean", "max"] = "mean"
     """scores per group beside those per image (group_auroc, ...): its probability is the mean over its images, or the
     largest; none: per image only"""

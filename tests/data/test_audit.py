@@ -159,8 +159,30 @@ def test_a_given_split_of_other_prevalence_is_a_shift():
     fold = np.where((dataset.y == 1) & (np.arange(200) < 80), TEST, np.arange(200) // 4 % 4)
     found = audit(manifest, dataset, Folds(fold, 4, ""), pixels)
     shifts = [finding for finding in found if finding.kind == "prevalence_shift"]
-    assert [finding.message.split("'")[1] for finding in shifts] == ["well", "ill"]
-    assert "100.0% of the test split" in shifts[1].message and "undefined" in shifts[0].message
+    assert [finding.message.split("'")[1] for finding in shifts] == ["well"]  # the class that is missing, once
+    assert "0.0% of the test split" in shifts[0].message and "undefined" in shifts[0].message
+
+
+def test_a_shift_of_two_classes_between_two_parts_is_told_once():
+    """Two named splits, two classes: each share is the other's rest, and each part too."""
+    manifest, dataset, _, pixels = clean()
+    test = np.arange(200) >= 160
+    val = ~test & (((dataset.y == 1) & (np.arange(200) < 60)) | ((dataset.y == 0) & (np.arange(200) < 10)))
+    manifest["split"] = np.where(test, "test", np.where(val, "val", "train"))
+    fold = np.where(test, TEST, np.arange(200) // 2 % 8 // 2)
+    found = audit(manifest, dataset, Folds(fold, 4, ""), pixels)
+    (shift,) = [finding.message for finding in found if finding.kind == "prevalence_shift"]
+    assert "class 'ill'" in shift
+
+
+def test_a_shift_of_three_classes_is_told_of_each():
+    manifest, dataset, _, pixels = clean()
+    y = np.arange(200) // 2 % 3
+    fold = np.where(np.arange(200) >= 160, TEST, np.arange(200) // 4 % 4)
+    y = np.where(fold == TEST, 1, y).astype(np.int64)
+    three = dataclasses.replace(dataset, y=y, classes=("a", "b", "c"))
+    said = [f.message for f in audit(manifest, three, Folds(fold, 4, ""), pixels) if f.kind == "prevalence_shift"]
+    assert sorted(message.split("'")[1] for message in said) == ["a", "b", "c"]
 
 
 def test_the_width_that_tells_the_class_is_a_shortcut():
@@ -248,7 +270,7 @@ def test_a_fold_without_a_class_and_a_named_split_of_another_prevalence_are_shif
     manifest["split"] = np.where(fold == TEST, "test", np.where((dataset.y == 1) & (fold == 1), "val", "train"))
     said = [f.message for f in audit(manifest, dataset, Folds(fold, 4, ""), pixels) if f.kind == "prevalence_shift"]
     assert any("class 'ill' is 0.0% of fold 2" in message and "undefined" in message for message in said)
-    assert any("class 'ill' is 100.0% of split 'val'" in message for message in said)
+    assert any("class 'well' is 0.0% of split 'val'" in message for message in said)
     assert not any("test split and" in message or "fold 0 and" in message for message in said)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.data.cache import DAY, Cache, list_caches, prune
+from harness.data.cache import DAY, list_caches, prune
 from harness.data.prepare import Prepared, prepare
 from harness.errors import RequestError
 from harness.home import Home, lock
@@ -35,10 +35,6 @@ def age(home: Home, days: float) -> None:
         os.utime(mark, (then, then))
 
 
-def by_kind(home: Home) -> dict[str, Cache]:
-    return {cache.kind: cache for cache in list_caches(home)}
-
-
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home(tmp_path)
@@ -49,11 +45,13 @@ def test_stores_and_scans_are_listed_with_size_last_use_and_studies(home: Home) 
     data = prepared(home)
     study(home, "one", data.caches)
     study(home, "two", data.caches[1:])
-    listed = by_kind(home)
-    assert set(listed) == {"scan", "store"} and {cache.name for cache in listed.values()} == set(data.caches)
-    store = listed["store"]
+    listed = {cache.name: cache for cache in list_caches(home)}
+    assert [listed[name].kind for name in data.caches] == ["scan", "store", "store"]
+    assert set(listed) == set(data.caches)
+    scan, store, pictures = (listed[name] for name in data.caches)
+    assert pictures.holds == f"{len(data.pixels)} images, their own sizes"
     assert store.holds == f"{len(data.pixels)} images, 16 x 16" and store.bytes > data.pixels.size
-    assert store.studies == ("one", "two") and listed["scan"].studies == ("one",)
+    assert store.studies == ("one", "two") and scan.studies == ("one",)
     assert abs(store.last_used - time.time()) < 60
 
 
@@ -71,7 +69,7 @@ def test_what_no_study_reads_goes_and_what_one_reads_stays(home: Home) -> None:
     age(home, 1)
     planned = prune(home, None, dry_run=True)
     assert [cache.name for cache in planned.gone] == [unused.caches[1]]
-    assert len(list_caches(home)) == 3
+    assert len(list_caches(home)) == 4  # the pictures that copies are looked for in serve both sizes
     done = prune(home, None, dry_run=False)
     assert done == planned
     assert {cache.name for cache in list_caches(home)} == set(used.caches)
@@ -83,7 +81,7 @@ def test_days_throws_away_what_a_study_reads_too(home: Home) -> None:
     study(home, "one", prepared(home).caches)
     age(home, 10)
     assert prune(home, 11, dry_run=False).gone == []
-    assert len(prune(home, 9, dry_run=False).gone) == 2
+    assert len(prune(home, 9, dry_run=False).gone) == 3
     assert list_caches(home) == []
     assert (home.phantom / "labels.csv").exists() or any(home.phantom.iterdir())
 
@@ -114,14 +112,16 @@ def test_what_another_process_holds_stays_until_it_ends(home: Home, what: str) -
     process = hold(path)
     try:
         done = prune(home, 1, dry_run=False)
-        assert [cache.name for cache in done.gone] == [data.caches[0]]
-        ((kept, reason),) = done.kept
+        held = {data.caches[1]} if what == "store" else set(data.caches[1:])
+        assert {cache.name for cache in done.gone} == set(data.caches) - held
+        kept, reason = next(one for one in done.kept if one[0].name == data.caches[1])
+        assert {one.name for one, _ in done.kept} == held
         assert kept.name == data.caches[1]
         assert reason == ("another process is making it" if what == "store" else "study one is running")
     finally:
         process.kill()
         process.wait()
-    assert [cache.name for cache in prune(home, 1, dry_run=False).gone] == [data.caches[1]]
+    assert {cache.name for cache in prune(home, 1, dry_run=False).gone} == held
 
 
 def test_what_a_killed_build_left_goes_and_what_a_build_is_making_stays(home: Home) -> None:
@@ -147,6 +147,6 @@ def test_damaged_pixels_are_listed_and_go(home: Home) -> None:
     data = prepared(home)
     (home.pixels / data.caches[1] / "rows.parquet").write_bytes(b"no table")
     age(home, 1)
-    assert by_kind(home)["store"].holds == "pixels"
+    assert {cache.name: cache.holds for cache in list_caches(home)}[data.caches[1]] == "pixels"
     gone = prune(home, None, dry_run=False).gone
     assert {replace(cache, holds="").name for cache in gone} == set(data.caches)
