@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from harness.records import Difference, Interval
+from harness.records import Difference
 from harness.report.collect import Collected
+from harness.report.numbers import read_interval
 from harness.report.predicted import Built, best_built, mean_beside, scored
 from harness.report.section import Section, Table
 from harness.study.space import Choice, Range
@@ -199,9 +200,7 @@ def _signed(found: Mapping[str, Any]) -> str:
     return f"{found['value']:+.3f}{ends}"
 
 
-def _json_interval(found: Mapping[str, float | None] | None) -> str:
+def _json_interval(found: Mapping[str, Any] | None) -> str:
     if found is None or found["value"] is None:
         return "-"
-    nan = math.nan
-    lo, hi = (nan if found[end] is None else float(found[end] or 0.0) for end in ("lo", "hi"))
-    return interval(Interval(found["value"], lo, hi))
+    return interval(read_interval(found))
