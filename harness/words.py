@@ -51,7 +51,7 @@ NO_TEST = "The study holds nothing out (data.test_fraction: 0), so there is no t
 
 
 def p_value(p: float) -> str:
-    """p = .41, p < .001; the smallest that a bootstrap of a few thousand draws can show is not 0."""
+    """p = .41, p < .001; the smallest that a few thousand permutations can show is not 0."""
     if not math.isfinite(p):
         return "p = -"
     if p < 0.001:

@@ -63,7 +63,8 @@ def paired_difference(
     verdicts go by p.
 
     fold (N,): given where the rows are out-of-fold predictions of recipes trained once a fold. Then the value is the
-    difference of the means over folds, and interval and p-value are wider: see out_of_fold_difference.
+    difference of the means over folds, and the variance over groups is multiplied by `intervals.fold_inflation`; the
+    p-value is the larger one of Student's t with that variance and of the swaps.
     NaN, with the reason, where the metric is undefined or groups are too few. Raises RequestError for a metric that
     does not exist.
     """
