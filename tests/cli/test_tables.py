@@ -88,7 +88,7 @@ def test_words_beside_numbers_use_the_whole_window() -> None:
 def test_json_has_no_nan_anywhere() -> None:
     found = plain({"a": math.nan, "b": [math.inf, 1.5], "c": TRIALS[3], 3: (1, None)})
     assert found["a"] is None and found["b"] == [None, 1.5] and found["3"] == [1, None]
-    assert found["c"]["oof"]["auroc"] == {"value": None, "lo": None, "hi": None}
+    assert found["c"]["oof"]["auroc"] == dict.fromkeys(("value", "lo", "hi", "coverage")) | {"reason": ""}
 
 
 @pytest.mark.parametrize("width", [60, 80])
