@@ -169,7 +169,7 @@ class TrialResult:
     """mean over folds"""
     cv_se: dict[str, float] = field(default_factory=dict)
     oof: dict[str, Interval] = field(default_factory=dict)
-    """pooled over the rows of all folds, group bootstrap"""
+    """pooled over the rows of all folds; intervals count groups, and that folds share training rows"""
     seconds: float = 0.0
     images_per_second: float = 0.0
     files: dict[str, str] = field(default_factory=dict)

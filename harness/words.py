@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from harness.records import Difference, Interval
@@ -15,6 +15,15 @@ OPTIMISTIC = (
 )
 
 
+COVERAGE_MARK = "†"
+COVERAGE_NOTE = "† simulated coverage of this 95% interval below .93 (docs/coverage)"
+
+
+def coverage_note(rows: Iterable[Iterable[str]]) -> str:
+    """The footnote that a table with these cells needs; '' where no interval has the mark."""
+    return COVERAGE_NOTE if any(COVERAGE_MARK in cell for row in rows for cell in row) else ""
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """0.842; a dash where there is no number."""
     if value is None or not math.isfinite(value):
@@ -23,13 +32,14 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def interval(found: Interval | None, optimistic: bool = False) -> str:
-    """0.842 [0.801, 0.880]; with a star where it is optimistic"""
+    """0.842 [0.801, 0.880]; with a star where it is optimistic, with † where its coverage is known to be too low"""
     if found is None or not math.isfinite(found.value):
         return "-"
     star = "*" if optimistic else ""
     if not (math.isfinite(found.lo) and math.isfinite(found.hi)):
         return number(found.value) + star
-    return f"{number(found.value)} [{number(found.lo)}, {number(found.hi)}]{star}"
+    mark = "" if found.coverage is None else COVERAGE_MARK
+    return f"{number(found.value)} [{number(found.lo)}, {number(found.hi)}]{star}{mark}"
 
 
 def judged(on: str) -> str:
@@ -45,7 +55,7 @@ JUDGED = {
 
 
 def p_value(p: float) -> str:
-    """p = .41, p < .001; the smallest that a bootstrap of a few thousand draws can show is not 0."""
+    """p = .41, p < .001; the smallest that a few thousand permutations can show is not 0."""
     if not math.isfinite(p):
         return "p = -"
     if p < 0.001:
@@ -59,7 +69,8 @@ def difference(found: Difference, higher_is_better: bool) -> str:
     """'+0.021 [-0.010, +0.052], p = .18: not distinguishable'; better and worse are said of what comes first."""
     if not math.isfinite(found.value):
         return "no comparison: the metric is not defined here"
-    numbers = f"{found.value:+.3f} [{found.lo:+.3f}, {found.hi:+.3f}], {p_value(found.p)}"
+    mark = "" if found.coverage is None else COVERAGE_MARK
+    numbers = f"{found.value:+.3f} [{found.lo:+.3f}, {found.hi:+.3f}]{mark}, {p_value(found.p)}"
     if not math.isfinite(found.p) or found.p >= BELIEVABLE_P:
         return f"{numbers}: not distinguishable"
     return f"{numbers}: {'better' if (found.value > 0) == higher_is_better else 'worse'}"

@@ -85,7 +85,7 @@ def _show(found: "Comparison") -> None:
     show(table(["metric", "A [95%]", "B [95%]"], body, width=results().width))
     if any(stars):
         show(f"\n{OPTIMISTIC}")
-    show("\nA minus B, paired by group (bootstrap):")
+    show("\nA minus B, paired by group (means over folds):")
     for line in found.lines:
         show(f"  {line.metric:18}{difference(line.delta, is_higher_better(line.metric))}")
     if found.same_folds:

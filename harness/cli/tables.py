@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.cli.output import escape_control
 from harness.records import TrialRecord
-from harness.words import compact_params, interval, number, plural, switched_off, value
+from harness.words import compact_params, coverage_note, interval, number, plural, switched_off, value
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,12 +51,14 @@ def table(
             for cell, whole in zip(row, numbers, strict=True)
         ]
         made.add_row(*(Text(cell) for cell in cells))
+    if note := coverage_note(rows):
+        made.caption, made.caption_justify = Text(note), "left"
     return made
 
 
 def _is_numeric(cell: str) -> bool:
     """Numbers and intervals: what must stay on one line."""
-    return cell.lstrip("+-.")[:1].isdigit() and len(cell) <= 24
+    return cell.lstrip("+-.")[:1].isdigit() and len(cell) <= 25
 
 
 def _numbers_width(cells: Sequence[str]) -> int:

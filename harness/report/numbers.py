@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from harness.records import Difference, Interval
-from harness.words import p_value
+from harness.words import COVERAGE_MARK, p_value
 
 
 def signed(found: Interval | Difference) -> str:
@@ -12,7 +13,8 @@ def signed(found: Interval | Difference) -> str:
     if not math.isfinite(found.value):
         return "-"
     known = math.isfinite(found.lo) and math.isfinite(found.hi)
-    return f"{found.value:+.3f}" + (f" [{found.lo:+.3f}, {found.hi:+.3f}]" if known else "")
+    mark = "" if found.coverage is None else COVERAGE_MARK
+    return f"{found.value:+.3f}" + (f" [{found.lo:+.3f}, {found.hi:+.3f}]{mark}" if known else "")
 
 
 def bare_p(p: float) -> str:
@@ -25,7 +27,7 @@ def called(name: str) -> str:
     return f"class {name}" if name.isdigit() else name
 
 
-def read_interval(found: Mapping[str, float | None]) -> Interval:
+def read_interval(found: Mapping[str, Any]) -> Interval:
     """From JSON, where null is what is not known."""
     value, lo, hi = (math.nan if (end := found.get(name)) is None else float(end) for name in ("value", "lo", "hi"))
-    return Interval(value, lo, hi)
+    return Interval(value, lo, hi, found.get("coverage"), found.get("reason") or "")

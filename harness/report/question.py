@@ -11,8 +11,9 @@ from typing import Any
 
 from harness.ensemble.verdict import PLAIN, of_document, why_recommended
 from harness.ledger import no_best, not_ranked, rank_value, trial_notes
-from harness.records import Difference, Interval, TrialRecord
+from harness.records import Difference, TrialRecord
 from harness.report.collect import Collected
+from harness.report.numbers import read_interval
 from harness.report.predicted import Built, best_built, mean_beside, scored
 from harness.report.section import Section, Table
 from harness.study.space import Choice, Range
@@ -242,6 +243,4 @@ def _signed(found: Mapping[str, Any]) -> str:
 def _json_interval(found: Mapping[str, Any] | None) -> str:
     if found is None or found["value"] is None:
         return "-"
-    nan = math.nan
-    lo, hi = (nan if found[end] is None else float(found[end] or 0.0) for end in ("lo", "hi"))
-    return interval(Interval(found["value"], lo, hi))
+    return interval(read_interval(found))

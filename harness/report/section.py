@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from harness.words import coverage_note
+
 MORE = 24
 """rows of a table on a page before the rest is folded away"""
 
@@ -46,6 +48,11 @@ def alignment(table: Table) -> str:
     return table.align or "l" + "r" * (len(table.columns) - 1)
 
 
+def note_of(table: Table) -> str:
+    """The table's own note, and the footnote of intervals that are known to cover too seldom."""
+    return " ".join(note for note in (table.note, coverage_note(table.rows)) if note)
+
+
 def table_html(table: Table) -> str:
     """A table that scrolls by itself, reachable by keyboard; the rows after the first MORE are folded away."""
     sides = alignment(table)
@@ -58,7 +65,7 @@ def table_html(table: Table) -> str:
     if rest:
         below = _scrolled(f"{table.caption}, the rest", head, sides, rest)
         said += f"<details><summary>{len(rest)} more rows</summary>{below}</details>"
-    return said + (f'<p class="soft">{escape(table.note)}</p>' if table.note else "")
+    return said + (f'<p class="soft">{escape(note)}</p>' if (note := note_of(table)) else "")
 
 
 def _scrolled(name: str, head: str, sides: str, rows: Sequence[Sequence[str]]) -> str:
@@ -83,14 +90,14 @@ def table_markdown(table: Table) -> str:
     sides = "|".join("---" if side == "l" else "--:" for side in alignment(table))
     lines = [[_markdown(cell) for cell in row] for row in (table.columns, *table.rows)]
     head, *body = (f"| {' | '.join(cells)} |" for cells in lines)
-    note = f"\n\n{_markdown(table.note)}" if table.note else ""
+    note = f"\n\n{_markdown(said)}" if (said := note_of(table)) else ""
     return "\n".join([f"**{_markdown(table.caption)}**", "", head, f"|{sides}|", *body]) + note
 
 
 def table_latex(table: Table) -> str:
     """For a document with \\usepackage{booktabs}."""
     lines = [" & ".join(_latex(cell) for cell in row) + r" \\" for row in (table.columns, *table.rows)]
-    note = f"\n\\par\\smallskip\\footnotesize {_latex(table.note)}" if table.note else ""
+    note = f"\n\\par\\smallskip\\footnotesize {_latex(said)}" if (said := note_of(table)) else ""
     return (
         f"\\begin{{table}}\n\\centering\n\\caption{{{_latex(table.caption)}}}\n"
         f"\\begin{{tabular}}{{{alignment(table)}}}\n\\toprule\n{lines[0]}\n\\midrule\n"

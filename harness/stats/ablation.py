@@ -14,6 +14,10 @@ arms, by the group bootstrap: what the two arms do differently for the same pati
 Percentile bootstraps are not used. Of patients alone, it calls equal arms different in 6% to 49% of simulated studies,
 depending on what seeds change; of patients and seeds, in 0.3% (what seeds change patient by patient is counted twice)
 to 12% (three seeds drawn from three have two thirds of their variance, and no t-like tails).
+All arms and seeds are trained on the same rows, so the drawing of training rows is no part of this variance: intervals
+and p-values hold for the training rows of this data set, scored on other patients and trained with other seeds, and not
+for recipes trained on other data. In such a design nothing observed tells how large that part is (Bengio and Grandvalet
+2004).
 Knows arrays only: no folds, no files, no torch.
 
 A: arms, S: seeds, N: rows, C: classes, B: bootstrap replicates.

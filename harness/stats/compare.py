@@ -21,6 +21,7 @@ from harness.stats.influence import RANKING, influence
 from harness.stats.intervals import (
     LEVEL,
     NOTHING,
+    class_groups,
     difference_ends,
     fold_inflation,
     group_numbers,
@@ -31,6 +32,7 @@ from harness.stats.intervals import (
     spread,
     student_reach,
 )
+from harness.stats.known_coverage import difference_coverage
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -61,7 +63,8 @@ def paired_difference(
     verdicts go by p.
 
     fold (N,): given where the rows are out-of-fold predictions of recipes trained once a fold. Then the value is the
-    difference of the means over folds, and interval and p-value are wider: see out_of_fold_difference.
+    difference of the means over folds, and the variance over groups is multiplied by `intervals.fold_inflation`; the
+    p-value is the larger one of Student's t with that variance and of the swaps.
     NaN, with the reason, where the metric is undefined or groups are too few. Raises RequestError for a metric that
     does not exist.
     """
@@ -101,14 +104,19 @@ def paired_differences(
             student = Difference(value, lo, hi, student.p)
         found.append(student)
     p_values = swap_p_values(np.array(swapped).reshape(len(pairs), count), seed, reps)
+    known = None
+    if any(not one.reason for one in found):
+        rarer = min(min(pair) for pair in class_groups(y, pairs[0][0], numbered))
+        known = difference_coverage(metric, rarer, count < len(y))
     return [
-        one if one.reason else _with_p(one, float(p), fold is not None) for one, p in zip(found, p_values, strict=True)
+        one if one.reason else Difference(one.value, one.lo, one.hi, _p_value(one.p, float(p), fold), known)
+        for one, p in zip(found, p_values, strict=True)
     ]
 
 
-def _with_p(one: Difference, p: float, folds: bool) -> Difference:
-    """The p-value of the swaps; for out-of-fold rows the larger of it and the one that counts training sets."""
-    return Difference(one.value, one.lo, one.hi, max(p, one.p) if folds else p)
+def _p_value(student: float, swaps: float, fold: NDArray[np.int64] | None) -> float:
+    """That of the swaps; for out-of-fold rows the larger of it and the one that counts the training of the folds."""
+    return swaps if fold is None else max(student, swaps)
 
 
 def _student(

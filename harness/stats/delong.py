@@ -1,4 +1,4 @@
-"""AUROC with its variance in closed form: no resampling, so it stands beside the bootstrap as a second opinion.
+"""AUROC with its variance in closed form: a second opinion beside harness.stats.compare.
 
 DeLong, DeLong and Clarke-Pearson 1988, with midranks instead of all pairs (Sun and Xu 2014), for groups with several
 images after Obuchowski 1997, "Nonparametric analysis of clustered ROC curve data". Where every group has one image
@@ -10,26 +10,31 @@ N: rows, M: models.
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.metrics import logit, sigmoid
 from harness.records import Difference, Interval
-from harness.stats.intervals import LEVEL
+from harness.stats.intervals import LEVEL, student_reach
 
 Floats = NDArray[np.float64]
 
 
 def delong_interval(positive: NDArray[np.bool_], score: Floats, groups: NDArray[np.str_]) -> Interval:
-    """The AUROC of one model with its 95% interval on the normal scale, cut at 0 and 1.
+    """The AUROC of one model with its 95% interval on the logit scale, by Student's t with one degree of freedom less
+    than the rarer class has groups.
 
     positive (N,), score (N,) higher for positives, groups (N,). NaN where a class is absent; without an interval where
-    a class has fewer than two groups.
+    a class has fewer than two groups, or where every pair is ordered rightly (or wrongly): then nothing varies, and the
+    interval of harness.stats.intervals is the one to read.
     """
-    from scipy.stats import norm
-
     auroc, covariance = auroc_covariance(positive, score[None], groups)
-    half = float(norm.ppf((1 + LEVEL) / 2) * np.sqrt(covariance[0, 0]))
-    value = float(auroc[0])
-    return (
-        Interval(value, max(0.0, value - half), min(1.0, value + half)) if half == half else Interval(value, half, half)
-    )
+    value, error = float(auroc[0]), float(np.sqrt(covariance[0, 0]))
+    if not np.isfinite(error):
+        return Interval(value, error, error, reason="one-class" if np.isnan(value) else "too-few-groups")
+    if not 0.0 < value < 1.0:
+        return Interval(value, float("nan"), float("nan"), reason="no-variation")
+    fewest = min(len(np.unique(groups[side])) for side in (positive, ~positive))
+    half = student_reach(LEVEL, fewest - 1) * error / (value * (1 - value))
+    lo, hi = sigmoid(logit(np.array([value])) + np.array([-half, half]))
+    return Interval(value, float(lo), float(hi))
 
 
 def delong_difference(positive: NDArray[np.bool_], a: Floats, b: Floats, groups: NDArray[np.str_]) -> Difference:

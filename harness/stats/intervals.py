@@ -18,16 +18,17 @@ N: rows, G: groups, R: replicates, C: classes.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.metrics import METRICS
+from harness.metrics import METRICS, score
 from harness.records import Interval
 from harness.seeds import derive_seed
 from harness.stats.influence import influence
+from harness.stats.known_coverage import interval_coverage
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -39,8 +40,9 @@ FEWEST = 3
 BY_CLASS = ("auroc", "auprc", "balanced_accuracy")
 """metrics that need every class"""
 LOSSES = ("log_loss", "brier")
-PRIOR = 1.0
-"""groups that a design effect of 1 is worth beside the observed one: with few errors, the observed one says little"""
+PRIOR = {"auprc": 2.0}
+"""groups that a design effect of 1 is worth beside the observed one, 1 for other metrics: with few errors, the observed
+one says little"""
 NOTHING = float("nan")
 KEPT_CELLS = 25_000_000
 """drawings of up to this many counts (50 MB) are kept for the next predictions on rows of as many groups"""
@@ -63,7 +65,9 @@ def intervals(
     rows. seed and reps are not used: nothing is drawn. They are kept for callers that choose them for all intervals.
     """
     numbered, _ = group_numbers(groups)
-    return {name: spread(name, y, p, numbered, fold).interval() for name in METRICS}
+    found = {name: spread(name, y, p, numbered, fold).interval() for name in METRICS}
+    values = score(y, p)  # equal to the last digit to what is printed without an interval
+    return {name: replace(one, value=values[name]) for name, one in found.items()}
 
 
 @dataclass(frozen=True)
@@ -93,11 +97,16 @@ class Spread:
     formula: Formula
     inflation: float
     reason: str
+    rarer: int
+    """groups of the rarest class, or answer"""
+    several: bool
+    """whether a group has several rows"""
     parts: tuple["Spread", ...] = ()
     """of the balanced accuracy of exclusive classes: the share of each class that is recognised"""
 
     def interval(self) -> Interval:
-        return Interval(self.value, *self.ends(LEVEL), reason=self.reason)
+        known = None if self.reason else interval_coverage(self.metric, self.value, self.rarer, self.several)
+        return Interval(self.value, *self.ends(LEVEL), coverage=known, reason=self.reason)
 
     def ends(self, level: float) -> tuple[float, float]:
         if self.reason:
@@ -125,7 +134,8 @@ class Spread:
         if expected <= 0.0 or self.variance <= 0.0:
             return 1.0
         moving = moving_groups(self.moved)
-        return (moving * self.variance / expected + PRIOR) / (moving + PRIOR)
+        prior = PRIOR.get(self.metric, 1.0)
+        return (moving * self.variance / expected + prior) / (moving + prior)
 
 
 def difference_ends(one: Spread, other: Spread, level: float, correlation: float) -> tuple[float, float]:
@@ -146,18 +156,18 @@ def spread(metric: str, y: Labels, p: Floats, groups: Names, fold: NDArray[np.in
     moved = np.bincount(numbered, of_row, count).astype(np.float64)
     reason = no_interval(metric, value, y, p, numbered)
     if reason:
-        return Spread(metric, value, moved, NOTHING, NOTHING, Formula(NOTHING), 1.0, reason)
+        return Spread(metric, value, moved, NOTHING, NOTHING, Formula(NOTHING), 1.0, reason, 0, False)
     variance, freedom = group_variance(metric, y, of_row, numbered)
+    rarer = min(min(pair) for pair in class_groups(y, p, numbered)) or count
+    formula, inflation = _formula(metric, y, p, numbered), fold_inflation(fold)
     parts: tuple[Spread, ...] = ()
     if metric == "balanced_accuracy" and y.ndim == 1:
         of_class = [y == c for c in range(p.shape[1])]
         parts = tuple(
-            spread("accuracy", y[rows], p[rows], groups[rows], None if fold is None else fold[rows])
-            for rows in of_class
+            replace(spread("accuracy", y[rows], p[rows], groups[rows]), inflation=inflation) for rows in of_class
         )
-    return Spread(
-        metric, value, moved, variance, freedom, _formula(metric, y, p, numbered), fold_inflation(fold), "", parts
-    )
+    several = count < len(y)
+    return Spread(metric, value, moved, variance, freedom, formula, inflation, "", rarer, several, parts)
 
 
 def group_numbers(groups: Names) -> tuple[NDArray[np.int64], int]:
@@ -236,7 +246,15 @@ def moving_groups(moved: Floats) -> float:
 
 
 def fold_inflation(fold: NDArray[np.int64] | None) -> float:
-    """By how much the variance over groups is multiplied for out-of-fold rows of K models: 1 + K / (K - 1)."""
+    """By how much the variance over groups is multiplied for out-of-fold rows of K models: 1 + K / (K - 1).
+
+    Models of different folds share training rows, so their errors go up and down together, which no drawing of held-out
+    groups shows. There is no unbiased estimate of it (Bengio and Grandvalet 2004); this factor is that of Nadeau and
+    Bengio (2003). Linear learners really trained in 5 folds on 40 and 100 patients, memorising and regularised, with
+    signal and without (150 studies a cell, Monte-Carlo error .018): the true variance was 1.3 to 2.9 times that over
+    groups. Without the factor, t intervals of AUROC and log loss covered .76 to .83, equal recipes had p below
+    .05 in .11 to .26 of studies; with it .90 to .96, and .01 to .07. It is wider than needed for average precision and accuracy.
+    """
     if fold is None:
         return 1.0
     k = len(np.unique(fold))

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from asah import POOR, S100B, WFNS
+from scipy.stats import t
 
-from harness.metrics import METRICS
+from harness.metrics import METRICS, logit
 from harness.stats.delong import auroc_covariance, delong_difference, delong_interval
 
 ALONE = np.arange(113).astype(str)
@@ -16,8 +17,9 @@ def test_one_image_a_group_is_what_pROC_says():
     np.testing.assert_allclose(auroc, [0.7313685636856369, 0.8236788617886179], atol=1e-12)
     expected = [[0.002668682457172438, 0.001196155673767545], [0.001196155673767545, 0.001469914708823626]]
     np.testing.assert_allclose(covariance, expected, atol=1e-12)
-    one = delong_interval(POOR, S100B, ALONE)
-    assert (one.lo, one.hi) == (pytest.approx(0.6301182117616, abs=1e-9), pytest.approx(0.8326189156097, abs=1e-9))
+    one, error = delong_interval(POOR, S100B, ALONE), covariance[0, 0] ** 0.5
+    half = t.ppf(0.975, POOR.sum() - 1) * error / (auroc[0] * (1 - auroc[0]))  # on the logit scale
+    assert logit(np.array([one.lo, one.hi])) == pytest.approx(logit(auroc[:1]) + np.array([-half, half]), abs=1e-9)
     two = delong_difference(POOR, S100B, WFNS, ALONE)
     assert two.p == pytest.approx(0.02717578222918815, abs=1e-9)
     assert (two.lo, two.hi) == (pytest.approx(-0.1742144192495, abs=1e-9), pytest.approx(-0.0104061769565, abs=1e-9))
