@@ -13,8 +13,8 @@ from matplotlib import pyplot
 from harness.data.decode import decode
 from harness.data.phantom import write_phantom
 from harness.data.preview import augmented
-from harness.metrics import METRICS
-from harness.stats.optimism import best_corrected
+from harness.metrics import mean_over_folds
+from harness.stats.optimism import Search, best_corrected
 from harness.study.dataset import Decode
 from harness.study.training import Augment
 
@@ -59,21 +59,17 @@ def best_of_n() -> None:
     """The best of N equally good trials: what it seems to be worth, and its value corrected for the choice."""
     rng = np.random.default_rng(0)
     y = np.repeat([0, 1], PATIENTS)
-    groups = np.arange(len(y)).astype(str)
+    groups, fold = np.arange(len(y)).astype(str), np.arange(len(y)) % 5
     seems: list[list[float]] = [[] for _ in TRIALS]
     corrected: list[list[float]] = [[] for _ in TRIALS]
-    auroc = METRICS["auroc"].of
-    for repeat in range(60):
+    for _ in range(60):
         scores = rng.normal(size=(max(TRIALS), len(y))) * 0.8 + rng.normal(size=len(y)) * 0.6 + SEPARATION * y
         p = 1 / (1 + np.exp(-scores))
         trials = np.stack([1 - p, p], axis=-1)
-        values = [float(np.ravel(auroc(y, one, np.ones((1, len(y)))))[0]) for one in trials]
+        values = [float(mean_over_folds("auroc", y, one, fold)[0]) for one in trials]
         for place, number in enumerate(TRIALS):
             seems[place].append(max(values[:number]))
-            if number > 1:
-                corrected[place].append(best_corrected("auroc", y, trials[:number], groups, repeat, 100).value)
-            else:
-                corrected[place].append(values[0])
+            corrected[place].append(best_corrected("auroc", y, fold, groups, Search(trials[:number])).value)
     matplotlib.rcParams["svg.hashsalt"] = "best-of-n"
     figure, axis = pyplot.subplots(figsize=(6.4, 3.4), layout="constrained", facecolor="white")
     axis.axhline(0.8, color="#555555", linewidth=1, linestyle=":", label="the truth")

@@ -188,10 +188,11 @@ def _predictions(home: Home, one: Competitor, own: bool) -> Table:
         folds.append(np.full(len(y), fold, np.int64))
         labels.append(y)
         logits.append(predicted)
-    ids, groups = (
-        np.concatenate([np.asarray(t[name].to_pylist(), np.str_) for t in tables]) for name in ("id", "group")
-    )
-    return Table(ids, groups, np.concatenate(folds), np.concatenate(labels).astype(np.int64), np.concatenate(logits))
+    ids, groups = [
+        np.concatenate([np.asarray(table[name].to_pylist(), np.str_) for table in tables]) for name in ("id", "group")
+    ]
+    y = np.concatenate(labels).astype(np.int64)
+    return Table(ids, groups, np.concatenate(folds), y, np.concatenate(logits))
 
 
 def _points(everyone: list[Competitor]) -> Floats:

@@ -127,7 +127,8 @@ def _fit(metric: str, y: Labels, fold: Labels, groups: NDArray[np.str_], search:
     if not len(p):
         raise ValueError("there is no best of no trials")
     x = fold_values(metric, y, p, fold)
-    may = np.isfinite(x).all(axis=1) & (True if search.candidates is None else search.candidates)
+    may = np.asarray(np.isfinite(x).all(axis=1))
+    may = may if search.candidates is None else may & search.candidates
     if not may.any():
         return _nothing("no-complete-trial")
     best = int(np.where(may, (1.0 if scored.higher_is_better else -1.0) * x.mean(axis=1), -np.inf).argmax())
@@ -261,7 +262,7 @@ def _auroc_noise(positive: NDArray[np.bool_], scores: Floats, groups: NDArray[np
 def _indicator(groups: NDArray[np.str_]) -> Floats:
     """(G, N) 1 where a row is of a group."""
     names, of_row = np.unique(groups, return_inverse=True)
-    return np.asarray((np.arange(len(names))[:, None] == of_row[None]).astype(np.float64))
+    return np.asarray(np.arange(len(names))[:, None] == of_row[None], dtype=np.float64)
 
 
 def _jackknife(metric: str, y: Labels, p: Floats, groups: NDArray[np.str_]) -> Floats:
@@ -381,7 +382,7 @@ def _predict(x: Floats, noise: Floats, best: int) -> tuple[Floats, float, Floats
         left, own = r - a * middle, c[:, best]
         beyond = 1 - float(a @ own)
         values.append(middle + c.T @ left)
-        variances.append(abs((s2 - 1) * full[best, best] - float(own @ own)) + beyond**2 / information)
+        variances.append(max(0.0, (s2 - 1) * full[best, best] - float(own @ own)) + beyond**2 / information)
         weights.append(np.linalg.solve(lower.T, own + a * beyond / information))
         likelihood = -float(np.log(np.diag(lower)).sum()) - 0.5 * float(np.log(information) + left @ left)
         chances.append(likelihood + 0.5 * float(np.log(s2)))

@@ -1,6 +1,10 @@
 """Folds that start from an earlier study's: which checkpoint, and every way to have seen what is scored."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -16,8 +20,10 @@ from harness.errors import RequestError
 from harness.home import Home
 from harness.ledger import best_trial, read_study, read_trials, write_study, write_trial
 from harness.models.network import build_network
+from harness.search.corrected import competition, corrected_best
 from harness.search.run import run_study
 from harness.search.start import find_start, pin_starts, pinned, refuse_own_checkpoint, resolve_start, start_file
+from harness.stats.optimism import best_corrected
 from harness.study.dataset import Data
 from harness.study.load import check_study
 from harness.study.training import Model
@@ -314,3 +320,45 @@ def test_a_study_that_was_really_run_starts_each_fold_from_its_own(home):
         assert not torch.equal(before["head.weight"], after["head.weight"])
         assert not torch.equal(after["backbone.conv1.0.weight"], safetensors.torch.load_file(
             start_file(new, fold + 1))["backbone.conv1.0.weight"])  # fmt: skip
+
+
+def test_a_chain_of_starts_is_corrected_for_the_choice_at_its_beginning(home):
+    """Study B, one tiny fine-tune of the best of A, was chosen among A's trials too: never shown as one lucky trial."""
+    record = read_study(home, "small")
+    tree = {**record.tree, "name": "second", "optim": {"lr": 1e-5}, "search": {**record.tree["search"], "trials": 1}}
+    tree["model"] = {**tree["model"], "weights": "study:small"}
+    run_study(check_study(tree, "second"), home, 1, "cpu", lambda event: None)
+    second = read_study(home, "second")
+    assert second.corrected["studies"] == ["small", "second"] and second.corrected["among"] == 3
+    whole, alone = competition(home, second), competition(home, read_study(home, "small"))
+    best = find_start("study:small", BACKBONE, home).number
+    assert whole.search.parents.tolist() == [-1, -1, best] and whole.search.candidates.tolist() == [False, False, True]
+    assert np.array_equal(whole.search.p[:2], alone.search.p)
+    expected = best_corrected("auroc", whole.y, whole.fold, whole.groups, whole.search)
+    assert second.corrected["value"] == expected.value != read_trials(home, "second")[0].cv["auroc"]
+    said = program(home, "study", "show", "second")
+    assert f"{expected.value:.3f} [{expected.lo:.3f}, {expected.hi:.3f}]" in said
+    # what cannot be known is null with its reason, never a number
+    write_study(home, replace(record, folds_hash="else"))
+    assert corrected_best(home, second)["reason"] == "start-folds-differ"
+    write_study(home, replace(record, data_hash="else"))  # other patients: then choosing there looked at nobody here
+    assert corrected_best(home, second)["studies"] == ["second"]
+    write_study(home, record)
+    shutil.rmtree(home.study_artifacts("small"))
+    assert corrected_best(home, second)["reason"] == "start-predictions-gone"
+    shutil.rmtree(home.work("small"))
+    gone = corrected_best(home, second)
+    assert gone["reason"] == "start-study-gone" and np.isnan(gone["value"])
+    write_study(home, replace(second, corrected=gone))
+    shown = json.loads(program(home, "study", "show", "second", "--json"))["best_corrected"]
+    assert shown["value"] is None and shown["reason"] == "start-study-gone"
+    assert "no value corrected for that" in program(home, "study", "show", "second")
+
+
+def program(home, *arguments):
+    environment = {**os.environ, "HARNESS_HOME": str(home.root), "OMP_NUM_THREADS": "1", "COLUMNS": "500"}
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *arguments], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

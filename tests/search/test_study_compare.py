@@ -17,13 +17,12 @@ from harness.data.people import FILE
 from harness.errors import RequestError
 from harness.home import Home
 from harness.ledger import read_study, read_trials, write_study, write_trial
-from harness.metrics import METRICS, softmax
+from harness.metrics import METRICS, mean_over_folds, softmax
 from harness.search.compare import compare_sides, find_side
 from harness.stats.compare import paired_difference
 from harness.stats.delong import delong_difference
 from harness.stats.grouped import by_group
-from harness.stats.intervals import group_weights
-from harness.stats.optimism import best_corrected
+from harness.stats.optimism import Search, best_corrected
 
 
 @pytest.fixture
@@ -79,18 +78,15 @@ def test_the_best_of_two_is_corrected_and_against_one_it_is_said(home):
     assert found.a.trial.number == max(trials, key=lambda trial: trial.oof["auroc"].value).number
     assert (found.a.best_of, found.b.best_of) == (2, 1)
     assert "best of 2 is compared with the best of 1" in found.notes[0] and "flatters small more" in found.notes[0]
-    _, y, groups, p_0, _ = oof(home, "small", 0)
+    _, y, groups, p_0, fold = oof(home, "small", 0)
     _, _, _, p_1, _ = oof(home, "small", 1)
     best, single, delta = found.corrected
-    assert best == best_corrected("auroc", y, np.stack([p_0, p_1]), groups, 0)
-    assert single == best_corrected("auroc", y, p_1[None], groups, 0)
-    # the difference is paired: by hand, replicate by replicate
-    of, honest = METRICS["auroc"].of, []
-    for w in group_weights(groups, 500, 0)[:, None]:
-        chosen = p_0 if of(y, p_0, w)[0] >= of(y, p_1, w)[0] else p_1
-        out = (w == 0).astype(float)
-        honest.append(of(y, chosen, out)[0] - of(y, p_1, out)[0])
-    assert delta.value == pytest.approx(np.nanmean(honest), abs=1e-12)
+    places = np.array([[1, 0], [0, 1]]) * np.sqrt(0.5)  # two options of one choice
+    assert best == best_corrected("auroc", y, fold, groups, Search(np.stack([p_0, p_1]), points=places))
+    assert best.value == read_study(home, "small").corrected["value"]
+    assert single == best_corrected("auroc", y, fold, groups, Search(p_1[None]))
+    assert single.value == pytest.approx(mean_over_folds("auroc", y, p_1, fold)[0], abs=1e-12)
+    assert delta.value == best.value - single.value and delta.lo < delta.value < delta.hi
 
 
 def test_equal_studies_do_not_differ(home):
