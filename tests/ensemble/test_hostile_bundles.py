@@ -144,7 +144,7 @@ def test_a_bundle_that_does_not_say_on_what_it_was_judged_is_refused(bundle) -> 
     rewrite(bundle, lambda about: about.pop("judged_on"))
     refused(bundle, "'judged_on': Field required.*Build the ensemble again")
     rewrite(bundle, lambda about: about.update(judged_on="train"))
-    refused(bundle, "'judged_on': Input should be 'test', 'nested_full'")
+    refused(bundle, "'judged_on': Input should be 'test', 'nested_full' or 'none'")
 
 
 # --- places
