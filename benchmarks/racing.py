@@ -53,7 +53,11 @@ class Full:
     params: dict[str, Any]
     folds: list[float]
     curves: list[list[float]]
-    score: float
+
+    @property
+    def score(self) -> float:
+        """What trials are ranked by: the mean over folds."""
+        return float(np.mean(self.folds))
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def read_table(name: str, metric: str) -> list[list[Full]]:
 
 def _full(params: dict[str, Any], row: dict[str, Any], sign: float) -> Full:
     curves = [[sign * value for value in curve] for curve in row["curves"]]
-    return Full(params, [sign * value for value in row["folds"]], curves, sign * row["oof"])
+    return Full(params, [sign * value for value in row["folds"]], curves)
 
 
 def replay(search: Search, trials: list[Full]) -> Replayed:

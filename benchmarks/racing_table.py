@@ -84,7 +84,7 @@ def main() -> None:
 
     def listen(event: Event) -> None:
         if isinstance(event, TrialEnded):
-            print(f"seed {seed}, trial {event.record.number}: {event.record.oof['auroc'].value:.4f}", flush=True)
+            print(f"seed {seed}, trial {event.record.number}: {event.record.cv['auroc']:.4f}", flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
         home = Home(options.home or Path(folder))

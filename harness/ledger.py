@@ -15,7 +15,10 @@ from harness.errors import HarnessError, RequestError, nearest
 from harness.home import Home, read_json, write_json
 from harness.metrics import METRICS
 from harness.records import Interval, TrialRecord
+from harness.words import number, plural
 
+ORDER_METRICS = ("auroc", "auprc")
+"""which depend on the order of the scores alone"""
 LONGEST_TAG = 4900
 """characters; MLflow stores refuse tags above 5000"""
 
@@ -158,6 +161,39 @@ def ranked(trials: Iterable[TrialRecord], metric: str) -> list[TrialRecord]:
     values = {trial.number: sign * rank_value(trial, metric) for trial in sound}
     defined = [trial for trial in sound if not math.isnan(values[trial.number])]
     return sorted(defined, key=lambda trial: (values[trial.number], trial.number))
+
+
+def trial_notes(trials: Iterable[TrialRecord], metric: str) -> list[dict[str, Any]]:
+    """What is to be known of the ranked trials' scores: a `code`, one line of `message`, and the numbers of the
+    `trials`, the best first. Pooling mixes up the fold models' scales in metrics of order alone."""
+    found = [trial for trial in ranked(trials, metric) if "fold-scale" in trial.notes and metric in ORDER_METRICS]
+    if not found:
+        return []
+    first = found[0]
+    several = f" and of {plural(len(found) - 1, 'other trial')}" if len(found) > 1 else ""
+    message = (
+        f"The fold models of trial {first.number}{several} disagree on the scale of their scores: trial "
+        f"{first.number} has {metric} {number(first.cv[metric])} as the mean over folds, by which trials are ranked, "
+        f"and {number(first.oof[metric].value)} pooled."
+    )
+    return [{"code": "fold-scale", "message": message, "trials": [trial.number for trial in found]}]
+
+
+def not_ranked(trial: TrialRecord, metric: str) -> str:
+    """Why a complete trial takes no part in the ranking, in words; '' where it does."""
+    if trial.state != "complete" or trial.same_as is not None:
+        return ""
+    if trial.infeasible:
+        return trial.reason or "it breaks a constraint of the study"
+    undefined = math.isnan(rank_value(trial, metric))
+    return (trial.reason or f"{metric} is not defined in every fold") if undefined else ""
+
+
+def no_best(trials: Iterable[TrialRecord], metric: str) -> str:
+    """Why a study has no best trial: what it lacks, to stand behind `has`."""
+    why = [f"trial {trial.number}: {reason}" for trial in trials if (reason := not_ranked(trial, metric))]
+    more = f"; and {len(why) - 3} more" if len(why) > 3 else ""
+    return f"no ranked trial ({'; '.join(why[:3])}{more})" if why else "no complete trial"
 
 
 def best_trial(trials: Iterable[TrialRecord], metric: str) -> TrialRecord | None:

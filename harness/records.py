@@ -170,6 +170,10 @@ class TrialResult:
     images_per_second: float = 0.0
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of each fold's checkpoint and predictions, by place in the trial's artifacts"""
+    undefined: dict[str, str] = field(default_factory=dict)
+    """why a metric has no mean over folds, by its name"""
+    notes: list[str] = field(default_factory=list)
+    """codes, as in TrialRecord"""
 
 
 @dataclass(frozen=True)
@@ -184,11 +188,14 @@ class TrialRecord:
     run_id: str
     """the MLflow run, and the folder of the trial's artifacts"""
     cv: dict[str, float] = field(default_factory=dict)
+    """mean over folds: that of the search metric ranks the trials; NaN where a fold has no value"""
     cv_se: dict[str, float] = field(default_factory=dict)
     oof: dict[str, Interval] = field(default_factory=dict)
+    """pooled over the rows of all folds: the estimate that is reported, with its interval"""
     fold_values: list[float] = field(default_factory=list)
     """the search metric of each finished fold, in fold order"""
     reason: str = ""
+    """why it was stopped or failed; of a complete trial, why it is not ranked"""
     seconds: float = 0.0
     optimistic: bool = False
     """whether each fold's epoch was picked on the very rows that it is scored on (train.select: scored_fold)"""
@@ -209,3 +216,6 @@ class TrialRecord:
     for a trial of an earlier version"""
     same_as: int | None = None
     """the ended trial with the very same configuration whose scores these are; this one was not trained"""
+    notes: list[str] = field(default_factory=list)
+    """codes of what is to be known of its scores: `fold-scale`, its fold models disagree on the scale of their scores
+    (stats.fold_scale)"""

@@ -112,7 +112,7 @@ def _show_table(found: dict[str, Any]) -> None:
 
     metric, seeds = found["metric"], found["seeds"]
     star = "*" if found["optimistic"] else ""
-    base = f"{metric} {number(found['base'])}{star} out-of-fold, mean over {plural(seeds, 'seed')}"
+    base = f"{metric} {number(found['base'])}{star}, mean over folds and {plural(seeds, 'seed')}"
     show(f"study {found['study']}, ablation of trial {found['trial']}: {base}\n")
     show(_table(found["rows"], results().width))
     for row in found["rows"]:

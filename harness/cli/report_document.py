@@ -86,6 +86,8 @@ def _publish(found: Collected, path: Path) -> bool:
 
 
 def _document(found: Collected, sections: list[Section], path: Path, format_: str, in_mlflow: bool) -> dict[str, Any]:
+    from harness.ledger import trial_notes
+
     chosen = found.chosen
     return {
         "study": found.name,
@@ -96,9 +98,11 @@ def _document(found: Collected, sections: list[Section], path: Path, format_: st
         "trial": chosen.number if chosen else None,
         "answer": sections[0].answer,
         "points": sections[0].points,
+        "cv": chosen.cv.get(found.metric) if chosen else None,
         "oof": chosen.oof.get(found.metric) if chosen else None,
         "corrected": None if found.asked else found.record.corrected,
         "lead": found.lead,
         "sections": [{"anchor": one.anchor, "title": one.title, "answer": one.answer} for one in sections],
+        "notes": trial_notes(found.trials, found.metric),
         "in_mlflow": in_mlflow,
     }

@@ -3,6 +3,8 @@
 Pure text of a picture and an event: no streams, no terminal, no stage.
 """
 
+import math
+
 from harness.cli.picture import Picture
 from harness.events import (
     DataReady,
@@ -15,8 +17,9 @@ from harness.events import (
     StudyStarted,
     TrialEnded,
 )
+from harness.ledger import not_ranked
 from harness.records import TrialRecord
-from harness.words import bytes_, compact_params, duration, interval, number, plural, span
+from harness.words import bytes_, compact_params, duration, number, plural, span
 
 INDENT = 7
 """where the text of a line begins, behind its label"""
@@ -122,8 +125,13 @@ def _labelled(label: str, text: str) -> str:
 
 
 def _score(record: TrialRecord, metric: str) -> str:
-    """'auroc 0.912 [0.871, 0.944]', out-of-fold, with its 95% interval"""
-    return f"{metric} {interval(record.oof.get(metric))}" + (" (optimistic)" if record.optimistic else "")
+    """'auroc 0.912 ±0.011': the mean over folds, by which trials are ranked, with its standard error"""
+    if why := not_ranked(record, metric):
+        return f"not ranked: {why}"
+    error = record.cv_se.get(metric)
+    said = f"{metric} {number(record.cv.get(metric))}"
+    said += f" ±{number(error).removeprefix('0')}" if error is not None and math.isfinite(error) else ""
+    return said + (" (optimistic)" if record.optimistic else "")
 
 
 def _data(event: DataReady) -> str:
@@ -172,7 +180,7 @@ def _trial(picture: Picture, event: TrialEnded, now: float) -> str:
     if best is not None and best.number == record.number:
         what += ", best so far"
     elif best is not None:
-        what += f"; best {number(best.oof[picture.metric].value)} (trial {best.number})"
+        what += f"; best {number(best.cv[picture.metric])} (trial {best.number})"
     return f"trial {record.number:<3} {what}\n          {compact_params(record.params)}"
 
 

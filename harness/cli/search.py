@@ -63,7 +63,7 @@ def plots(
         else Axis(key, range_.log, ())
         for key, range_ in study.space.items()
     ]
-    rows = [Row(trial.number, trial.params, trial.oof[metric].value) for trial in scored_trials(trials, metric)]
+    rows = [Row(trial.number, trial.params, trial.cv[metric]) for trial in scored_trials(trials, metric)]
     if not rows:
         raise RequestError(f"study {study.name} has no scored trial yet. Type: harness study run {study.name}")
     told = [(one.name, one.value, one.trials) for one in found]

@@ -177,13 +177,14 @@ def _dry_run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", 
 
 
 def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int = SHOWN) -> None:
-    from harness.cli.tables import front_table, ranked, trials_table
+    from harness.cli.tables import best_first, front_table, trials_table
+    from harness.ledger import best_trial, trial_notes
     from harness.search.front import front
-    from harness.words import OPTIMISTIC, interval
+    from harness.words import OPTIMISTIC, interval, number
 
     metric, costs = record.tree["search"]["metric"], record.tree["search"].get("costs", ())
     ahead = front(trials, metric, costs)
-    first = ranked([trial for trial in trials if trial.state != "running"], metric)[:most]
+    first = best_first([trial for trial in trials if trial.state != "running"], metric)[:most]
     if first:
         show(trials_table(first, metric, results().width, {trial.number for trial in ahead}))
     more = sum(trial.state != "running" for trial in trials) - len(first)
@@ -195,10 +196,16 @@ def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int =
     complete = [trial for trial in trials if trial.state == "complete"]
     if any(trial.optimistic for trial in complete):
         show(f"\n{OPTIMISTIC}")
-    if not complete:
+    for one in trial_notes(trials, metric):
+        show(f"\n{one['message']}")
+    best = best_trial(trials, metric)
+    if best is None:
+        if complete:
+            show("\nNo trial is ranked: see the reasons above.")
         return
-    best = ranked(trials, metric)[0]
-    said = f"trial {best.number}, out-of-fold {metric} {interval(best.oof.get(metric), best.optimistic)}"
+    star = "*" * best.optimistic
+    said = f"trial {best.number}, {metric} {number(best.cv[metric])}{star} (mean over folds), "
+    said += f"pooled {interval(best.oof.get(metric), best.optimistic)}"
     held_out = record.tree["data"]["split"] is not None or record.tree["data"]["test_fraction"] > 0
     if len(trials) == 1:
         show(f"\nOne trial: {said}. " + ("The number to report is the test split's:" if held_out else "Go on with:"))
@@ -210,7 +217,7 @@ def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int =
             f"\nBest of {len(trials)}: {said}. It was selected on these rows, so this flatters it{_corrected(record)}; "
             + honest
         )
-    show_command(f"harness ensemble build --method stacking --study {record.name}")
+    show_command(f"harness ensemble build --study {record.name}")
     show_command(f"harness study report {record.name}  # as one page")
     show_command("harness ui  # the trials as a table")
 

@@ -11,22 +11,23 @@ if TYPE_CHECKING:
 
 
 def study_document(record: "StudyRecord", trials: "list[TrialRecord]", live: "Live | None" = None) -> dict[str, Any]:
-    """`study run --json` and `study show --json`. `best` is the best complete trial by OOF metric, or null; `front`
-    the Pareto-optimal trials of a study with search.costs."""
-    from harness.cli.tables import ranked
+    """`study run --json` and `study show --json`. `best` is the trial with the best mean over folds of the metric
+    (ledger.best_trial), or null; `front` the Pareto-optimal trials of a study with search.costs."""
     from harness.cli.watch import live_document
+    from harness.ledger import best_trial, trial_notes
     from harness.search.front import front
 
     metric, costs = record.tree["search"]["metric"], record.tree["search"].get("costs", ())
     described = {trial.number: _trial_document(trial) for trial in trials}
-    complete = [trial for trial in ranked(trials, metric) if trial.state == "complete"]
+    best = best_trial(trials, metric)
     return {
         "study": record.name,
         "state": record.state,
         "metric": metric,
         "trials": list(described.values()),
-        "best": described[complete[0].number] if complete else None,
+        "best": described[best.number] if best else None,
         "best_corrected": record.corrected,
+        "notes": trial_notes(trials, metric),
         "front": [described[trial.number] for trial in front(trials, metric, costs)],
         **(live_document(live) if live else {}),
     }
@@ -44,6 +45,7 @@ def _trial_document(trial: "TrialRecord") -> dict[str, Any]:
         "seconds": trial.seconds,
         "run_id": trial.run_id,
         "reason": trial.reason or None,
+        "notes": trial.notes,
         "optimistic": trial.optimistic,
         "costs": trial.costs,
         "infeasible": trial.infeasible,
@@ -65,10 +67,9 @@ def study_rows(home: "Home") -> list[dict[str, Any]]:
 
 def _study_row(home: "Home", name: str, path: Path | None, record: "StudyRecord | None") -> dict[str, Any]:
     """What `study list` says about one study. A broken study file is a row that says so, not the end of the list."""
-    from harness.cli.tables import ranked
     from harness.cli.watch import look
     from harness.errors import RequestError
-    from harness.ledger import read_trials
+    from harness.ledger import best_trial, read_trials
     from harness.study.load import load_study
     from harness.words import number
 
@@ -85,9 +86,9 @@ def _study_row(home: "Home", name: str, path: Path | None, record: "StudyRecord 
         return row
     trials = read_trials(home, name)
     metric = tree["search"]["metric"]
-    best = next((trial for trial in ranked(trials, metric) if trial.state == "complete"), None)
+    best = best_trial(trials, metric)
     row.update(state=look(home, record, ()).state, done=sum(trial.state != "running" for trial in trials))
     if best is not None:
         said = ", optimistic" if best.optimistic else ""
-        row["best"] = f"{metric} {number(best.oof[metric].value)} (trial {best.number}{said})"
+        row["best"] = f"{metric} {number(best.cv[metric])} (trial {best.number}{said})"
     return row

@@ -75,25 +75,24 @@ def is_higher_better(metric: str) -> bool:
     return METRICS[metric].higher_is_better
 
 
-def ranked(trials: Sequence[TrialRecord], metric: str) -> list[TrialRecord]:
-    """Complete trials from best to worst by out-of-fold metric, then the others by number."""
-    sign = -1.0 if is_higher_better(metric) else 1.0
+def best_first(trials: Sequence[TrialRecord], metric: str) -> list[TrialRecord]:
+    """Trials as they are ranked (ledger.ranked), then the others by number."""
+    from harness.ledger import ranked
 
-    def key(trial: TrialRecord) -> tuple[int, float, int]:
-        found = trial.oof.get(metric)
-        if trial.state == "complete" and found is not None and math.isfinite(found.value):
-            return (0, sign * found.value, trial.number)
-        return (1, 0.0, trial.number)
-
-    return sorted(trials, key=key)
+    first = ranked(trials, metric)
+    places = {trial.number: place for place, trial in enumerate(first)}
+    return sorted(trials, key=lambda trial: (places.get(trial.number, len(places)), trial.number))
 
 
 def trials_table(trials: Sequence[TrialRecord], metric: str, width: int, marked: Collection[int] = ()) -> Table:
-    """Every trial, best first: number, searched values, CV mean ± standard error, out-of-fold interval, seconds. The
-    `marked` ones, on the front of several objectives, have a + behind their number."""
+    """Every trial, best first: number, searched values, mean over folds ± standard error, by which they are ranked,
+    pooled out-of-fold value with its interval, seconds. The `marked` ones, on the front of several objectives, have a +
+    behind their number."""
+    from harness.ledger import rank_value
+
     own = _own_columns(trials) if width >= 78 else []
     rows = []
-    for trial in ranked(trials, metric):
+    for trial in best_first(trials, metric):
         rest = {name: setting for name, setting in trial.params.items() if name not in own}
         cv = f"{number(trial.cv.get(metric))} ±{number(trial.cv_se.get(metric)).removeprefix('0')}"
         rows.append(
@@ -101,7 +100,7 @@ def trials_table(trials: Sequence[TrialRecord], metric: str, width: int, marked:
                 str(trial.number) + "+" * (trial.number in marked),
                 *(value(trial.params[name]) if name in trial.params else "-" for name in own),
                 _switches(rest),
-                (cv + "*" * trial.optimistic) if trial.state == "complete" else "-",
+                (cv + "*" * trial.optimistic) if math.isfinite(rank_value(trial, metric)) else "-",
                 _outcome(trial, metric),
                 number(trial.seconds, 0),
             ]
@@ -116,12 +115,17 @@ def trials_table(trials: Sequence[TrialRecord], metric: str, width: int, marked:
 
 
 def front_table(trials: Sequence[TrialRecord], metric: str, costs: Sequence[str]) -> Table:
-    """Trials of a front by their first cost: number, out-of-fold metric, costs."""
+    """Trials of a front by their first cost: number, metric as mean over folds and pooled, costs."""
     rows = [
-        [str(trial.number), interval(trial.oof.get(metric)), *(f"{trial.costs[name]:,.4g}" for name in costs)]
+        [
+            str(trial.number),
+            number(trial.cv.get(metric)),
+            interval(trial.oof.get(metric)),
+            *(f"{trial.costs[name]:,.4g}" for name in costs),
+        ]
         for trial in sorted(trials, key=lambda trial: trial.costs[costs[0]])
     ]
-    return table(["#", f"{metric} out-of-fold [95%]", *costs], rows, right=["#", *costs])
+    return table(["#", f"{metric} cv", "out-of-fold [95%]", *costs], rows, right=["#", *costs])
 
 
 def _own_columns(trials: Sequence[TrialRecord]) -> list[str]:
@@ -152,10 +156,13 @@ def _switches(params: Mapping[str, Any]) -> str:
 
 
 def _outcome(trial: TrialRecord, metric: str) -> str:
+    from harness.ledger import not_ranked
+
     if trial.same_as is not None:
         return f"{trial.state}: the same as trial {trial.same_as}"
     if trial.state == "complete":
-        return interval(trial.oof.get(metric), trial.optimistic)
+        why = not_ranked(trial, metric)
+        return f"not ranked: {why}" if why else interval(trial.oof.get(metric), trial.optimistic)
     if trial.state == "pruned" and not trial.reason:
         return f"pruned after {plural(len(trial.fold_values), 'fold')}"
     reason = trial.reason.strip().splitlines()

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from harness.ensemble.doubt import confidence, coverage_curve, describe_doubt
 from harness.ensemble.embed import run_encoder
 from harness.ensemble.gather import Gathered
-from harness.ensemble.members import Member
+from harness.ensemble.members import best_first
 from harness.ensemble.reference import HeldOut, NoReference, fit_reference, reference_file
 from harness.ensemble.save import NetworkSet, Part
 from harness.ensemble.trust import Trust
-from harness.metrics import METRICS
 from harness.records import Progress
 from harness.study.load import read_spec
 from harness.study.training import Augment
@@ -76,7 +75,7 @@ def reference_part(found: Gathered, trust: Trust, usual: Usual) -> Part:
 
 def _held_out(found: Gathered, networks: list[NetworkSet], device: str, report: Progress) -> list[HeldOut]:
     """The best members' networks, each on the development rows of the fold that it held out."""
-    places = _best(found.members, found.metric)[:MEMBERS]
+    places = best_first(found.members, found.metric)[:MEMBERS]
     own = _own(found)
     if not _are_members(found, networks):
         places = list(range(len(networks)))[:MEMBERS]  # networks that the method made: of one kind, no best among them
@@ -110,12 +109,6 @@ def _are_members(found: Gathered, networks: list[NetworkSet]) -> bool:
     """Whether the bundle keeps the members' own networks, and no new ones."""
     own = _own(found)
     return all(network.weights in own for one in networks for network in one.networks)
-
-
-def _best(members: tuple[Member, ...], metric: str) -> list[int]:
-    """Places of the members, the best first by out-of-fold metric."""
-    sign = -1 if METRICS[metric].higher_is_better else 1
-    return sorted(range(len(members)), key=lambda m: sign * members[m].trial.oof[metric].value)
 
 
 def augment_part(found: Gathered) -> Part:

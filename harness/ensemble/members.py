@@ -4,8 +4,8 @@ Reads records and predictions, never networks: torch stays out. What does not fi
 a member whose fold model saw the rows it predicts would make every score of the ensemble a lie.
 """
 
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from harness.columns import from_column
 from harness.errors import HarnessError, Leak, RequestError
 from harness.home import Home, is_done
-from harness.ledger import StudyRecord, read_trials
-from harness.metrics import METRICS
+from harness.ledger import StudyRecord, no_best, ranked, read_trials
 from harness.records import Dataset, Folds, TrialRecord
 from harness.train.fingerprint import file_sha256
 
@@ -47,26 +46,30 @@ class Member:
 
 
 def complete_members(home: Home, study: StudyRecord, metric: str) -> list[Member]:
-    """Every trial that can be a member, from the best out-of-fold `metric` to the worst, of equals by number.
+    """Every trial that can be a member, in the order of `ledger.ranked`: the best mean over folds first.
 
-    Trials whose metric is not defined, copies of other trials and those that break a constraint are left out. Raises
-    RequestError that tells what to type when none is left.
+    Trials whose files are not finished are left out as well. Raises RequestError that tells what to type when none is
+    left.
     """
-    found = []
-    for trial in read_trials(home, study.name):
-        folder = home.run_artifacts(study.name, trial.run_id)
-        value = trial.oof[metric].value if metric in trial.oof else math.nan
-        own = trial.same_as is None and not trial.infeasible
-        if trial.state == "complete" and own and is_done(folder) and math.isfinite(value):
-            found.append((value if METRICS[metric].higher_is_better else -value, Member(study.name, trial, folder)))
+    trials = read_trials(home, study.name)
+    members = [
+        Member(study.name, trial, home.run_artifacts(study.name, trial.run_id)) for trial in ranked(trials, metric)
+    ]
+    found = [member for member in members if is_done(member.folder)]
     if not found:
         raise RequestError(
-            f"study {study.name!r} has no complete trial with an out-of-fold {metric}, so there is nothing to combine. "
-            f"Go on with it: harness study resume {study.name}   (or add trials: harness study run {study.name} "
-            "--set search.trials=N)"
+            f"study {study.name!r} has {no_best(trials, metric)}, so there is nothing to "
+            f"combine. Go on with it: harness study resume {study.name}   (or add trials: harness study run "
+            f"{study.name} --set search.trials=N)"
         )
-    found.sort(key=lambda scored: (-scored[0], scored[1].number))
-    return [member for _, member in found]
+    return found
+
+
+def best_first(members: Sequence[Member], metric: str) -> list[int]:
+    """Places of the members in the order in which trials are ranked; of equals the earlier place first. Members of
+    several studies may share a number."""
+    trials = [replace(member.trial, number=place) for place, member in enumerate(members)]
+    return [trial.number for trial in ranked(trials, metric)]
 
 
 def choose_members(home: Home, study: StudyRecord, metric: str, top: int) -> list[Member]:

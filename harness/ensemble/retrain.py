@@ -26,11 +26,12 @@ from numpy.typing import NDArray
 from harness.data.prepare import Prepared
 from harness.ensemble.gather import Gathered
 from harness.ensemble.made import Made, assemble
+from harness.ensemble.members import best_first
 from harness.ensemble.oof import check_probabilities
 from harness.ensemble.save import Network, NetworkSet
 from harness.errors import HarnessError, RequestError
 from harness.home import Home, is_done
-from harness.metrics import METRICS, probabilities
+from harness.metrics import probabilities
 from harness.models.weights import kind_of
 from harness.records import EpochReport, Progress
 from harness.seeds import derive_seed
@@ -50,7 +51,7 @@ REDRAWS = 50
 def retrain(home: Home, found: Gathered, resamples: int, seed: int, device: str, progress: Progress) -> Made:
     """Raises RequestError where the trial cannot be trained on other rows than its folds, HarnessError where a training
     fails."""
-    best = _best(found)
+    best = best_first(found.members, found.metric)[0]
     member, study = found.members[best], next(s for s in found.studies if s.name == found.members[best].study)
     spec = build_spec(fill(study.tree, member.trial.params), f"{found.names[best]} of {study.name}")
     _require_free_start(spec, found.names[best])
@@ -117,11 +118,6 @@ def draw_groups(y: NDArray[np.int64], groups: NDArray[np.str_], resamples: int, 
     drawn = [draw(everyone) for _ in range(resamples - 1)]
     drawn.append(draw(everyone[np.min(drawn, axis=0) == 0]))
     return np.array([counts[group_of_row] for counts in drawn])
-
-
-def _best(found: Gathered) -> int:
-    sign = 1.0 if METRICS[found.metric].higher_is_better else -1.0
-    return max(range(len(found.members)), key=lambda m: (sign * found.members[m].trial.oof[found.metric].value, -m))
 
 
 def _require_free_start(spec: Spec, name: str) -> None:

@@ -241,14 +241,6 @@ def score_table(
     return rows
 
 
-def best_single(values: Sequence[float], metric: str) -> int:
-    """The position of the single member with the best value, its mean over folds (the first of equals): chosen without
-    the test split. Raises ValueError where none has one."""
-    sign = 1.0 if METRICS[metric].higher_is_better else -1.0
-    defined = [place for place, value in enumerate(values) if math.isfinite(value)]
-    return max(defined, key=lambda place: (sign * values[place], -place))
-
-
 def compare(
     metric: str,
     ensembles: Sequence[Predictions],

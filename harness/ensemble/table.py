@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from harness.ensemble.contribution import contributions, means_without
 from harness.ensemble.diversity import diversity, mean_over_pairs
 from harness.ensemble.gather import Gathered
+from harness.ensemble.members import best_first
 from harness.ensemble.names import GIVEN
 from harness.ensemble.nested import stitched
 from harness.ensemble.oof import mean_oof, mean_predict, single_oof, single_predict
@@ -27,13 +28,11 @@ from harness.ensemble.scores import (
     EnsembleResult,
     Predictions,
     ScoreRow,
-    best_single,
     compare,
     score_table,
     unusable,
 )
 from harness.ensemble.verdict import chosen_note, of_result, recommended, unjudged, verdict
-from harness.ledger import rank_value
 from harness.records import Interval, Progress
 
 Floats = NDArray[np.float64]
@@ -136,7 +135,7 @@ def _singles(found: Gathered, nested_full: Floats | None) -> tuple[list[Predicti
     """The members, and which is the best by its mean over folds: that one's row says what taking the best is worth."""
     table, pool = found.table, found.pool
     members = [single_oof(table, m) for m in range(table.members)]
-    best = best_single([rank_value(member.trial, found.metric) for member in found.members], found.metric)
+    best = best_first(found.members, found.metric)[0]
     choices = choose_without(pool, found.metric, 1, together=True)
     cross_fitted = stitched(choices, table.fold, {}, lambda one: single_oof(pool.table, one[0])) if choices else None
     return [

@@ -71,7 +71,7 @@ def ablation_table(table: Mapping[str, Any]) -> Table:
         rows.append((row["factor"], _change(row), delta, ends, p, row["verdict"]))
     note = (
         f"delta: {table['metric']} with the second value minus with the first, means over "
-        f"{plural(int(table['seeds']), 'seed')}; 95% intervals over groups and seeds; p corrected for "
+        f"folds and {plural(int(table['seeds']), 'seed')}; 95% intervals over groups and seeds; p corrected for "
         f"{plural(len(rows), 'row')} (Holm). Base: {number(table['base'])}{'*' if table['optimistic'] else ''}. "
         f"Noise floor: {number(table['noise_floor'])}. Between seeds, the standard deviation of one training is "
         f"{number(table['seed_sd'])}."

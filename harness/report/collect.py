@@ -4,7 +4,6 @@ still there, its data.
 Reads the home and changes nothing in it; MLflow is not asked. What is missing is None, with the reason in words.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from harness.data.prepare import Prepared, look
 from harness.epochs import LoggedEpoch, read_epochs
 from harness.errors import HarnessError, RequestError
 from harness.home import Home, read_json
-from harness.ledger import StudyRecord, best_trial, list_studies, read_trials
+from harness.ledger import StudyRecord, best_trial, list_studies, ranked, read_trials
 from harness.metrics import METRICS
 from harness.records import Difference, Progress, TrialRecord
 from harness.report.predicted import Built, built_ensembles
@@ -59,15 +58,15 @@ class Collected:
         return METRICS[self.metric].higher_is_better
 
     @property
+    def ranked(self) -> list[TrialRecord]:
+        """The trials that can be the best, in their order."""
+        return ranked(self.trials, self.metric)
+
+    @property
     def complete(self) -> list[TrialRecord]:
-        """The trials with checkpoints of their own, the best first."""
-        sign = -1.0 if self.higher else 1.0
-
-        def place(trial: TrialRecord) -> tuple[float, int]:
-            value = trial.oof[self.metric].value
-            return (sign * value if math.isfinite(value) else math.inf, trial.number)
-
-        return sorted(trained(self.trials), key=place)
+        """The trials with checkpoints of their own: the ranked ones in their order, then the others by number."""
+        places = {trial.number: place for place, trial in enumerate(self.ranked)}
+        return sorted(trained(self.trials), key=lambda one: (places.get(one.number, len(places)), one.number))
 
     @property
     def raced(self) -> list[TrialRecord]:

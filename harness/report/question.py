@@ -10,7 +10,8 @@ from html import escape
 from typing import Any
 
 from harness.ensemble.verdict import PLAIN, of_document, why_recommended
-from harness.records import Difference, Interval
+from harness.ledger import no_best, not_ranked, rank_value, trial_notes
+from harness.records import Difference, Interval, TrialRecord
 from harness.report.collect import Collected
 from harness.report.predicted import Built, best_built, mean_beside, scored
 from harness.report.section import Section, Table
@@ -25,7 +26,8 @@ def question_section(found: Collected) -> Section:
     description = str(found.record.tree["description"]).strip()
     body = f"<p>{escape(description)}</p>" if description else ""
     answer = " ".join([*_state(found), _winner(found)])
-    points = (*_lead(found), *_ensembles(found), *found.notes)
+    scales = [one["message"] for one in trial_notes(found.trials, found.metric) if not found.asked]
+    points = (*_lead(found), *_ensembles(found), *scales, *found.notes)
     tables = [table for table in (_numbers(found), _varied(found)) if table.rows]
     return Section("answer", "Question and answer", answer, body, tuple(tables), points)
 
@@ -44,11 +46,16 @@ def _state(found: Collected) -> list[str]:
 def _winner(found: Collected) -> str:
     best, metric = found.chosen, found.metric
     if best is None:
-        return "No trial is complete yet, so there is no answer."
+        return f"There is {no_best(found.trials, metric)} yet, so there is no answer."
     if best.state != "complete":
         return f"Trial {best.number} is {best.state}: it has no score."
     star = ", which is optimistic" if best.optimistic else ""
-    said = f"out-of-fold {metric} {interval(best.oof[metric])}{star}"
+    pooled = f"{interval(best.oof[metric])} pooled"
+    if not math.isfinite(rank_value(best, metric)):
+        return (
+            f"Trial {best.number} is not ranked: {not_ranked(best, metric)}. Its out-of-fold {metric}: {pooled}{star}."
+        )
+    said = f"{metric} {number(best.cv[metric])} as the mean over folds, {pooled}{star}"
     if found.asked:
         return f"Trial {best.number}: {said}."
     count, early = len(found.raced), len(found.raced) - len(found.complete)
@@ -106,21 +113,33 @@ def _numbers(found: Collected) -> Table:
     metric, best, rows = found.metric, found.chosen, []
     if best is not None and best.state == "complete":
         star = "*" if best.optimistic else ""
-        rows.append((f"trial {best.number}", "out of fold", interval(best.oof[metric]) + star, ""))
+        rows += _of_trial(best, metric, star)
         if not found.asked and _known(found.record.corrected):
             name = f"the best of {len(found.complete)} complete, corrected for that"
             rows.append((name, "left-out groups", _json_interval(found.record.corrected), ""))
     if found.runner_up is not None:
-        rows.append((f"trial {found.runner_up.number}", "out of fold", interval(found.runner_up.oof[metric]), ""))
+        rows += _of_trial(found.runner_up, metric)
         if found.lead is not None:
             name = f"trial {found.chosen.number if found.chosen else ''} minus trial {found.runner_up.number}"
-            rows.append((name, "out of fold, paired", _difference(found.lead), _p(found.lead.p)))
+            rows.append((name, "mean over folds, paired", _difference(found.lead), _p(found.lead.p)))
     if not found.asked:
         rows += _ensemble_rows(found)
-    note = "95% intervals over groups. The p of an ensemble is corrected over all comparisons of its build (Holm)."
+    note = "95% intervals over groups; ± is the standard error of a mean over folds. "
+    note += "The p of an ensemble is corrected over all comparisons of its build (Holm)."
     if best is not None and best.optimistic:
         note += f" {OPTIMISTIC}"
     return Table(f"The answer in numbers: {metric}", ("what", "scored on", f"{metric} [95%]", "p"), rows, "llrr", note)
+
+
+def _of_trial(trial: TrialRecord, metric: str, star: str = "") -> list[tuple[str, str, str, str]]:
+    """What it is ranked by, and the estimate that is reported."""
+    error = trial.cv_se.get(metric, math.nan)
+    cv = f"{number(rank_value(trial, metric))}{star}" + (f" ± {number(error)}" if math.isfinite(error) else "")
+    name = f"trial {trial.number}"
+    return [
+        (name, "mean over folds", cv, ""),
+        (name, "out of fold, pooled", interval(trial.oof[metric]) + star, ""),
+    ]
 
 
 def _ensemble_rows(found: Collected) -> list[tuple[str, str, str, str]]:

@@ -72,7 +72,7 @@ def search_page(title: str, found: Search) -> str:
     """The whole document: everything that `search_plots` shows, and every key and pair of keys by itself."""
     metric, axes = found.metric, found.sorted_axes()
     better = "higher" if found.higher else "lower"
-    lead = f"<p>{len(found.rows)} scored trials, out-of-fold {escape(metric)}, {better} is better.</p>"
+    lead = f"<p>{len(found.rows)} scored trials, {escape(metric)} as the mean over folds, {better} is better.</p>"
     chosen = axes[:MOST_CONTOURS]
     pairs = [(a, b) for i, a in enumerate(chosen) for b in chosen[i + 1 :]]
     contours = "".join(

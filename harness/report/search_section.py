@@ -5,6 +5,7 @@ Turns records into the plain rows that search.py draws.
 
 import math
 
+from harness.ledger import not_ranked, rank_value
 from harness.records import TrialRecord
 from harness.report.collect import Collected
 from harness.report.search import (
@@ -35,7 +36,7 @@ def searched(found: Collected) -> Search:
         for key, range_ in study.space.items()
     ]
     scored = scored_trials(found.trials, metric)
-    rows = [Row(one.number, one.params, one.oof[metric].value) for one in scored]
+    rows = [Row(one.number, one.params, one.cv[metric]) for one in scored]
     stopped = [(one, so_far(found, one)) for one in found.trials if one.state == "pruned" and one.same_as is None]
     ranked = [(one.name, one.value, one.trials) for one in importances(study, found.trials, "ped_anova")]
     return Search(
@@ -84,25 +85,32 @@ def _trials(found: Collected) -> Table:
     rows = []
     for one in [*first, *rest]:
         settings = [value(one.params[key]) if key in one.params else "-" for key in keys]
-        rows.append((str(one.number), *settings, _score(one, found.metric), _state(found, one)))
+        rows.append((str(one.number), *settings, *_scores(one, found.metric), _state(found, one)))
     short = {key: key.rsplit(".", 1)[-1] for key in keys}
     names = [short[key] if list(short.values()).count(short[key]) == 1 else key for key in keys]
     more = len(found.study.space) - len(keys)
-    note = "95% intervals over groups, of the pooled out-of-fold predictions; they do not correct for the choice."
+    note = (
+        "cv: the mean over folds with its standard error, by which trials are ranked. Pooled: over the out-of-fold "
+        "predictions of all rows, with its 95% interval, which does not correct for the choice."
+    )
     note += f" {plural(more, 'more key')} were searched." if more > 0 else ""
-    columns = ("trial", *names, f"{found.metric} [95%]", "remark")
-    return Table("Trials, the best first", columns, rows, f"l{'r' * len(keys)}rl", note)
+    columns = ("trial", *names, f"{found.metric} cv", "pooled [95%]", "remark")
+    return Table("Trials, the best first", columns, rows, f"l{'r' * len(keys)}rrl", note)
 
 
-def _score(trial: TrialRecord, metric: str) -> str:
-    return interval(trial.oof.get(metric), trial.optimistic) if trial.state == "complete" else "-"
+def _scores(trial: TrialRecord, metric: str) -> tuple[str, str]:
+    if not math.isfinite(rank_value(trial, metric)):
+        return "-", interval(trial.oof.get(metric), trial.optimistic) if trial.state == "complete" else "-"
+    cv = f"{number(trial.cv[metric])} ± {number(trial.cv_se.get(metric))}" + "*" * trial.optimistic
+    return cv, interval(trial.oof.get(metric), trial.optimistic)
 
 
 def _state(found: Collected, trial: TrialRecord) -> str:
     if trial.same_as is not None:
         return f"the same as trial {trial.same_as}"
     if trial.state == "complete":
-        return "breaks a constraint" if trial.infeasible else ""
+        why = not_ranked(trial, found.metric)
+        return f"not ranked: {why}" if why else ""
     if trial.state == "pruned":
         return f"stopped at {number(so_far(found, trial))} after {plural(len(trial.fold_values), 'fold')}"
     reason = trial.reason.strip().splitlines()

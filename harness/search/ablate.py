@@ -14,7 +14,7 @@ from harness.data.prepare import Prepared, prepare
 from harness.errors import HarnessError, RequestError
 from harness.events import Listener, Working
 from harness.home import Home, lock
-from harness.ledger import StudyRecord, best_trial, read_study, read_trials, require_study
+from harness.ledger import StudyRecord, best_trial, no_best, read_study, read_trials, require_study
 from harness.records import ENDED, TrialRecord
 from harness.search import checks
 from harness.search.driver import Driver
@@ -85,9 +85,12 @@ def _base_trial(home: Home, base: StudyRecord, number: int | None) -> TrialRecor
     complete = [trial.number for trial in trials if trial.state == "complete"]
     listed = ", ".join(map(str, complete)) or "none"
     if number is None:
-        best = best_trial(trials, base.tree["search"]["metric"])
+        metric = base.tree["search"]["metric"]
+        best = best_trial(trials, metric)
         if best is None:
-            raise RequestError(f"study {base.name!r} has no complete trial. Go on: harness study resume {base.name}")
+            raise RequestError(
+                f"study {base.name!r} has {no_best(trials, metric)}. Go on: harness study resume {base.name}"
+            )
         return best
     for trial in trials:
         if trial.number == number:

@@ -22,7 +22,7 @@ from harness.train.crossval import pooled_predictions
 
 @dataclass(frozen=True)
 class Row:
-    """One factor. `delta` is the metric with `after` minus the metric with `before`, means over seeds."""
+    """One factor. `delta` is the metric with `after` minus the metric with `before`, means over folds and seeds."""
 
     factor: str
     before: Any
@@ -52,7 +52,7 @@ class Table:
     """the study that holds the trainings"""
     seeds: int
     base: float
-    """the metric of the base trial, mean over seeds"""
+    """the metric of the base trial, mean over folds and seeds"""
     noise_floor: float
     """what two settings that do the same differ by at most, 95% of the time, by the noise of training alone"""
     seed_sd: float
@@ -84,7 +84,7 @@ def tabulate(plan: Plan, home: Home, data: Prepared, reps: int = 2000) -> Table:
     pairs = [(0, i) if arm.base == "before" else (i, 0) for i, arm in enumerate(arms, start=1)]
     if not arms:
         p, pairs = np.concatenate([p, p]), []
-    effects = ablation_effects(metric, y, p, groups, pairs, seed, reps)
+    effects = ablation_effects(metric, y, p, groups, pairs, seed, reps, data.folds.fold[rows])
     corrected = holm(np.array([difference.p for difference in effects.differences]))
     sign = 1.0 if METRICS[metric].higher_is_better else -1.0
     made = []
@@ -149,7 +149,7 @@ def publish(table: Table, home: Home) -> str:
     tags = {"harness.kind": "ablation", "harness.trial": str(table.trial), "harness.state": "complete"}
     tags |= {"harness.optimistic": "true"} if table.optimistic else {}
     params = {f"ablation.{name}": found[name] for name in ("trial", "seeds", "metric")}
-    metrics = {f"oof/{table.metric}": table.base}
+    metrics = {f"cv/{table.metric}": table.base}
     metrics |= {"ablation/noise_floor": table.noise_floor, "ablation/seed_sd": table.seed_sd}
     names = [row.factor for row in table.rows]
     for row in table.rows:
@@ -168,7 +168,7 @@ def publish(table: Table, home: Home) -> str:
 def markdown(found: dict[str, Any]) -> str:
     """The table as MLflow's page of a run shows it."""
     lines = [
-        f"Ablation of trial {found['trial']}: {found['metric']}, out-of-fold, means over {found['seeds']} seeds.",
+        f"Ablation of trial {found['trial']}: {found['metric']}, means over folds and {found['seeds']} seeds.",
         "",
         "| factor | from | to | delta | 95% | p | p (Holm) | |",
         "|---|---|---|---|---|---|---|---|",

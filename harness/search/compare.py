@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from harness.columns import from_column
 from harness.errors import HarnessError, RequestError
 from harness.home import Home
-from harness.ledger import StudyRecord, best_trial, read_trials, require_study
+from harness.ledger import StudyRecord, best_trial, no_best, ranked, read_trials, require_study
 from harness.metrics import METRICS, probabilities, score
 from harness.records import Difference, Interval, TrialRecord
-from harness.search.duplicates import original_of, trained
+from harness.search.duplicates import original_of
 from harness.stats.compare import paired_difference
 from harness.stats.delong import delong_difference
 from harness.stats.grouped import How, by_group
@@ -96,15 +96,11 @@ def find_side(home: Home, text: str) -> Side:
             listed = ", ".join(str(trial.number) for trial in complete) or "none"
             raise RequestError(f"{text}: study {name!r} has no complete trial {number!r}. Complete ones: {listed}")
         return Side(record, original_of(found, trials), 1)
-    best = best_trial(trials, record.tree["search"]["metric"])
+    metric = record.tree["search"]["metric"]
+    best = best_trial(trials, metric)
     if best is None:
-        raise RequestError(f"study {name!r} has no complete trial. Go on with it: harness study resume {name}")
-    return Side(record, best, len(_candidates(trials)))
-
-
-def _candidates(trials: list[TrialRecord]) -> list[TrialRecord]:
-    """What the best trial was chosen from."""
-    return [trial for trial in trained(trials) if not trial.infeasible]
+        raise RequestError(f"study {name!r} has {no_best(trials, metric)}. Go on with it: harness study resume {name}")
+    return Side(record, best, len(ranked(trials, metric)))
 
 
 def compare_sides(home: Home, a: Side, b: Side, reps: int = 2000, per_group: bool = False) -> Comparison:
@@ -276,7 +272,7 @@ def _corrected(
         )
     read = []
     for side in (a, b):
-        trials = _candidates(read_trials(home, side.record.name)) if side.best_of > 1 else [side.trial]
+        trials = ranked(read_trials(home, side.record.name), metrics[0]) if side.best_of > 1 else [side.trial]
         found = _read(home, side, trials, per_group)
         read.append(_take(found, np.flatnonzero(np.isin(found.ids, ids))))
     first = read[0]

@@ -269,7 +269,8 @@ class Driver:
         result = outcome.result
         if result is not None:
             record = replace(record, cv=result.cv, cv_se=result.cv_se, oof=result.oof, seconds=result.seconds)
-            record = replace(record, files=result.files)
+            record = replace(record, files=result.files, notes=result.notes)
+            record = replace(record, reason=result.undefined.get(self.search.metric, record.reason))
             done = self.home.run_artifacts(self.study.name, record.run_id) / "DONE"
             done.touch()
         self._settle(record)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.ledger import rank_value, ranked
 from harness.metrics import METRICS
 from harness.records import TrialRecord
 
@@ -21,16 +22,11 @@ def front(records: Iterable[TrialRecord], metric: str, costs: Sequence[str]) -> 
     """The Pareto-optimal trials in metric and costs, by number; none in a study of the metric alone. Of trials with
     the same configuration the first one stands."""
     sign = -1.0 if METRICS[metric].higher_is_better else 1.0
-    known = [
-        record
-        for record in records
-        if record.state == "complete"
-        and not record.infeasible
-        and record.same_as is None
-        and np.isfinite(record.oof[metric].value)
-        and all(name in record.costs for name in costs)
-    ]
+    known = [record for record in ranked(records, metric) if all(name in record.costs for name in costs)]
+    known.sort(key=lambda record: record.number)
     if not costs or not known:
         return []
-    losses = np.array([[sign * record.oof[metric].value, *(record.costs[name] for name in costs)] for record in known])
+    losses = np.array(
+        [[sign * rank_value(record, metric), *(record.costs[name] for name in costs)] for record in known]
+    )
     return [record for record, on in zip(known, is_on_front(losses), strict=True) if on]

@@ -15,6 +15,7 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 
+from harness.ledger import rank_value
 from harness.records import TrialRecord
 from harness.search.samplers import directions, distribution
 from harness.seeds import derive_seed
@@ -36,16 +37,12 @@ class Importance:
 
 
 def scored_trials(records: Iterable[TrialRecord], metric: str) -> list[TrialRecord]:
-    """Complete trials of their own with a defined score."""
-    return [
-        record
-        for record in records
-        if record.state == "complete" and record.same_as is None and math.isfinite(record.oof[metric].value)
-    ]
+    """Complete trials of their own that can be ranked, by number; one that breaks a constraint has a score, too."""
+    return [record for record in records if record.same_as is None and math.isfinite(rank_value(record, metric))]
 
 
 def importances(study: Study, records: Iterable[TrialRecord], method: Method) -> list[Importance]:
-    """Of every searched key for the out-of-fold search metric, the largest first; keys without one last."""
+    """Of every searched key for the search metric's mean over folds, the largest first; keys without one last."""
     metric = study.spec.search.metric
     scored = scored_trials(records, metric)
     count = {name: sum(name in record.params for record in scored) for name in study.space}
@@ -89,7 +86,7 @@ def _evaluate(study: Study, scored: list[TrialRecord], names: list[str], method:
             optuna.trial.create_trial(
                 params={name: _on_its_scale(study.space[name], record.params[name]) for name in names},
                 distributions={name: _scale(study.space[name]) for name in names},
-                value=record.oof[search.metric].value,
+                value=rank_value(record, search.metric),
             )
             for record in scored
         ]

@@ -5,11 +5,13 @@ the score of held-out fold k. A trial is written at once with all its values, so
 """
 
 import datetime
+import math
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from harness.home import Home
+from harness.ledger import rank_value
 from harness.records import ENDED, TrialRecord
 from harness.search.grid import grid_points, total_trials
 from harness.search.points import Point
@@ -84,8 +86,8 @@ class Proposals:
                     trial.set_constraint(text, violation)
         values, state = None, STATES[record.state]
         if record.state == "complete":
-            values = [record.oof[self._search.metric].value, *(record.costs[name] for name in self._search.costs)]
-            if values[0] != values[0]:  # not defined on these rows: no point to learn from
+            values = [rank_value(record, self._search.metric), *(record.costs[name] for name in self._search.costs)]
+            if math.isnan(values[0]):  # not defined in some fold: no point to learn from
                 values, state = None, TrialState.FAIL
         self._book.tell(trial, values=values, state=state)
         self._past[record.number] = as_past(self._study, self._book._storage.get_trial(trial._trial_id))

@@ -26,7 +26,7 @@ class Runner:
     folds: tuple[float, ...]
     """scores of its finished folds, in fold order"""
     score: float
-    """pooled out-of-fold score, by which trials are ranked; NaN unless the trial is complete"""
+    """mean over all K folds, by which trials are ranked; NaN unless the trial is complete"""
     curve: tuple[float, ...] = ()
     """score on the first held-out fold after each epoch"""
     epochs: int = 0
@@ -45,8 +45,6 @@ class Field:
     """of one fold's difference to the rival, as it is for a typical trial"""
     freedom: float
     """how many degrees of freedom that variance is worth for a trial that is not known yet"""
-    pooling: float
-    """mean square of what pooled scores differ by beyond the mean over folds"""
 
 
 @dataclass(frozen=True)
@@ -74,16 +72,14 @@ def make_field(past: Sequence[Runner], k: int) -> Field | None:
     rival = max(whole, key=lambda runner: (runner.score, -runner.number))
     others = tuple(r for r in past if r.number != rival.number and r.folds and np.isfinite(r.folds).all())
     # as if folds were not paired: too large, so careful, and after a few trials one value among many
-    variances, freedoms, gaps = [2 * float(np.var(rival.folds, ddof=1))], [k - 1], []
+    variances, freedoms = [2 * float(np.var(rival.folds, ddof=1))], [k - 1]
     for other in others:
         difference = np.subtract(other.folds, rival.folds[: len(other.folds)])
         if len(difference) > 1:
             variances.append(float(np.var(difference, ddof=1)))
             freedoms.append(len(difference) - 1)
-        if np.isfinite(other.score):
-            gaps.append(other.score - rival.score - float(difference.mean()))
     variance, freedom = common_variance(np.array(variances), np.array(freedoms, float))
-    return Field(k, rival, others, variance, freedom, float(np.mean(np.square(gaps))) if gaps else 0.0)
+    return Field(k, rival, others, variance, freedom)
 
 
 def after_folds(own: Sequence[float], field: Field) -> Standing | None:
@@ -99,7 +95,7 @@ def after_folds(own: Sequence[float], field: Field) -> Standing | None:
     lead = float(difference.mean())
     freedom = field.freedom + n - 1
     variance = (field.freedom * field.variance + float(((difference - lead) ** 2).sum())) / freedom
-    return _standing(field, lead, variance * (k - n) / (k * n) + field.pooling, freedom, n / k)
+    return _standing(field, lead, variance * (k - n) / (k * n), freedom, n / k)
 
 
 def inside_first_fold(value: float, epoch: int, epochs: int, field: Field) -> Standing | None:
@@ -120,7 +116,7 @@ def inside_first_fold(value: float, epoch: int, epochs: int, field: Field) -> St
     if len(known) < LEAST_CURVES or not np.isfinite(lead):
         return None
     by_curve = float(np.square(known).sum() + lead**2) / (len(known) + 1)
-    by_folds = field.variance * (field.k - 1) / field.k + field.pooling
+    by_folds = field.variance * (field.k - 1) / field.k
     # degrees of freedom of a sum of two variances: Satterthwaite 1946
     freedom = (by_curve + by_folds) ** 2 / (by_curve**2 / len(known) + by_folds**2 / field.freedom or np.inf)
     return _standing(field, lead, by_curve + by_folds, freedom, share / field.k)

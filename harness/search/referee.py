@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from harness.epochs import read_epochs
 from harness.home import Home
+from harness.ledger import rank_value
 from harness.metrics import METRICS
 from harness.records import EpochReport, TrialRecord
 from harness.search.pruning import stop_after_epoch, stop_after_folds
@@ -55,7 +56,7 @@ class Referee:
             Runner(
                 record.number,
                 folds=tuple(sign * value for value in record.fold_values),
-                score=sign * record.oof[metric].value if record.state == "complete" else float("nan"),
+                score=sign * rank_value(record, metric),
                 curve=tuple(sign * report.val[metric] for report in first),
                 epochs=first[-1].epochs if first else 0,
             )

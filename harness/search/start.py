@@ -14,7 +14,7 @@ import pandas as pd
 from harness.data.prepare import Prepared
 from harness.errors import RequestError, nearest
 from harness.home import Home, is_done
-from harness.ledger import StudyRecord, best_trial, list_studies, read_study, read_trials
+from harness.ledger import StudyRecord, best_trial, list_studies, no_best, read_study, read_trials
 from harness.models.backbones import resolve
 from harness.models.start import read_header
 from harness.models.weights import kind_of
@@ -106,7 +106,13 @@ def find_start(weights: str, backbone: str, home: Home) -> Start:
         wanted = [trial for trial in complete if trial.number == int(number)]
     else:
         wanted = [trial for trial in complete if _same_network(specs[trial.number].model.backbone, backbone)]
-    chosen = best_trial(wanted, record.tree["search"]["metric"]) if not slash else next(iter(wanted), None)
+    metric = record.tree["search"]["metric"]
+    chosen = best_trial(wanted, metric) if not slash else next(iter(wanted), None)
+    if chosen is None and wanted and not slash:
+        raise RequestError(
+            f"model.weights: {weights}: of those with a {backbone} study {name!r} has {no_best(wanted, metric)}. "
+            f"Name one: {PREFIX}{name}/{wanted[0].number}"
+        )
     if chosen is None and complete and not slash:
         there = ", ".join(dict.fromkeys(spec.model.backbone for spec in specs.values()))
         raise RequestError(

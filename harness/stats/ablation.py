@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.metrics import METRICS
+from harness.metrics import METRICS, mean_over_folds
 from harness.records import Difference
 from harness.stats.intervals import LEVEL, weight_blocks
 
@@ -54,21 +54,22 @@ def ablation_effects(
     pairs: Sequence[tuple[int, int]],
     seed: int,
     reps: int = 1000,
+    fold: NDArray[np.int64] | None = None,
 ) -> Effects:
     """For each pair (without, with) of arms: the metric with the factor minus the metric without it, over S seeds.
 
-    y (N,) or (N, C), p (A, S, N, C) probabilities, groups (N,). Intervals and p-values are NaN where the metric is
+    y (N,) or (N, C), p (A, S, N, C) probabilities, groups (N,). fold (N,): where given, the metric is its mean over the
+    folds, else that of all rows. Intervals and p-values are NaN where the metric is
     undefined, on more than half of the replicates too, or where there is a single group. Raises ValueError for fewer
     than two arms or two seeds.
     """
     arms, seeds = p.shape[:2]
     if arms < 2 or seeds < 2:
         raise ValueError(f"an ablation needs two arms and two seeds at least, not {arms} and {seeds}")
-    of = METRICS[metric].of
-    values = np.array([[of(y, one, None)[0] for one in arm] for arm in p])
+    values = np.array([[_scored(metric, y, one, fold, None)[0] for one in arm] for arm in p])
     floor, seed_sd = noise_floor(values)
     deltas = [float((values[b] - values[a]).mean()) for a, b in pairs]
-    replicates = _replicates(metric, y, p, groups, seed, reps)
+    replicates = _replicates(metric, y, p, groups, seed, reps, fold)
     if len(replicates) < max(2, reps / 2) or not np.isfinite(values).all():
         nothing = float("nan")
         return Effects(values, [Difference(delta, nothing, nothing, nothing) for delta in deltas], floor, seed_sd)
@@ -127,15 +128,27 @@ def _between_seeds(replicates: Floats, groups: int) -> Floats:
     return np.asarray((by_seed.sum(axis=(1, 3)) - same_seed) / (seeds * (seeds - 1)))
 
 
-def _replicates(metric: str, y: NDArray[np.int64], p: Floats, groups: NDArray[np.str_], seed: int, reps: int) -> Floats:
+def _scored(metric: str, y: NDArray[np.int64], p: Floats, fold: NDArray[np.int64] | None, w: Floats | None) -> Floats:
+    """(R,)"""
+    return METRICS[metric].of(y, p, w) if fold is None else mean_over_folds(metric, y, p, fold, w)
+
+
+def _replicates(
+    metric: str,
+    y: NDArray[np.int64],
+    p: Floats,
+    groups: NDArray[np.str_],
+    seed: int,
+    reps: int,
+    fold: NDArray[np.int64] | None,
+) -> Floats:
     """(B, A, S) the metric under each drawing of groups; drawings where it is undefined for an arm are left out, and
     with a single group there are none."""
     arms, seeds = p.shape[:2]
     if len(np.unique(groups)) < 2:
         return np.empty((0, arms, seeds))
-    of = METRICS[metric].of
     blocks = [
-        np.array([[of(y, one, w) for one in arm] for arm in p]).transpose(2, 0, 1)
+        np.array([[_scored(metric, y, one, fold, w) for one in arm] for arm in p]).transpose(2, 0, 1)
         for w in weight_blocks(groups, reps, seed)
     ]
     found = np.concatenate(blocks)

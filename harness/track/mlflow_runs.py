@@ -19,7 +19,7 @@ from harness.errors import HarnessError
 from harness.home import Home, lock
 from harness.records import Interval, TrialRecord
 from harness.track.relocate import relocate
-from harness.track.views import words_tags
+from harness.track.views import mean_tag, words_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -94,6 +94,9 @@ class Tracking:
         tags = {"harness.state": record.state}
         for name, found in record.oof.items() if record.state == "complete" else ():
             tags |= words_tags("oof", name, found.value, found.lo, found.hi)
+        for name, value in record.cv.items() if record.state == "complete" else ():
+            tags |= mean_tag(name, value, record.cv_se.get(name, math.nan))
+        tags |= {"harness.notes": ", ".join(record.notes)} if record.notes else {}
         tags |= {"harness.reason": record.reason[:LONGEST_PARAM]} if record.reason else {}
         self._log(run_id, metrics=[(name, value, 0, record.ended) for name, value in scores.items()], tags=tags)
         status = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}[record.state]

@@ -24,15 +24,17 @@ def study_tags(metric: str, varied: Sequence[str], optimistic: bool = False) -> 
     interval = ["", "_lo", "_hi"]
     said = ("oof", "nested_full", "test", "vs_single", "vs_mean")
     in_words = {name: _column("tags", f"{WORDS}{name}/{metric}") for name in said}
-    # A table sorted by test scores would invite a choice by them: both views are sorted by out-of-fold scores.
+    # A table sorted by test scores would invite a choice by them: trials are sorted by what ranks them, the mean over
+    # folds, ensembles by out-of-fold scores.
     marks = [_column("tags", "harness.optimistic")] if optimistic else []
     trials = [
+        _column("tags", f"{WORDS}cv/{metric}"),
         in_words["oof"],
         *marks,
         *(_column("params", name) for name in sorted(varied, key=_augmentation_last)),
-        _column("tags", "harness.state"),
-        *(_column("metrics", f"oof/{metric}{end}") for end in interval),
+        *(_column("tags", f"harness.{name}") for name in ("state", "reason", "notes")),
         *(_column("metrics", f"cv/{metric}{end}") for end in ("", "_se")),
+        *(_column("metrics", f"oof/{metric}{end}") for end in interval),
         _column("metrics", "cost/seconds"),
     ]
     ensembles = [
@@ -41,22 +43,26 @@ def study_tags(metric: str, varied: Sequence[str], optimistic: bool = False) -> 
         _column("params", "ensemble.members"),
         *(_column("metrics", f"{score}/{metric}") for score in ("selection", "cross_fitted", "oof")),
         *(_column("metrics", f"{score}/{metric}{end}") for score in ("nested_full", "test") for end in interval),
-        *(_column("metrics", f"delta/test/{metric}{end}") for end in (*interval, "_p_holm")),
-        *(_column("metrics", f"delta_vs_mean/test/{metric}{end}") for end in (*interval, "_p_holm")),
+        *(
+            _column("metrics", f"{delta}/{on}/{metric}{end}")
+            for on in ("test", "nested_full")
+            for delta in ("delta", "delta_vs_mean")
+            for end in (*interval, "_p_holm")
+        ),
         *(_column("tags", f"harness.{name}") for name in ("judged_on", "verdict", "recommended")),
     ]
     ablations = [
         *(_column("tags", f"{WORDS}ablation/{name}") for name in varied),
         *marks,
         *(_column("params", f"ablation.{name}") for name in ("trial", "seeds")),
-        *(_column("metrics", name) for name in (f"oof/{metric}", "ablation/noise_floor")),
+        *(_column("metrics", name) for name in (f"cv/{metric}", "ablation/noise_floor")),
     ]
     ascending = not METRICS[metric].higher_is_better
     return {
         "mlflow.experimentKind": "custom_model_development",
-        f"{TAG}trials": _view("Trials", 3, "trial", f"oof/{metric}", ascending, trials),
+        f"{TAG}trials": _view("Trials", 3, "trial", f"cv/{metric}", ascending, trials),
         f"{TAG}ensembles": _view("Ensembles", 2, "ensemble", f"oof/{metric}", ascending, ensembles),
-        f"{TAG}ablations": _view("Ablations", 1, "ablation", f"oof/{metric}", ascending, ablations),
+        f"{TAG}ablations": _view("Ablations", 1, "ablation", f"cv/{metric}", ascending, ablations),
     }
 
 
@@ -70,6 +76,14 @@ def words_tags(name: str, metric: str, value: float, lo: float, hi: float, p: fl
     text += f" [{lo:{form}}, {hi:{form}}]" if math.isfinite(lo) and math.isfinite(hi) else ""
     text += f" p={p:.2g}" if math.isfinite(p) else ""
     return {f"{WORDS}{name}/{metric}": text}
+
+
+def mean_tag(metric: str, value: float, error: float) -> dict[str, str]:
+    """{'harness.cv/auroc': '0.908 ± 0.012'}: the mean over folds with its standard error; nothing where it is not
+    defined."""
+    if not math.isfinite(value):
+        return {}
+    return {f"{WORDS}cv/{metric}": f"{value:.3f}" + (f" ± {error:.3f}" if math.isfinite(error) else "")}
 
 
 def page(server: str, experiment: str, view: str) -> str:

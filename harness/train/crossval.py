@@ -21,8 +21,9 @@ from harness.data.folds import draw_part
 from harness.data.prepare import Prepared
 from harness.home import is_done, new_folder, read_json, write_json
 from harness.ragged import Ragged, Subset, select
-from harness.records import FoldResult, TrialResult
+from harness.records import Dataset, FoldResult, TrialResult
 from harness.seeds import derive_seed
+from harness.stats.fold_scale import scales_disagree
 from harness.stats.grouped import How, all_intervals
 from harness.study.spec import Spec
 from harness.train.checkpoint import FoldMeta, ResumeState, digest, save_weights
@@ -112,17 +113,39 @@ def summarize(results: list[FoldResult], data: Prepared, seed: int, per_group: H
     mean = table.mean(axis=0)
     error = table.std(axis=0, ddof=1) / np.sqrt(len(table)) if len(table) > 1 else np.full(len(names), np.nan)
     rows = np.concatenate([result.rows for result in results])
-    fold = np.repeat([result.fold for result in results], [len(result.rows) for result in results])
     p = metrics.probabilities(np.concatenate([result.logits for result in results]), data.dataset.multilabel)
+    y, groups = data.dataset.y[rows], data.dataset.groups[rows]
+    fold = np.repeat([result.fold for result in results], [len(result.rows) for result in results])
     seconds = sum(result.seconds for result in results)
     return TrialResult(
         folds=results,
         cv=dict(zip(names, mean.tolist(), strict=True)),
         cv_se=dict(zip(names, error.tolist(), strict=True)),
-        oof=all_intervals(data.dataset.y[rows], p, data.dataset.groups[rows], seed, per_group, fold),
+        oof=all_intervals(y, p, groups, seed, per_group, fold),
         seconds=seconds,
         images_per_second=sum(result.images for result in results) / max(seconds, 1e-9),
+        undefined={name: why for name in names if (why := why_undefined(name, results, data.dataset))},
+        notes=["fold-scale"] if scales_disagree(y, p, groups, fold, seed) else [],
     )
+
+
+def why_undefined(metric: str, results: list[FoldResult], dataset: Dataset) -> str:
+    """The first fold in which a metric has no value, and why, in words; '' where it has one in every fold."""
+    first = next((result for result in results if not np.isfinite(result.metrics[metric])), None)
+    return f"{metric} is not defined in fold {first.fold}: {_lacking(first, dataset)}" if first else ""
+
+
+def _lacking(result: FoldResult, dataset: Dataset) -> str:
+    y, names = dataset.y[result.rows], dataset.classes
+    if not len(y):
+        return "it has no rows"
+    if not np.isfinite(result.logits).all():
+        return "a prediction is not a finite number"
+    if dataset.multilabel:
+        one = [name for c, name in enumerate(names) if len(np.unique(y[y[:, c] != metrics.UNKNOWN, c])) < 2]
+        return f"its rows do not have both answers for {', '.join(one)}"
+    absent = [name for c, name in enumerate(names) if not (y == c).any()]
+    return "its rows have one class" if len(names) == 2 else f"its rows have no {', '.join(absent)}"
 
 
 def train_part(

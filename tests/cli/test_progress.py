@@ -19,14 +19,14 @@ from harness.events import (
     TrialStarted,
     Working,
 )
-from harness.records import EpochReport, Estimate, Interval, TrialRecord
+from harness.records import EpochReport, Estimate, TrialRecord
 from harness.words import wrapped
 
 
 def record(number: int, auroc: float, state: str = "complete") -> TrialRecord:
-    oof = {"auroc": Interval(auroc, auroc - 0.1, auroc + 0.1)} if state == "complete" else {}
+    scores = {"cv": {"auroc": auroc}, "cv_se": {"auroc": 0.05}} if state == "complete" else {}
     params = {"optim.lr": 0.001, "augment.hflip": 0.0}
-    return TrialRecord(number, state, params, "run", oof=oof, fold_values=[auroc], seconds=10.0)
+    return TrialRecord(number, state, params, "run", **scores, fold_values=[auroc], seconds=10.0)
 
 
 def epoch(trial: int, fold: int, number: int, seconds: float = 1.0) -> EpochDone:
@@ -63,7 +63,7 @@ def test_the_beginning_says_what_the_data_are_what_will_run_and_what_was_there()
     assert said[2] == "time   3 trials will take 2 to 5 min; checkpoints 10 MB to 30 MB, 24 GB are free"
     assert said[3].split("\n") == [
         "study  demo: 3 trials x 2 folds on cpu in bf16",
-        "       1 already done, best auroc 0.850 [0.750, 0.950] (trial 0)",
+        "       1 already done, best auroc 0.850 ±.050 (trial 0)",
         "       going on with trial 1",
     ]
 
@@ -94,7 +94,7 @@ def test_the_state_of_things_fits_the_window() -> None:
     wide = status_lines(picture, 0.0, 80)
     assert wide == [
         "2/3 trials  a few seconds left  1 stopped early",
-        "best auroc 0.850 [0.750, 0.950]  (trial 0)",
+        "best auroc 0.850 ±.050  (trial 0)",
         "trial 2  fold 1/2  epoch 2/4  auroc 0.700  loss 0.500  val 0.600",
     ]
     narrow = status_lines(picture, 0.0, 50)
@@ -135,10 +135,10 @@ def test_time_left_runs_down_between_two_epochs() -> None:
     assert picture.seconds_left(1000.0) == 0.0
 
 
-def test_an_ended_trial_is_told_with_its_interval_and_the_best_so_far() -> None:
+def test_an_ended_trial_is_told_with_its_mean_over_folds_and_the_best_so_far() -> None:
     better = record(0, 0.9)
     _, said = told([*BEGIN, FoldDone(1, 1, 0.8), TrialEnded(record(1, 0.8), better)])
-    assert "trial 1   auroc 0.800 [0.700, 0.900] in 10 s; best 0.900 (trial 0)" in said[-1]
+    assert "trial 1   auroc 0.800 ±.050 in 10 s; best 0.900 (trial 0)" in said[-1]
     assert "lr 1.0e-03  no hflip" in said[-1]
     _, said = told([*BEGIN, TrialEnded(record(1, 0.8, "pruned"), None)])
     assert "stopped early: after 1 fold" in said[-1]

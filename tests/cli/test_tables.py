@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from harness.cli.output import escape_control, plain
-from harness.cli.tables import ranked, table, trials_table
+from harness.cli.tables import best_first, table, trials_table
 from harness.records import Interval, TrialRecord
 
 SWITCHES = ("hflip", "rotate", "translate", "scale", "brightness", "noise")
@@ -39,19 +39,19 @@ TRIALS = [
     trial(0, 0.7),
     trial(1, 0.9),
     trial(2, 0.5, state="pruned"),
-    trial(3, math.nan),
+    trial(3, math.nan, reason="auroc is not defined in fold 2: its rows have one class"),
     trial(4, 0.4, state="failed", reason="[bold]no memory[/]\nmore"),
 ]
 
 
 def test_best_first_then_the_unfinished_by_number() -> None:
-    assert [t.number for t in ranked(TRIALS, "auroc")] == [1, 0, 2, 3, 4]
-    assert [t.number for t in ranked([trial(0, 0.7), trial(1, 0.9)], "log_loss")] == [0, 1]
+    assert [t.number for t in best_first(TRIALS, "auroc")] == [1, 0, 2, 3, 4]
+    assert [t.number for t in best_first([trial(0, 0.7), trial(1, 0.9)], "log_loss")] == [0, 1]
 
 
 def test_lower_is_better_where_it_is() -> None:
-    losses = [TrialRecord(n, "complete", {}, "r", oof={"log_loss": Interval(v, v, v)}) for n, v in [(0, 0.9), (1, 0.2)]]
-    assert [t.number for t in ranked(losses, "log_loss")] == [1, 0]
+    losses = [TrialRecord(n, "complete", {}, "r", cv={"log_loss": v}) for n, v in [(0, 0.9), (1, 0.2)]]
+    assert [t.number for t in best_first(losses, "log_loss")] == [1, 0]
 
 
 @pytest.mark.parametrize("width", [60, 80, 100])
@@ -68,6 +68,7 @@ def test_every_number_of_the_trials_table_survives_a_narrow_window(width: int) -
         assert name in text
     assert "pruned after 2" in " ".join(text.split())
     assert "[bold]no" in text
+    assert "not ranked:" in text.replace("\n", " ") and "old 2: its rows have one class" in " ".join(text.split())
     assert "…" not in text
 
 
@@ -88,7 +89,7 @@ def test_words_beside_numbers_use_the_whole_window() -> None:
 def test_json_has_no_nan_anywhere() -> None:
     found = plain({"a": math.nan, "b": [math.inf, 1.5], "c": TRIALS[3], 3: (1, None)})
     assert found["a"] is None and found["b"] == [None, 1.5] and found["3"] == [1, None]
-    assert found["c"]["oof"]["auroc"] == {"value": None, "lo": None, "hi": None}
+    assert found["c"]["oof"]["auroc"] == dict.fromkeys(("value", "lo", "hi", "coverage")) | {"reason": ""}
 
 
 @pytest.mark.parametrize("width", [60, 80])

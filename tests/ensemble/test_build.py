@@ -20,7 +20,7 @@ from harness.ensemble.bundle import load_bundle, predict_bundle
 from harness.ensemble.methods import METHODS
 from harness.errors import HarnessError, RequestError
 from harness.home import Home
-from harness.ledger import read_trials
+from harness.ledger import best_trial, read_trials
 from harness.stats.grouped import by_group
 from harness.study.load import check_study
 
@@ -156,7 +156,7 @@ def test_the_mean_is_a_row_of_its_own_even_when_it_is_the_method(built):
 
 def test_a_single_member_makes_a_bundle_too(copied, small_study):
     result = build_every(copied, [small_study.record], ["mean"], 1, 0, "cpu")[0]
-    best = max(read_trials(copied, "small"), key=lambda trial: trial.oof["auroc"].value)
+    best = best_trial(read_trials(copied, "small"), "auroc")
     assert result.members == [best.number] and result.bundle.name == "mean-top1"
     single, mean, ensemble = result.rows
     assert single.test == mean.test == ensemble.test

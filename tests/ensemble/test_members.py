@@ -12,7 +12,7 @@ from harness.ensemble.members import choose_members, read_oof
 from harness.errors import HarnessError, RequestError
 from harness.home import Home
 from harness.ledger import StudyRecord, write_trial
-from harness.records import TEST, Dataset, Folds, Interval, TrialRecord
+from harness.records import TEST, Dataset, Folds, TrialRecord
 
 N, K, C = 40, 3, 2
 STUDY = StudyRecord("s", "complete", {}, "spec", "data", "folds", 0.0)
@@ -37,8 +37,8 @@ def logits_of(trial: int) -> np.ndarray:
 
 def write_member(home: Home, trial: int, auroc: float = 0.7, state: str = "complete") -> None:
     """A trial's record and predictions as stage 1 leaves them, the rows in an order of their own."""
-    oof = {"auroc": Interval(auroc, auroc - 0.1, auroc + 0.1), "log_loss": Interval(auroc, 0.0, 1.0)}
-    write_trial(home, "s", TrialRecord(trial, state, {}, f"run-{trial}", oof=oof))
+    cv = {"auroc": auroc, "log_loss": auroc}
+    write_trial(home, "s", TrialRecord(trial, state, {}, f"run-{trial}", cv=cv))
     folder = home.run_artifacts("s", f"run-{trial}")
     for fold in range(K):
         rows = np.random.default_rng(fold).permutation(FOLDS.held_out_rows(fold))
@@ -88,7 +88,7 @@ def test_nothing_to_build_from(home: Home, tmp_path: Path) -> None:
         choose_members(home, STUDY, "auroc", 0)
     with pytest.raises(RequestError, match=r"harness study run s --set search\.trials=N"):
         choose_members(Home(tmp_path / "empty"), STUDY, "auroc", 5)
-    with pytest.raises(RequestError, match="out-of-fold brier"):
+    with pytest.raises(RequestError, match=r"no ranked trial .trial 0: brier is not defined in every fold"):
         choose_members(home, STUDY, "brier", 5)
 
 

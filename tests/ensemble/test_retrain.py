@@ -17,7 +17,7 @@ from harness.ensemble.oof import silent
 from harness.ensemble.retrain import draw_groups, retrain
 from harness.errors import RequestError
 from harness.home import Home
-from harness.ledger import read_trials
+from harness.ledger import best_trial, read_trials
 from harness.metrics import softmax
 from harness.study.load import check_study
 from harness.train import crossval
@@ -108,7 +108,7 @@ def test_out_of_bag_is_the_mean_over_networks_that_never_saw_the_group(watched, 
 def test_its_bundle_has_the_new_networks_and_predicts_by_itself(watched, home, small_study):
     result, _ = watched
     bundle = load_bundle(result.bundle)
-    best = max(read_trials(home, "small"), key=lambda trial: trial.oof["auroc"].value)
+    best = best_trial(read_trials(home, "small"), "auroc")
     assert bundle.members == (f"trial-{best.number:04d}-resampled",) and len(bundle.weights[0]) == 3
     metas = [read_meta(path) for path in bundle.weights[0]]
     assert {meta.fold for meta in metas} == {NO_FOLD} and len({meta.encoder_id for meta in metas}) == 3

@@ -14,7 +14,6 @@ from harness.ensemble.scores import (
     Predictions,
     Rows,
     as_json,
-    best_single,
     compare,
     result_json,
     score_table,
@@ -44,11 +43,6 @@ def p_of(signal: float, noise: int = 1) -> np.ndarray:
 def predictions(name: str, kind: str, oof: float, test: float, selection: float = 0.0, noise: int = 1) -> Predictions:
     nested = p_of(oof, noise)
     return Predictions(name, kind, nested, p_of(test, noise), p_of(selection or oof, noise), nested, nested)
-
-
-def test_the_best_single_is_the_first_of_the_best_defined_values() -> None:
-    assert best_single([0.5, 0.9, 0.9, math.nan], "auroc") == 1
-    assert best_single([0.5, 0.9, 0.1, math.nan], "log_loss") == 2
 
 
 def test_only_estimates_have_an_interval() -> None:

@@ -1,6 +1,6 @@
 """A small space, and a search over it without any training: propose, tell a made-up score, propose again."""
 
-from harness.records import Interval, TrialRecord
+from harness.records import TrialRecord
 from harness.search.proposals import Proposals
 from harness.search.storage import open_optuna
 from harness.study.load import check_study
@@ -32,6 +32,6 @@ def run(home, trials, study):
         value = score(point.params)
         for fold in range(3):
             source.fold(point.number, fold, value)
-        oof = {study.spec.search.metric: Interval(value, value, value)}
-        source.ended(TrialRecord(point.number, "complete", point.params, "run", oof=oof))
+        cv = {study.spec.search.metric: value}
+        source.ended(TrialRecord(point.number, "complete", point.params, "run", cv=cv))
     return [trial.params for trial in open_optuna(home, "s", study.spec.search).get_trials()]

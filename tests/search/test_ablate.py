@@ -14,7 +14,7 @@ from benchmarks._tiny_study import tiny_tree
 from harness.errors import HarnessError, RequestError
 from harness.home import Home, is_done
 from harness.ledger import StudyRecord, read_study, read_trials, require_study, write_study, write_trial
-from harness.records import Interval, TrialRecord
+from harness.records import TrialRecord
 from harness.search.ablate import missing, plan_ablation, train_arms
 from harness.search.ablation_table import COLUMNS, SHOWN, document, publish, tabulate
 from harness.search.run import run_study
@@ -102,8 +102,8 @@ def test_the_base_trial_with_the_studys_seed_is_what_would_be_trained_again(abla
 
 def test_the_table_is_what_the_records_say(ablated):
     home, plan, _, table = ablated
-    records = {tuple(sorted(r.params.items())): r.oof["auroc"].value for r in read_trials(home, plan.study.name)}
-    own = [plan.trial.oof["auroc"].value, records[(("seed", plan.seeds[1]),)]]
+    records = {tuple(sorted(r.params.items())): r.cv["auroc"] for r in read_trials(home, plan.study.name)}
+    own = [plan.trial.cv["auroc"], records[(("seed", plan.seeds[1]),)]]
     assert table.base == pytest.approx(np.mean(own))
     assert {row.factor for row in table.rows} == {"augment.hflip", "optim.weight_decay"}
     assert table.not_factors == ["optim.lr"]
@@ -227,7 +227,7 @@ def test_how_a_study_searched_does_not_bind_its_ablation(tmp_path):
     tree["search"] = {**search, "constraints": ["parameters <= 1"], "enqueue": [point], "trial_minutes": 1.0}
     study = check_study(tree, "test")
     write_study(home, StudyRecord("small", "complete", study.tree, "", "", "", 0.0))
-    best = TrialRecord(0, "complete", point, "run", oof={"auroc": Interval(0.8, 0.7, 0.9)})
+    best = TrialRecord(0, "complete", point, "run", cv={"auroc": 0.8})
     write_trial(home, "small", best)
     write_trial(home, "small", replace(best, number=1, run_id="copy", same_as=0))
     plan = plan_ablation(home, "small", 1, [], 3)

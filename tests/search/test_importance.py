@@ -9,7 +9,7 @@ import pytest
 
 from harness.home import Home
 from harness.ledger import StudyRecord, write_study, write_trial
-from harness.records import Interval, TrialRecord
+from harness.records import TrialRecord
 from harness.search.importance import caution, importances
 from harness.study.load import check_study
 
@@ -36,7 +36,7 @@ def trials(count, seed=0):
         if params["optim.name"] == "sgd":
             params["optim.momentum"] = 0.5 + 0.4 * draw.random()
         value = 0.5 + 0.1 * (3 * a + b) + 0.001 * draw.standard_normal()
-        yield TrialRecord(number, "complete", params, f"r{number}", oof={"auroc": Interval(value, value, value)})
+        yield TrialRecord(number, "complete", params, f"r{number}", cv={"auroc": value})
 
 
 def shares(method, count=300):

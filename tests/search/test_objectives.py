@@ -17,7 +17,7 @@ from harness.errors import HarnessError, RequestError
 from harness.events import TrialEnded
 from harness.home import Home
 from harness.ledger import best_trial, read_study, read_trials
-from harness.records import Interval, TrialRecord
+from harness.records import TrialRecord
 from harness.search.driver import Driver
 from harness.search.front import front, is_on_front
 from harness.search.objective import Outcome
@@ -59,7 +59,7 @@ def test_costs_are_measured_and_make_a_front(tmp_path):
     small, large = sorted(trials, key=lambda trial: trial.costs["parameters"])
     assert (small.params, large.params) == ({"model.hidden": 8}, {"model.hidden": 4096})
     for trial, frozen in zip(trials, open_optuna(home, "tiny", three.spec.search).trials, strict=True):
-        assert frozen.values == [trial.oof["auroc"].value, *(trial.costs[name] for name in three.spec.search.costs)]
+        assert frozen.values == [trial.cv["auroc"], *(trial.costs[name] for name in three.spec.search.costs)]
     document = study_document(record, trials)
     assert small.number in [trial["number"] for trial in document["front"]]
     assert document["best"]["number"] == best_trial(trials, "auroc").number
@@ -181,9 +181,7 @@ def test_the_front_is_what_nothing_dominates(rows):
 
 def test_the_front_leaves_out_what_is_no_result_of_its_own():
     def trial(number, auroc, megabytes, **more):
-        return TrialRecord(
-            number, "complete", {}, "r", oof={"auroc": Interval(auroc, 0, 1)}, costs={"megabytes": megabytes}, **more
-        )
+        return TrialRecord(number, "complete", {}, "r", cv={"auroc": auroc}, costs={"megabytes": megabytes}, **more)
 
     trials = [
         trial(0, 0.9, 10.0), trial(1, 0.8, 1.0), trial(2, 0.8, 2.0), trial(3, 0.99, 0.5, infeasible=True),

@@ -7,7 +7,7 @@ import pytest
 
 from harness.ledger import best_trial
 from harness.metrics import METRICS
-from harness.records import Interval, TrialRecord
+from harness.records import TrialRecord
 from harness.search.pruning import stop_after_epoch, stop_after_folds
 from harness.search.racing import Runner, make_field
 from harness.study.search import Search
@@ -96,8 +96,8 @@ def test_a_larger_race_p_stops_more_and_less_seen_asks_for_more():
 
 
 def complete(number, folds, value=None):
-    scores = {name: Interval(np.mean(folds) if value is None else value, 0.0, 1.0) for name in METRICS}
-    return TrialRecord(number, "complete", {}, f"run{number}", oof=scores, fold_values=list(folds))
+    scores = dict.fromkeys(METRICS, float(np.mean(folds)) if value is None else value)
+    return TrialRecord(number, "complete", {}, f"run{number}", cv=scores, fold_values=list(folds))
 
 
 def test_best_trial_knows_the_direction_and_skips_what_is_not_complete():

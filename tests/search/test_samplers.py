@@ -11,7 +11,7 @@ from scipy.stats import kstest, qmc
 
 from harness.errors import RequestError
 from harness.home import Home
-from harness.records import Interval, TrialRecord
+from harness.records import TrialRecord
 from harness.search.cube import random_point, sobol_point, value_at
 from harness.search.grid import check_sampler, grid_points, total_trials
 from harness.search.proposals import Proposals
@@ -95,8 +95,8 @@ def test_a_model_finds_more_than_chance(tmp_path):
         source, values = Proposals(study, home), []
         while (point := source.next()) is not None:
             values.append(-sum((value - 0.2) ** 2 for value in point.params.values()))
-            oof = {"auroc": Interval(values[-1], 0, 0)}
-            source.ended(TrialRecord(point.number, "complete", point.params, "run", oof=oof))
+            cv = {"auroc": values[-1]}
+            source.ended(TrialRecord(point.number, "complete", point.params, "run", cv=cv))
         return max(values)
 
     chance = last("random", 0, "random")
@@ -121,7 +121,7 @@ def test_a_range_stands_only_where_its_condition_holds(tmp_path, sampler):
         for name in ("optim.momentum", "optim.nesterov"):
             assert stands[name] == point.params.get(name, key_defaults()[name])
         value = point.params.get("optim.momentum", 0.0)
-        source.ended(TrialRecord(point.number, "complete", point.params, "r", oof={"auroc": Interval(value, 0, 0)}))
+        source.ended(TrialRecord(point.number, "complete", point.params, "r", cv={"auroc": value}))
     assert set(names) == {"adamw", "sgd"}
     if sampler == "grid":
         assert len(names) == 2 + 2 * 2 * 2  # momentum and nesterov multiply the points of sgd alone

@@ -59,7 +59,7 @@ def test_a_trial_from_start_to_end(home: Home) -> None:
         for epoch in range(3):
             tracking.log_epochs(run_id, [logged(fold, epoch, 0.5 + 0.1 * epoch + 0.01 * fold)], "auroc")
     oof = {"auroc": Interval(0.71, 0.6, 0.8)}
-    record = ended("complete", 7, cv={"auroc": 0.7}, cv_se={"auroc": 0.01}, oof=oof, seconds=12.5)
+    record = ended("complete", 7, cv={"auroc": 0.7}, cv_se={"auroc": 0.01}, oof=oof, seconds=12.5, notes=["fold-scale"])
     tracking.finish_trial(run_id, record, images=500)
 
     run = read(home, run_id)
@@ -69,6 +69,7 @@ def test_a_trial_from_start_to_end(home: Home) -> None:
     assert run.data.tags["harness.state"] == "complete"
     scores = {"cv/auroc": 0.7, "cv/auroc_se": 0.01, "oof/auroc": 0.71, "oof/auroc_lo": 0.6, "oof/auroc_hi": 0.8}
     assert scores.items() <= run.data.metrics.items()
+    assert run.data.tags["harness.cv/auroc"] == "0.700 ± 0.010" and run.data.tags["harness.notes"] == "fold-scale"
     assert run.data.metrics["cost/seconds"] == 12.5 and run.data.metrics["cost/images_per_second"] == 40.0
     client = MlflowClient(tracking_uri=home.mlflow_uri)
     curve = client.get_metric_history(run_id, "fold_1/val_auroc")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness.metrics import METRICS
-from harness.track.views import page, study_tags, words_tags
+from harness.track.views import mean_tag, page, study_tags, words_tags
 
 
 def view(tags: dict[str, str], key: str) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def view(tags: dict[str, str], key: str) -> dict[str, Any]:
 def test_views_sort_best_first(metric: str) -> None:
     tags = study_tags(metric, ["optim.lr", "augment.hflip"])
     trials = view(tags, "trials")
-    assert trials["orderByKey"] == f"metrics.`oof/{metric}`"
+    assert trials["orderByKey"] == f"metrics.`cv/{metric}`"
     assert trials["orderByAsc"] is (metric in ("log_loss", "brier"))
     assert {f"metrics.`oof/{metric}{end}`" for end in ("", "_lo", "_hi")} <= set(trials["selectedColumns"])
     assert {"params.`optim.lr`", "params.`augment.hflip`"} <= set(trials["selectedColumns"])
@@ -50,3 +50,7 @@ def test_scores_in_words_round_and_leave_out_what_is_not_defined() -> None:
     }
     assert words_tags("test", "auroc", 0.5, math.nan, math.nan) == {"harness.test/auroc": "0.500"}
     assert words_tags("test", "auroc", math.nan, 0.1, 0.2) == {}
+    assert mean_tag("auroc", 0.9083, 0.0118) == {"harness.cv/auroc": "0.908 ± 0.012"}
+    assert (
+        mean_tag("auroc", 0.9083, math.nan) == {"harness.cv/auroc": "0.908"} and mean_tag("auroc", math.nan, 0.1) == {}
+    )
