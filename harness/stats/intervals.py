@@ -253,7 +253,8 @@ def fold_inflation(fold: NDArray[np.int64] | None) -> float:
     Bengio (2003). Linear learners really trained in 5 folds on 40 and 100 patients, memorising and regularised, with
     signal and without (150 studies a cell, Monte-Carlo error .018): the true variance was 1.3 to 2.9 times that over
     groups. Without the factor, t intervals of AUROC and log loss covered .76 to .83, equal recipes had p below
-    .05 in .11 to .26 of studies; with it .90 to .96, and .01 to .07. It is wider than needed for average precision and accuracy.
+    .05 in .11 to .26 of studies; with it .90 to .96, and .01 to .07. For average
+    precision and accuracy it is wider than needed.
     """
     if fold is None:
         return 1.0

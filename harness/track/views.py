@@ -45,8 +45,12 @@ def study_tags(metric: str, varied: Sequence[str], optimistic: bool = False) -> 
         _column("params", "ensemble.members"),
         *(_column("metrics", f"{score}/{metric}") for score in ("selection", "cross_fitted", "oof")),
         *(_column("metrics", f"{score}/{metric}{end}") for score in ("nested_full", "test") for end in interval),
-        *(_column("metrics", f"delta/test/{metric}{end}") for end in (*interval, "_p_holm")),
-        *(_column("metrics", f"delta_vs_mean/test/{metric}{end}") for end in (*interval, "_p_holm")),
+        *(
+            _column("metrics", f"{delta}/{on}/{metric}{end}")
+            for on in ("test", "nested_full")
+            for delta in ("delta", "delta_vs_mean")
+            for end in (*interval, "_p_holm")
+        ),
         *(_column("tags", f"harness.{name}") for name in ("judged_on", "verdict", "recommended")),
     ]
     ablations = [
