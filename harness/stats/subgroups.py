@@ -22,7 +22,7 @@ from harness.metrics import METRICS
 from harness.records import Difference, Interval
 from harness.stats.compare import holm
 from harness.stats.intervals import Spread, group_numbers, spread
-from harness.stats.unpaired import Sample, apart
+from harness.stats.unpaired import Sample, apart, with_dealt_groups
 
 SMALLEST = 5
 """groups; fewer are not shown by themselves"""
@@ -112,14 +112,15 @@ def _bands(numbers: NDArray[np.float64], spans: list[tuple[float, float, str]]) 
 
 
 def subgroups(sample: Sample, columns: dict[str, NDArray[np.str_]], metric: str, seed: int) -> list[Subgroup]:
-    """Every kind of every column (name -> (N,) kinds), in order of name. seed is not used: nothing is drawn."""
+    """Every kind of every column (name -> (N,) kinds), in order of name. seed: of the groups that are dealt anew for
+    p-values."""
     made = []
     for column, of_row in columns.items():
         merged = _merge_small(of_row, sample.groups)
         for kind in sorted(set(merged.tolist())):
             inside = merged == kind
             if len(np.unique(sample.groups[inside])) >= SMALLEST and not inside.all():
-                made.append(_subgroup(column, kind, inside, sample, metric))
+                made.append(_subgroup(column, kind, inside, sample, metric, seed))
     corrected = holm(np.array([one.versus_rest.p for one in made]))
     return [Subgroup(**{**vars(one), "p_holm": float(p)}) for one, p in zip(made, corrected, strict=True)]
 
@@ -129,12 +130,13 @@ def _merge_small(of_row: NDArray[np.str_], groups: NDArray[np.str_]) -> NDArray[
     return np.where(np.isin(of_row, small), OTHER, of_row).astype(np.str_)
 
 
-def _subgroup(column: str, kind: str, inside: NDArray[np.bool_], sample: Sample, metric: str) -> Subgroup:
+def _subgroup(column: str, kind: str, inside: NDArray[np.bool_], sample: Sample, metric: str, seed: int) -> Subgroup:
     y, p, groups = sample.y, sample.p, group_numbers(sample.groups)[0]
     mine, rest = (spread(metric, y[rows], p[rows], groups[rows]) for rows in (inside, ~inside))
     classes = range(p.shape[1])
     counts = [int((y[inside] == c).sum() if y.ndim == 1 else (y[inside, c] == 1).sum()) for c in classes]
     difference = apart(mine, rest, _correlation(mine, rest, groups, inside))
+    difference = with_dealt_groups(difference, metric, y, p, groups, inside, seed)
     count = len(np.unique(groups[inside]))
     return Subgroup(column, kind, int(inside.sum()), count, counts, mine.interval(), difference, float("nan"))
 

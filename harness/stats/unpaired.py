@@ -6,7 +6,7 @@ only.
 N, M: rows of the two samples; R: replicates.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 from harness.metrics import METRICS
 from harness.records import Difference, Interval
 from harness.seeds import derive_seed
+from harness.stats.influence import row_values
 from harness.stats.intervals import LEVEL, NOTHING, Spread, difference_ends, group_numbers, spread
 
 Floats = NDArray[np.float64]
 Names = NDArray[np.str_]
+
+ROW_MEANS = ("accuracy", "log_loss", "brier")
+"""metrics that are a mean over rows"""
 
 
 @dataclass(frozen=True)
@@ -29,15 +33,57 @@ class Sample:
     groups: Names
 
 
-def unpaired_differences(here: Sample, home: Sample, seed: int, reps: int = 2000) -> dict[str, Difference]:
-    """Every metric here minus at home, with its 95% interval and p-value: see `apart`. NaN, with the reason, where a
-    metric is not defined in one of them, or one has too few groups. seed and reps are not used: nothing is drawn."""
+def unpaired_differences(here: Sample, home: Sample, seed: int, reps: int = 999) -> dict[str, Difference]:
+    """Every metric here minus at home, with its 95% interval and p-value: see `apart`, `with_dealt_groups`. NaN, with
+    the reason, where a metric is not defined in one of them, or one has too few groups."""
     found = {}
     numbers = [group_numbers(sample.groups)[0] for sample in (here, home)]
+    y, p = np.concatenate([here.y, home.y]), np.concatenate([here.p, home.p])
+    everyone = np.concatenate([numbers[0], numbers[1] + numbers[0].max(initial=-1) + 1])
+    inside = np.arange(len(y)) < len(here.y)
     for name in METRICS:
         mine, other = (spread(name, s.y, s.p, n) for s, n in zip((here, home), numbers, strict=True))
-        found[name] = apart(mine, other)
+        found[name] = with_dealt_groups(apart(mine, other), name, y, p, everyone, inside, seed, reps)
     return found
+
+
+def with_dealt_groups(
+    found: Difference,
+    metric: str,
+    y: NDArray[np.int64],
+    p: Floats,
+    groups: NDArray[np.int64],
+    inside: NDArray[np.bool_],
+    seed: int,
+    reps: int = 999,
+) -> Difference:
+    """The same difference, its p-value not below that of a permutation test: how often the mean over rows of the two
+    sides differs at least as much when whole groups are dealt anew to them (Phipson and Smyth 2010 for the + 1).
+
+    For metrics that are means over rows, whose rows can be very skewed: of six patients a site, Student's t found a
+    difference of log losses where there was none in .18 of tables (Monte-Carlo error .06). Other metrics, tasks of
+    several labels, and sides that share groups keep their p-value. y (N,), p (N, C), groups (N,) numbers from 0,
+    inside (N,) rows of the first side.
+    """
+    count = int(groups.max(initial=-1)) + 1
+    first = np.bincount(groups[inside], minlength=count) > 0
+    shared = first & (np.bincount(groups[~inside], minlength=count) > 0)
+    if found.reason or metric not in ROW_MEANS or y.ndim == 2 or shared.any():
+        return found
+    of_row = row_values(metric, np.asarray(y, dtype=np.int64), np.asarray(p, dtype=np.float64))
+    sizes = np.bincount(groups, minlength=count).astype(np.float64)
+    sums = np.bincount(groups, of_row - of_row.mean(), count)
+
+    def apart_by(dealt: Floats) -> Floats:
+        rows = dealt @ sizes
+        total = dealt @ sums
+        return np.asarray(np.abs(total / rows + total / (sizes.sum() - rows)))  # the sums of all groups add up to 0
+
+    rng = np.random.default_rng(derive_seed(seed, "dealt", metric))
+    drawn = rng.permuted(np.tile(first.astype(np.float64), (reps, 1)), axis=1)
+    least = float(apart_by(first.astype(np.float64)[None])[0]) * (1 - 1e-10)
+    p_dealt = (1 + int((apart_by(drawn) >= least).sum())) / (reps + 1)
+    return replace(found, p=max(found.p, p_dealt))
 
 
 def apart(one: Spread, other: Spread, correlation: float = 0.0) -> Difference:
