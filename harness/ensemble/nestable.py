@@ -10,6 +10,7 @@ from harness.models.weights import kind_of
 from harness.study.load import build_spec
 from harness.study.space import fill
 from harness.study.spec import Spec
+from harness.train.pinned import require_same_weights
 
 
 def require_nestable(members: Sequence[Member], studies: Sequence[StudyRecord], k: int) -> None:
@@ -34,6 +35,7 @@ def require_nestable(members: Sequence[Member], studies: Sequence[StudyRecord], 
                 "would have seen the scored rows. Take members with model.weights: none, pretrained or a file, or "
                 "judge by a held-out test split."
             )
+        require_same_weights(study.weights, spec.model.weights, spec.model.backbone, study.name)
         if spec.train.select == "scored_fold":
             raise RequestError(
                 f"--nested full: {name} picks its epoch on the rows that it is scored on (train.select: scored_fold), "

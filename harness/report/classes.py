@@ -126,7 +126,7 @@ def _per_class(one: Predicted, classes: tuple[str, ...], seed: int) -> Table:
         n = int(answer.sum())
         small |= n < FEW
         found = rates(answer, one.said[known, c], one.groups[known])
-        area = areas(asked[name], one.groups, seed)[0]
+        area = areas(asked[name], one.groups, seed, one.fold)[0]
         cells = [interval(found[rate]) for rate in ("sensitivity", "specificity", "ppv")]
         rows.append([name, f"{n:,}{'*' if n < FEW else ''}", *cells, interval(area)])
     note = (

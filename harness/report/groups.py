@@ -88,7 +88,7 @@ def _table(found: Sequence[Subgroup], metric: str, one: Predicted) -> Table:
 
 def _per_group(one: Predicted, how: How, group: str, seed: int) -> Table | None:
     """Each metric per image and per patient (lesion, case); nothing where every group has one image."""
-    found = all_intervals(one.y, one.p, one.groups, seed, how)
+    found = all_intervals(one.y, one.p, one.groups, seed, how, one.fold)
     names = [name for name in found if not name.startswith(PREFIX)]
     if not any(name.startswith(PREFIX) for name in found):
         return None

@@ -52,6 +52,8 @@ class Predicted:
     """(n, C) which classes it decides for"""
     rule: str
     """how it decides, in words"""
+    fold: NDArray[np.int64] | None = None
+    """(n,) which fold model predicted each row, of the out-of-fold part; None of the test split"""
 
     @property
     def title(self) -> str:
@@ -103,7 +105,7 @@ def trial_out_of_fold(member: Member, data: Prepared) -> Predicted:
     rule = usual_rule(dataset.classes, dataset.multilabel)
     said = said_out_of_fold(rule, answers, dataset.classes, dataset.multilabel)
     how = "the most probable class" if rule.kind == ARGMAX else f"{rule}, each fold by the threshold of the others"
-    return Predicted(member.name, OUT_OF_FOLD, rows, answers.y, p, answers.groups, said, how)
+    return Predicted(member.name, OUT_OF_FOLD, rows, answers.y, p, answers.groups, said, how, answers.fold)
 
 
 def trial_on_test(home: Home, member: Member, data: Prepared, seen: Predicted, device: str) -> Predicted:

@@ -32,13 +32,13 @@ def ranking_section(models: Sequence[Predicted], classes: tuple[str, ...], seed:
     answer = []
     for one in models:
         asked = questions(one.y, one.p, classes)
-        scores = intervals(one.y, one.p, one.groups, seed)
+        scores = intervals(one.y, one.p, one.groups, seed, fold=one.fold)
         if len(asked) > 1:
             rows.append(
                 [one.title, "mean over all", *_counts(None, one), interval(scores["auroc"]), interval(scores["auprc"])]
             )
         for question in asked:
-            of, both = question.of, areas(question, one.groups, seed)
+            of, both = question.of, areas(question, one.groups, seed, one.fold)
             rows.append([one.title, of, *_counts(question, one), *map(interval, both)])
             if _with(question, one) < FEW:
                 few.add(f"{of} ({one.part})")
@@ -46,7 +46,7 @@ def ranking_section(models: Sequence[Predicted], classes: tuple[str, ...], seed:
     note = (
         "AUROC: how often a random positive is put above a random negative, .5 is chance. AUPRC: mean precision over "
     )
-    note += "the share found; chance is the share of positives. Intervals: 95%, whole groups drawn again."
+    note += "the share found; chance is the share of positives. Intervals: 95%, over groups."
     if few:
         note += f" Fewer than {FEW} positive groups, so believe little: {', '.join(sorted(few))}."
     table = Table(

@@ -73,10 +73,14 @@ def precision_recall(asked: Sequence[Question], groups: Names, seed: int) -> Cur
     return _curve(asked, groups, seed, _precision_at)
 
 
-def areas(question: Question, groups: Names, seed: int) -> tuple[Interval, Interval]:
-    """AUROC and AUPRC (average precision): what a study of two classes would be scored by."""
+def areas(
+    question: Question, groups: Names, seed: int, fold: NDArray[np.int64] | None = None
+) -> tuple[Interval, Interval]:
+    """AUROC and AUPRC (average precision): what a study of two classes would be scored by. groups (N,), fold (N,): see
+    intervals.intervals."""
     p = np.column_stack([1 - question.score, question.score])
-    found = intervals(question.positive.astype(np.int64), p, groups[question.rows], seed)
+    own = None if fold is None else fold[question.rows]
+    found = intervals(question.positive.astype(np.int64), p, groups[question.rows], seed, fold=own)
     return found["auroc"], found["auprc"]
 
 
