@@ -8,7 +8,7 @@ from harness.cli.complete import methods, studies
 from harness.cli.ensemble_document import find_saved, make, saved_bundles, saved_document
 from harness.cli.help import Commands
 from harness.cli.options import Bundle
-from harness.cli.output import claim_stdout, plain, print_json, show, show_command
+from harness.cli.output import claim_stdout, plain, print_json, results, show, show_command
 from harness.cli.study import Json
 
 SHORT = {"test": "test", "nested_full": "nested full", "none": "nothing"}
@@ -128,10 +128,12 @@ def list_(
         row = next(row for row in about["scores"] if row["kind"] == "ensemble")
         on = about["judged_on"]
         score = None if on == "none" else (row[on] or {}).get(about["metric"])
-        text = "-" if score is None else f"{about['metric']} {interval(Interval(**numbers_of(score)))}"
+        text = "-" if score is None else interval(Interval(**numbers_of(score)))
         word = about["delta_vs_mean"]["verdict"] if about["method"] != "mean" else ""
-        rows.append([f"{path.parent.name}/{path.name}", str(len(about["members"])), text, SHORT[on], word or "-"])
-    show(table(["bundle", "members", "score [95%]", "judged on", "than the mean"], rows, right=["members"]))
+        judge = SHORT[on] if on == "none" else f"{about['metric']}, {SHORT[on]}"
+        known = word if word in ("better", "worse") else "-"
+        rows.append([f"{path.parent.name}/{path.name}", text, judge, known])
+    show(table(["bundle", "score [95%]", "judged by", "vs mean"], rows, width=results().width))
     show("\nType: harness ensemble show BUNDLE, or harness predict BUNDLE IMAGE_OR_FOLDER...")
 
 

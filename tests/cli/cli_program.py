@@ -103,7 +103,7 @@ data:
   classes: [well, sick]
   group: patient
   folds: 2
-  test_fraction: 0.25
+  test_fraction: 0.375
   decode: {size: 32, channels: 1}
 model: {backbone: resnet10t}
 optim:

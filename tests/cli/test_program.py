@@ -37,7 +37,7 @@ def test_study_json(finished: Said) -> None:
     for trial in document["trials"]:
         assert trial["state"] == "complete"
         assert set(trial["params"]) == {"optim.lr", "augment.hflip"}
-        assert set(trial["oof"]["auroc"]) == {"value", "lo", "hi"}
+        assert {"value", "lo", "hi", "coverage", "reason"} == set(trial["oof"]["auroc"])
         assert 0 <= trial["cv"]["auroc"] <= 1
     assert document["best"] in document["trials"]
     assert finite(document)

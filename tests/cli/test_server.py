@@ -63,7 +63,7 @@ def test_the_addresses_name_views_that_exist(served: tuple[str, list[str], Home]
         number = found["experiment_id"]
         assert line.startswith(f"{start}{address}/#/experiments/{number}/runs?viewStateShareKey={key}&")
         view = view_of(tags, key)
-        assert view["orderByKey"] == "metrics.`cv/auroc`"
+        assert view["orderByKey"] == {"trials": "metrics.`cv/auroc`", "ensembles": "metrics.`oof/auroc`"}[key]
     assert "params.`optim.lr`" in view_of(tags, "trials")["selectedColumns"]
 
 
