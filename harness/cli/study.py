@@ -219,12 +219,11 @@ def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int =
         )
     else:
         honest = (
-            "the honest number is the test split's:" if held_out else "an ensemble is scored without its own choice:"
+            "the number to report is the test split's:"
+            if held_out
+            else "with nothing held out, build an ensemble with --nested full:"
         )
-        show(
-            f"\nBest of {len(trials)}: {said}. It was selected on these rows, so this flatters it{_corrected(record)}; "
-            + honest
-        )
+        show(f"\nBest of {len(trials)}: {said}. The trial was selected on these rows{_corrected(record)}; " + honest)
     show_command(f"harness ensemble build --study {record.name}")
     show_command(f"harness study report {record.name}  # as one page")
     show_command("harness ui  # the trials as a table")

@@ -107,7 +107,7 @@ class Comparison:
     """that of vs_mean, of the same family; the mean itself is no test"""
     family: int
     """how many comparisons the table has"""
-    flattery: float
+    optimism: float
     """on the development rows: the selection score minus the cross-fitted one. Not an estimate of anything"""
 
 
@@ -275,7 +275,7 @@ def compare(
             float(corrected[place]),
             float(corrected[count + place]),
             int(np.isfinite(tested).sum()),
-            _flattery(of, one, development),
+            _optimism(of, one, development),
         )
         for place, one in enumerate(ensembles)
     ]
@@ -291,7 +291,7 @@ def judge(test: Rows, development: Rows, mean: Predictions) -> tuple[str, str]:
     return "none", why
 
 
-def _flattery(of: Callable[..., Floats], one: Predictions, rows: Rows) -> float:
+def _optimism(of: Callable[..., Floats], one: Predictions, rows: Rows) -> float:
     cross_fitted = one.oof if one.cross_fitted is None else one.cross_fitted
     if one.selection is None:
         return math.nan
@@ -344,7 +344,7 @@ def result_json(found: EnsembleResult) -> dict[str, Any]:
         "comparisons": compared.family,
         "recommended": found.recommended,
         "members_chosen_from": found.members_chosen_from,
-        "selection_minus_cross_fitted": {"value": compared.flattery, "reason": NETWORKS_SHARED},
+        "selection_minus_cross_fitted": {"value": compared.optimism, "reason": NETWORKS_SHARED},
         "notes": found.notes,
         "diversity": found.diversity,
         "contributions": found.contributions,

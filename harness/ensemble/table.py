@@ -75,7 +75,10 @@ def score_ensembles(
     different = _diversity(found)
     results = []
     for ensemble, row, compared in zip(ensembles, own, comparisons, strict=True):
-        to_method = _contributions(found, ensemble.oof, without.get(ensemble.name, []), seed)
+        why = oof_reason(ensemble.name, found)
+        to_method = _contributions(
+            found, ensemble.oof, without.get(ensemble.name, []), seed, "" if why == MEMBERS_CHOSEN else why
+        )
         results.append(
             EnsembleResult(
                 study=found.studies[0].name,
@@ -178,13 +181,14 @@ def _members(found: Gathered) -> Floats:
 
 
 def _contributions(
-    found: Gathered, whole: Floats, without: Sequence[Floats] | Floats, seed: int
+    found: Gathered, whole: Floats, without: Sequence[Floats] | Floats, seed: int, reason: str = ""
 ) -> list[Interval | None]:
-    """One per member; None where nothing was made without it."""
+    """One per member; None where nothing was made without it. reason: why there are no intervals."""
     if not len(without):
         return [None] * len(found.names)
     rows = found.development
-    return list(contributions(found.metric, rows.y, whole, list(without), rows.groups, seed))
+    fold = found.table.fold
+    return list(contributions(found.metric, rows.y, whole, list(without), rows.groups, seed, fold, reason))
 
 
 def _diversity(found: Gathered) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Is one study better than another, or one trial? Both on the same out-of-fold rows, with every paired test that fits.
 
-A study stands for its best trial, chosen on these rows, which flatters it: then the corrected values stand beside.
+A study is represented by its best trial, which was selected on these rows; the values corrected for it stand beside.
 Per group (patient, lesion, case), studies of other images of the same groups can be compared, too.
 Reads records and predictions; never the test split.
 """
@@ -295,8 +295,8 @@ def _corrected(
     if a.best_of != b.best_of:
         more = a if a.best_of > b.best_of else b
         notes.append(
-            f"The best of {a.best_of} is compared with the best of {b.best_of}: the choice flatters "
-            f"{more.record.name} more. The corrected difference does not have that fault."
+            f"The best of {a.best_of} is compared with the best of {b.best_of}: that choice favours "
+            f"{more.record.name}. The corrected difference accounts for it."
         )
     left, right = (_matched(home, one, side, ids, per_group, named) for one, side in zip(found, (a, b), strict=True))
     return corrected_difference(metrics[0], left[0], left[1], left[2], left[3], right[3])

@@ -90,7 +90,7 @@ def test_comparisons_are_paired_differences_and_one_family() -> None:
     expected = paired_difference("auroc", Y, p_of(0.6, 3), p_of(1.0), GROUPS, 0)
     assert found[2].vs_mean == expected
     of = METRICS["auroc"].of
-    assert found[2].flattery == pytest.approx(float(of(Y, p_of(2.5, 3), None)[0] - of(Y, p_of(0.9, 3), None)[0]))
+    assert found[2].optimism == pytest.approx(float(of(Y, p_of(2.5, 3), None)[0] - of(Y, p_of(0.9, 3), None)[0]))
     # the mean is no test against itself: five tests are corrected for, not six, and not three and two
     tests = [one.vs_single.p for one in found] + [one.vs_mean.p for one in found[1:]]
     corrected = holm(np.array(tests)).tolist()
