@@ -77,7 +77,7 @@ def test_the_best_of_two_is_corrected_and_against_one_it_is_said(home):
     trials = read_trials(home, "small")
     assert found.a.trial.number == max(trials, key=lambda trial: trial.oof["auroc"].value).number
     assert (found.a.best_of, found.b.best_of) == (2, 1)
-    assert "best of 2 is compared with the best of 1" in found.notes[0] and "flatters small more" in found.notes[0]
+    assert "best of 2 is compared with the best of 1" in found.notes[0] and "favours small" in found.notes[0]
     _, y, groups, p_0, fold = oof(home, "small", 0)
     _, _, _, p_1, _ = oof(home, "small", 1)
     best, single, delta = found.corrected
