@@ -131,7 +131,7 @@ def test_what_is_missing_is_said(found) -> None:
     assert "not there any more" in sections["data"].answer
     nobody = replace(begun, trials=[], chosen=None, runner_up=None, lead=None, epochs={})
     said = {one.anchor: one.answer for one in sections_of(nobody, [], True)}
-    assert "No trial is complete yet" in said["answer"] and said["learning"] == "No epoch has been logged."
+    assert "no complete trial yet" in said["answer"] and said["learning"] == "No epoch has been logged."
     page = write_report(nobody, sections_of(nobody, [], True), "html", True)
     assert read(page).open == []
 

@@ -59,7 +59,7 @@ def test_every_number_is_what_the_rows_say(home):
     assert (found.rows, found.groups, found.same_folds) == (len(ids), len(set(groups)), True)
     assert [line.metric for line in found.lines] == list(METRICS)
     for line in found.lines:
-        assert line.delta == paired_difference(line.metric, y, p_a, p_b, groups, 0, 200)
+        assert line.delta == paired_difference(line.metric, y, p_a, p_b, groups, 0, 200, fold)
         assert line.a.value == METRICS[line.metric].of(y, p_a, None)[0]
         of = METRICS[line.metric].of
         d = [of(y[fold == k], p_a[fold == k], None)[0] - of(y[fold == k], p_b[fold == k], None)[0] for k in range(3)]
@@ -75,7 +75,7 @@ def test_every_number_is_what_the_rows_say(home):
 def test_the_best_of_two_is_corrected_and_against_one_it_is_said(home):
     found = compare(home, "small", "other/1")
     trials = read_trials(home, "small")
-    assert found.a.trial.number == max(trials, key=lambda trial: trial.oof["auroc"].value).number
+    assert found.a.trial.number == max(trials, key=lambda trial: trial.cv["auroc"]).number
     assert (found.a.best_of, found.b.best_of) == (2, 1)
     assert "best of 2 is compared with the best of 1" in found.notes[0] and "favours small" in found.notes[0]
     _, y, groups, p_0, fold = oof(home, "small", 0)
