@@ -70,7 +70,11 @@ def test_trials_are_compared(finished):
     assert done.returncode == 0, done.stderr
     for part in ("A minus B", "DeLong", "McNemar", "corrected resampled t-test"):
         assert part in done.stdout
-    found = json.loads(finished[0].harness("study", "compare", "tiny", "tiny/0", "--json").stdout)
+    best = json.loads(finished[0].harness("study", "show", "tiny", "--json").stdout)["best"]
+    other = 1 - (best["number"])
+    itself = finished[0].harness("study", "compare", "tiny", f"tiny/{1 - other}")
+    assert itself.returncode == 2 and "compared with itself" in itself.stderr
+    found = json.loads(finished[0].harness("study", "compare", "tiny", f"tiny/{other}", "--json").stdout)
     assert found["a"]["best_of"] == 2 and found["corrected"]["metric"] == "auroc" and found["notes"]
     assert {row["metric"] for row in found["metrics"]} >= {"auroc", "accuracy", "log_loss"}
     refused = finished[0].harness("study", "compare", "tiny", "tinny")

@@ -9,7 +9,7 @@ from every_method import build_every
 from harness.ensemble.build import build
 from harness.ensemble.gather import gather
 from harness.ensemble.methods import METHODS
-from harness.ensemble.oof import silent, single_oof
+from harness.ensemble.oof import mean_oof, silent, single_oof
 from harness.ensemble.pool import choose_without, cross_fitted_oof
 from harness.errors import HarnessError
 from harness.home import Home
@@ -98,7 +98,13 @@ def test_costs_and_contributions_are_in_the_result(copied, small_study):
         assert set(result.cost) == {"fit_seconds", "networks", "seconds_per_image", "megabytes"}
         assert result.cost["networks"] == 6 and result.cost["seconds_per_image"] > 0
         assert [one["member"] for one in result.contributions] == ["trial-0000", "trial-0001"]
-    # without the other, a member is all: what it gives the mean is the mean's score less the other's
-    of_mean, oof = mean.rows[-1].oof["auroc"].value, [row.oof["auroc"].value for row in mean.rows[:2]]
+    # without the other, a member is all: what it gives the mean is the mean's score less the other's, over the folds
+    table = gather(copied, [small_study.record], 5, "cpu", silent).table
+
+    def over_folds(p):
+        inside = [table.fold == k for k in np.unique(table.fold)]
+        return np.mean([AUROC(table.y[rows], p[rows], None)[0] for rows in inside])
+
+    of_mean, oof = over_folds(mean_oof(table)), [over_folds(single_oof(table, m)) for m in range(2)]
     assert mean.contributions[0]["to_mean"].value == pytest.approx(of_mean - oof[1])
     assert mean.contributions[1]["to_method"].value == pytest.approx(of_mean - oof[0])
