@@ -101,20 +101,34 @@ class Recipes:
 def trained(rng: np.random.Generator, cell: Recipes) -> tuple[Drawn, Ints]:
     """Out-of-fold predictions of both recipes, and the fold of each row. Linear learners with four features an image:
     half of the features are common to both."""
+    drawn, (fold,) = _trained(rng, cell, 1)
+    return drawn, fold
+
+
+def trained_apart(rng: np.random.Generator, cell: Recipes) -> tuple[Drawn, Ints, Ints]:
+    """The same of two recipes that divide the patients differently, with the folds of either."""
+    drawn, (of_a, of_b) = _trained(rng, cell, 2)
+    return drawn, of_a, of_b
+
+
+def _trained(rng: np.random.Generator, cell: Recipes, divisions: int) -> tuple[Drawn, list[Ints]]:
     n, d = cell.patients, 4 * cell.patients * cell.images // 3
     sick = rng.permutation(np.arange(n) % 2 == 0)
-    fold = np.empty(n, dtype=np.int64)
-    for side in (sick, ~sick):
-        fold[side] = rng.permutation(np.arange(side.sum()) % FOLDS)
     of_row = np.repeat(np.arange(n), cell.images)
-    y, of_fold = sick[of_row], fold[of_row]
+    folds = []
+    for _ in range(divisions):
+        fold = np.empty(n, dtype=np.int64)
+        for side in (sick, ~sick):
+            fold[side] = rng.permutation(np.arange(side.sum()) % FOLDS)
+        folds.append(fold[of_row])
+    y = sick[of_row]
     kernels = []
     for _ in range(3):
         patient = rng.standard_normal((n, d)) + cell.signal * (2 * sick[:, None] - 1) / (3 * d) ** 0.5
         x = patient[of_row] + 0.5 * rng.standard_normal((len(of_row), d))
         kernels.append(x @ x.T / (3 * d))
-    p = tuple(_ridge(kernels[0] + own, y, of_fold, cell.ridge) for own in kernels[1:])
-    return Drawn(y.astype(np.int64), p, of_row.astype(np.str_)), of_fold
+    p = tuple(_ridge(kernels[0] + kernels[1 + m], y, folds[m % divisions], cell.ridge) for m in range(2))
+    return Drawn(y.astype(np.int64), p, of_row.astype(np.str_)), folds
 
 
 def _ridge(kernel: Floats, y: NDArray[np.bool_], fold: Ints, ridge: float) -> Floats:

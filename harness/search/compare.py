@@ -124,11 +124,11 @@ def compare_sides(home: Home, a: Side, b: Side, reps: int = 2000, per_group: boo
     y, groups, seed = left.y, left.groups, a.record.tree["seed"]
     same_folds = a.record.folds_hash == b.record.folds_hash
     p_a, p_b = left.p[0], right.p[0]
-    of_a, of_b = (intervals(y, p, groups, seed, fold=left.fold) for p in (p_a, p_b))
+    of_a, of_b = (intervals(y, one.p[0], groups, seed, fold=one.fold) for one in (left, right))
     by_fold = _fold_differences(left, p_a, p_b) if same_folds else None
     lines = []
     for metric in METRICS:
-        delta = paired_difference(metric, y, p_a, p_b, groups, seed, reps, left.fold)
+        delta = paired_difference(metric, y, p_a, p_b, groups, seed, reps, left.fold, right.fold)
         folds = None if by_fold is None else corrected_t(by_fold[metric], 1 / len(by_fold[metric]))
         lines.append(Line(metric, of_a[metric], of_b[metric], delta, folds))
     two_classes = y.ndim == 1 and p_a.shape[1] == 2
@@ -258,8 +258,8 @@ def _on_same_rows(
         raise RequestError(f"{names} have no development {rows} in common.")
     if a.record.folds_hash != b.record.folds_hash:
         notes.append(
-            "The folds are not the same, so the two were trained on different rows: part of a difference may be the "
-            "luck of the division, which no interval here contains, and there is no test over folds."
+            "The folds are not the same, so the two were trained on different rows: each is scored over its own folds, "
+            "and there is no test over folds."
         )
     return left, right
 

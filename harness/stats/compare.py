@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from harness.errors import RequestError, nearest
 from harness.metrics import METRICS, UNKNOWN, Metric
+from harness.numbering import by_appearance
 from harness.records import Difference
 from harness.seeds import derive_seed
 from harness.stats.influence import RANKING, influence
@@ -24,7 +25,6 @@ from harness.stats.intervals import (
     class_groups,
     difference_ends,
     fold_inflation,
-    group_numbers,
     group_variance,
     moving_groups,
     no_interval,
@@ -51,6 +51,7 @@ def paired_difference(
     seed: int,
     reps: int = 2000,
     fold: NDArray[np.int64] | None = None,
+    fold_b: NDArray[np.int64] | None = None,
 ) -> Difference:
     """The metric of a minus that of b, with its 95% interval and two-sided p-value.
 
@@ -64,11 +65,12 @@ def paired_difference(
 
     fold (N,): given where the rows are out-of-fold predictions of recipes trained once a fold. Then the value is the
     difference of the means over folds, and the variance over groups is multiplied by `intervals.fold_inflation`; the
-    p-value is the larger one of Student's t with that variance and of the swaps.
+    p-value is the larger one of Student's t with that variance and of the swaps. fold_b (N,): the folds of b where they
+    are others than those of a; then nothing can be swapped, and the p-value is that of Student's t, not below 2 / 2^G.
     NaN, with the reason, where the metric is undefined or groups are too few. Raises RequestError for a metric that
     does not exist.
     """
-    return paired_differences(metric, y, [(p_a, p_b)], groups, seed, reps, fold)[0]
+    return paired_differences(metric, y, [(p_a, p_b)], groups, seed, reps, fold, fold_b)[0]
 
 
 def paired_differences(
@@ -79,31 +81,44 @@ def paired_differences(
     seed: int,
     reps: int = 2000,
     fold: NDArray[np.int64] | None = None,
+    fold_b: NDArray[np.int64] | None = None,
 ) -> list[Difference]:
     """paired_difference for each pair, all under the same swaps. An array that is in several pairs is scored once."""
     require_metric(metric)
     y = np.asarray(y, dtype=np.int64)
+    if fold_b is not None and (fold is None or np.array_equal(fold, fold_b)):
+        if fold is None:
+            raise ValueError("folds of b without folds of a")
+        fold_b = None
     distinct = {id(p): _scale(metric, y, np.asarray(p, dtype=np.float64)) for pair in pairs for p in pair}
     scored = {key: _mean_influence(metric, y, p, fold) for key, p in distinct.items()}
-    numbered, count = group_numbers(groups)
+    scored_b = scored
+    if fold_b is not None:
+        scored_b = {id(b): _mean_influence(metric, y, distinct[id(b)], fold_b) for _, b in pairs}
+    inflation = max(fold_inflation(fold), fold_inflation(fold_b))
+    numbered = by_appearance(groups)
+    count = int(numbered.max(initial=-1)) + 1
     swapped = [np.zeros(count) for _ in pairs]
     found: list[Difference] = []
     for place, (a, b) in enumerate(pairs):
-        (value_a, of_row_a), (value_b, of_row_b) = scored[id(a)], scored[id(b)]
+        (value_a, of_row_a), (value_b, of_row_b) = scored[id(a)], scored_b[id(b)]
         value = value_a - value_b
         reason = no_interval(metric, value, y, distinct[id(a)], numbered)
         if reason:
             found.append(Difference(value, NOTHING, NOTHING, NOTHING, reason=reason))
             continue
-        swapped[place] = _swap_terms(metric, y, distinct[id(a)], distinct[id(b)], numbered, count, fold)
-        student = _student(metric, y, value, of_row_a - of_row_b, numbered, fold_inflation(fold))
+        if fold_b is None:
+            swapped[place] = _swap_terms(metric, y, distinct[id(a)], distinct[id(b)], numbered, count, fold)
+        student = _student(metric, y, value, of_row_a - of_row_b, numbered, inflation)
         if metric == "auprc" and fold is None and student.lo < student.hi:
             # its value is too skewed for a symmetrical interval
             one, other = (spread(metric, y, distinct[id(p)], numbered) for p in (a, b))
             lo, hi = difference_ends(one, other, LEVEL, _correlation(of_row_a, of_row_b, numbered))
             student = Difference(value, lo, hi, student.p)
         found.append(student)
-    p_values = swap_p_values(np.array(swapped).reshape(len(pairs), count), seed, reps)
+    p_values = np.full(len(pairs), min(1.0, 2.0 / 2.0**count))
+    if fold_b is None:
+        p_values = swap_p_values(np.array(swapped).reshape(len(pairs), count), seed, reps)
     known = None
     if any(not one.reason for one in found):
         rarer = min(min(pair) for pair in class_groups(y, pairs[0][0], numbered))

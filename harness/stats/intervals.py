@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.metrics import METRICS, score
+from harness.numbering import by_appearance
 from harness.records import Interval
 from harness.seeds import derive_seed
 from harness.stats.influence import influence
@@ -64,7 +65,7 @@ def intervals(
     several models; the interval is then wider by `fold_inflation`, because models of different folds share training
     rows. seed and reps are not used: nothing is drawn. They are kept for callers that choose them for all intervals.
     """
-    numbered, _ = group_numbers(groups)
+    numbered = by_appearance(groups)
     found = {name: spread(name, y, p, numbered, fold).interval() for name in METRICS}
     values = score(y, p)  # equal to the last digit to what is printed without an interval
     return {name: replace(one, value=values[name]) for name, one in found.items()}
@@ -152,7 +153,8 @@ def spread(metric: str, y: Labels, p: Floats, groups: Names, fold: NDArray[np.in
     """What the interval of one metric is made from. y (N,) or (N, C), p (N, C), groups (N,) names or numbers, fold (N,)
     or None."""
     value, of_row = influence(metric, y, p)
-    numbered, count = group_numbers(groups)
+    numbered = by_appearance(groups)
+    count = int(numbered.max(initial=-1)) + 1
     moved = np.bincount(numbered, of_row, count).astype(np.float64)
     reason = no_interval(metric, value, y, p, numbered)
     if reason:
@@ -168,14 +170,6 @@ def spread(metric: str, y: Labels, p: Floats, groups: Names, fold: NDArray[np.in
         )
     several = count < len(y)
     return Spread(metric, value, moved, variance, freedom, formula, inflation, "", rarer, several, parts)
-
-
-def group_numbers(groups: Names) -> tuple[NDArray[np.int64], int]:
-    """(N,) numbers of the groups by first appearance, and how many there are."""
-    _, first, of_row = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
-    by_appearance = np.empty(len(first), dtype=np.int64)
-    by_appearance[np.argsort(first)] = np.arange(len(first))
-    return by_appearance[of_row], len(first)
 
 
 def class_groups(y: Labels, p: Floats, numbered: NDArray[np.int64]) -> list[tuple[int, int]]:
@@ -330,7 +324,8 @@ def weight_blocks(groups: NDArray[np.str_], reps: int, seed: int) -> Iterator[Fl
 
 def _draw(groups: NDArray[np.str_], reps: int, seed: int) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
     """(R, G) how often each group was drawn, and (N,) the group number of each row, by first appearance."""
-    of_row, n = group_numbers(groups)
+    of_row = by_appearance(groups)
+    n = int(of_row.max(initial=-1)) + 1
     draw = _kept_counts if reps * n <= KEPT_CELLS else _counts
     return draw(n, reps, seed), of_row
 

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from harness.errors import RequestError, nearest
 from harness.metrics import METRICS
+from harness.numbering import by_appearance
 from harness.records import Difference, Interval
 from harness.stats.compare import holm
-from harness.stats.intervals import Spread, group_numbers, spread
+from harness.stats.intervals import Spread, spread
 from harness.stats.unpaired import Sample, apart, with_dealt_groups
 
 SMALLEST = 5
@@ -131,7 +132,7 @@ def _merge_small(of_row: NDArray[np.str_], groups: NDArray[np.str_]) -> NDArray[
 
 
 def _subgroup(column: str, kind: str, inside: NDArray[np.bool_], sample: Sample, metric: str, seed: int) -> Subgroup:
-    y, p, groups = sample.y, sample.p, group_numbers(sample.groups)[0]
+    y, p, groups = sample.y, sample.p, by_appearance(sample.groups)
     mine, rest = (spread(metric, y[rows], p[rows], groups[rows]) for rows in (inside, ~inside))
     classes = range(p.shape[1])
     counts = [int((y[inside] == c).sum() if y.ndim == 1 else (y[inside, c] == 1).sum()) for c in classes]

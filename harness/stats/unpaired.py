@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.metrics import METRICS
+from harness.numbering import by_appearance
 from harness.records import Difference, Interval
 from harness.seeds import derive_seed
 from harness.stats.influence import row_values
-from harness.stats.intervals import LEVEL, NOTHING, Spread, difference_ends, group_numbers, spread
+from harness.stats.intervals import LEVEL, NOTHING, Spread, difference_ends, spread
 
 Floats = NDArray[np.float64]
 Names = NDArray[np.str_]
@@ -37,7 +38,7 @@ def unpaired_differences(here: Sample, home: Sample, seed: int, reps: int = 999)
     """Every metric here minus at home, with its 95% interval and p-value: see `apart`, `with_dealt_groups`. NaN, with
     the reason, where a metric is not defined in one of them, or one has too few groups."""
     found = {}
-    numbers = [group_numbers(sample.groups)[0] for sample in (here, home)]
+    numbers = [by_appearance(sample.groups) for sample in (here, home)]
     y, p = np.concatenate([here.y, home.y]), np.concatenate([here.p, home.p])
     everyone = np.concatenate([numbers[0], numbers[1] + numbers[0].max(initial=-1) + 1])
     inside = np.arange(len(y)) < len(here.y)
