@@ -101,7 +101,7 @@ def _leaves(place: str, node: Any) -> Iterator[tuple[str, Any]]:
         yield place, repr(node)
 
 
-def _told(home: Home, studies: list[str], others: str) -> Iterator[tuple[str, Any]]:
+def _told(home: Home, studies: list[str]) -> Iterator[tuple[str, Any]]:
     """What commands say of the studies: a comparison of two, on images and per group, and a bundle on other images."""
     sides = [find_side(home, name) for name in studies]
     for per_group in (False, True):
