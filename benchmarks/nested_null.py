@@ -238,8 +238,8 @@ def failures(rows: Sequence[dict[str, object]]) -> list[str]:
 
 
 def as_text(rows: Sequence[dict[str, object]]) -> str:
-    lines = [f"{'patients':>8}  {'method':17}{'':2}" + "".join(f"{score:^44}" for score in SCORES)]
-    lines.append(f"{'':8}  {'':17}  " + f"{'AUROC +- error  pooled  covers  better  worse':^44}" * 2)
+    lines = [f"{'patients':>8}  {'method':17}{'':2}" + "".join(f"{score:^46}" for score in SCORES)]
+    lines.append(f"{'':8}  {'':17}  " + f"{'AUROC +- error  pooled  covers  better  worse':^46}" * 2)
     for row in rows:
         text = f"{row['patients']:>8}  {row['method']!s:17}  "
         for score in SCORES:
