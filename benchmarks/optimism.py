@@ -10,7 +10,7 @@ A cell: sampler, pruner, patients, true AUROC at the optimum, trials. Chains: st
 tiny fine-tunes of A's best, whose rivals A's trials are. `flat` cells have hardly any optimum. `offset`: the scores of
 each fold model are shifted by so many standard deviations. For each cell the mean of (corrected - truth) with its
 Monte-Carlo error, the same of the uncorrected value, and how often the 95% interval holds the truth. `ratio` is the
-share of cells whose mean is within .005 of zero, or not told apart from that by two Monte-Carlo errors.
+share of cells whose mean is within .005 of zero, or not distinguishable from that by two Monte-Carlo errors.
 
     python -m benchmarks.optimism [--studies 200] [--jobs 2] [--cells tpe/race] [--json] [--save]
 """
