@@ -10,12 +10,12 @@ from benchmarks._servers import Postgres
 from harness.epochs import LoggedEpoch, append_epoch
 from harness.home import Home
 from harness.ledger import write_trial
-from harness.records import EpochReport, Interval, TrialRecord
 from harness.search.proposals import Proposals
 from harness.study.load import check_study
 from harness.study.space import flatten
 from harness.track.mirror import FLUSH_SECONDS
 from harness.track.mlflow_runs import Tracking
+from harness.types import EpochReport, Interval, TrialRecord
 
 EPOCHS_OF_A_BATCH = 10
 

@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from harness.data.crops import ALIKE, structure
 from harness.data.sources import Source
 from harness.data.tables import read_table
-from harness.records import Dataset, Folds
+from harness.types import Dataset, Folds
 
 
 def same_picture(pictures: list[NDArray[np.uint8]]) -> tuple[NDArray[np.int64], int]:

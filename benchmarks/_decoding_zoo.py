@@ -19,9 +19,9 @@ import PIL.Image
 import PIL.ImageOps
 from numpy.typing import NDArray
 
-from harness.data.decode import Unreadable
 from harness.data.dicom import is_dicom, read_dicom
 from harness.data.raster import read_raster
+from harness.errors import Unreadable
 
 PLACES = ("dicom_zoo", "nasty")
 Numbers = NDArray[np.float64]

@@ -23,7 +23,7 @@ from harness.data.dicom import write_dicom
 from harness.data.foreground import foreground
 from harness.errors import RequestError
 from harness.home import write_bytes
-from harness.records import Dataset
+from harness.types import Dataset
 
 Grey = NDArray[np.float64]
 LEAST_SHARP = 0.05

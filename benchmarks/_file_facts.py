@@ -22,9 +22,9 @@ from benchmarks._equalised import sharpness
 from harness.data.decode import decode
 from harness.data.shortcuts import INVERTED
 from harness.ensemble.logistic import fit_logistic
-from harness.records import Dataset, Folds
 from harness.stats.intervals import intervals
 from harness.study.dataset import Data
+from harness.types import Dataset, Folds
 
 Floats = NDArray[np.float64]
 Fit = Callable[[Floats, NDArray[np.int64]], Callable[[Floats], Floats]]

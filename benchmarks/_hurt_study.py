@@ -16,8 +16,8 @@ from benchmarks._tiny_study import tiny as tiny_study
 from harness.epochs import read_all_epochs
 from harness.home import Home
 from harness.ledger import read_trials
-from harness.records import TrialRecord
 from harness.study.load import Study, dump_yaml
+from harness.types import TrialRecord
 
 FOLDS = 2
 SETTINGS = {"data__folds": FOLDS, "train__epochs": 4, "search__sampler": "random"}

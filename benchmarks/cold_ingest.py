@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from benchmarks._report import arguments, publish
 from harness.data.dicom import write_dicom
+from harness.data.headers import threads
 from harness.data.pixels import open_store
-from harness.data.scan import threads
 from harness.home import Home
 from harness.study.dataset import Decode
 

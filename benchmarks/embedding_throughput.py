@@ -21,11 +21,11 @@ from benchmarks._report import arguments, publish
 from harness.ensemble.embed import EncoderCache
 from harness.home import Home
 from harness.models.network import Network, build_network
-from harness.records import Dataset
 from harness.study.training import Model
 from harness.train.checkpoint import FoldMeta, digest, load_fold, save_weights
 from harness.train.images import to_input
 from harness.train.infer import BATCH
+from harness.types import Dataset
 
 CPU = (("resnet10t", 64, 8192), ("resnet18", 128, 2048), ("mobilenetv3_small_100", 96, 8192))
 CUDA = (("resnet10t", 224, 16384), ("resnet18", 224, 16384), ("deit_tiny_patch16_224", 224, 8192))

@@ -16,7 +16,7 @@ from benchmarks.results_table import commit_of, counts, newest_bundles, numbers
 from harness.ensemble.names import KNOWN
 from harness.home import Home, open_home, read_json
 from harness.ledger import StudyRecord, require_study
-from harness.records import Interval
+from harness.types import Interval
 from harness.words import duration, interval, number, p_value
 
 PAGE = Path(__file__).parents[1] / "docs" / "ensemble-results.md"

@@ -23,7 +23,7 @@ from harness.ensemble.nested import best, values_without
 from harness.ensemble.oof import mean_oof, mean_predict, single_oof, single_predict
 from harness.ensemble.scores import Predictions, Rows, compare, score_table
 from harness.metrics import METRICS
-from harness.records import Interval
+from harness.types import Interval
 
 METRIC = "auroc"
 

@@ -20,7 +20,8 @@ import PIL.Image
 
 from benchmarks._report import arguments, publish
 from benchmarks.cold_ingest import draw_slices
-from harness.data.scan import scan_data, threads
+from harness.data.headers import threads
+from harness.data.scan import scan_data
 from harness.home import Home
 from harness.study.dataset import Data
 

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from benchmarks._report import arguments, publish
 from harness.home import Home
 from harness.ledger import read_trials
-from harness.records import TrialRecord
+from harness.types import TrialRecord
 
 STATEFUL = {
     "train.precision": "fp32",

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._report import RESULTS
-from harness.events import Event, TrialEnded
 from harness.home import Home, read_json
 from harness.ledger import read_trials
 from harness.search.run import run_study
 from harness.study.load import Study, check_study
+from harness.types import Event, TrialEnded
 
 METRICS = ("auroc", "log_loss")
 DECIMALS = 6

@@ -24,7 +24,7 @@ from mlflow.tracking import MlflowClient
 from harness.home import Home, is_done, open_home, read_json
 from harness.ledger import StudyRecord, list_studies
 from harness.metrics import METRICS
-from harness.records import Interval
+from harness.types import Interval
 from harness.words import interval, p_value
 
 README = Path(__file__).parents[1] / "README.md"

@@ -57,12 +57,12 @@ from harness.errors import HarnessError, RequestError
 from harness.home import Home, open_home, without_nan
 from harness.ledger import StudyRecord, require_study
 from harness.metrics import METRICS, logit, softmax
-from harness.records import Difference, Interval
 from harness.stats.compare import of_replicates, paired_differences
 from harness.stats.intervals import group_weights, intervals, percentiles
 from harness.study.dataset import Data
 from harness.study.load import check_study
 from harness.study.spec import Spec
+from harness.types import Difference, Interval
 from harness.words import interval, number, p_value
 
 Ints = NDArray[np.int64]

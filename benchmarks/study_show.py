@@ -21,8 +21,8 @@ from harness.epochs import LoggedEpoch, append_epoch
 from harness.home import Home
 from harness.ledger import StudyRecord, write_study, write_trial
 from harness.metrics import METRICS
-from harness.records import EpochReport, Interval, TrialRecord
 from harness.study.load import load_study
+from harness.types import EpochReport, Interval, TrialRecord
 
 RUNNING = 4
 SHOW = """

@@ -20,8 +20,8 @@ from harness.inputs import Place, Settings, StudyFile, assignments, home_of, stu
 if TYPE_CHECKING:
     from harness.home import Home
     from harness.ledger import StudyRecord
-    from harness.records import Progress
     from harness.search.compare import Side
+    from harness.types import Progress
 
 
 def run_study(

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.errors import HarnessError
 from harness.home import Home, without_nan
-from harness.records import EpochReport
+from harness.types import EpochReport
 
 
 @dataclass(frozen=True)

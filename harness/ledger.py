@@ -14,7 +14,7 @@ from typing import Any
 from harness.errors import HarnessError, RequestError, nearest
 from harness.home import Home, read_json, write_json
 from harness.metrics import METRICS
-from harness.records import Interval, TrialRecord
+from harness.types import Interval, TrialRecord, not_ranked, rank_value
 from harness.words import number, plural
 
 ORDER_METRICS = ("auroc", "auprc")
@@ -147,16 +147,6 @@ def read_trials(home: Home, study: str) -> list[TrialRecord]:
     return sorted((_trial(read_json(path)) for path in folder.glob("*.json")), key=lambda trial: trial.number)
 
 
-def rank_value(trial: TrialRecord, metric: str) -> float:
-    """What trials are ranked by, everywhere: the mean over the folds of `metric`. NaN, which is not ranked, unless the
-    trial is complete and the metric is defined in every fold; then `reason` of the trial says why."""
-    value = trial.cv.get(metric, math.nan) if trial.state == "complete" else math.nan
-    defined = [fold for fold in trial.fold_values if math.isfinite(fold)]
-    if 0 < len(defined) < len(trial.fold_values) and math.isclose(value, sum(defined) / len(defined), rel_tol=1e-9):
-        return math.nan  # an earlier version left undefined folds out of the mean
-    return value if math.isfinite(value) else math.nan
-
-
 def ranked(trials: Iterable[TrialRecord], metric: str) -> list[TrialRecord]:
     """The trials that can be the best one, best first: those with a `rank_value` that keep their study's constraints
     and are no copy of another. Ties go to the earlier one."""
@@ -181,16 +171,6 @@ def trial_notes(trials: Iterable[TrialRecord], metric: str) -> list[dict[str, An
         f"and {number(first.oof[metric].value)} pooled."
     )
     return [{"code": "fold-scale", "message": message, "trials": [trial.number for trial in found]}]
-
-
-def not_ranked(trial: TrialRecord, metric: str) -> str:
-    """Why a complete trial takes no part in the ranking, in words; '' where it does."""
-    if trial.state != "complete" or trial.same_as is not None:
-        return ""
-    if trial.infeasible:
-        return trial.reason or "it breaks a constraint of the study"
-    undefined = math.isnan(rank_value(trial, metric))
-    return (trial.reason or f"{metric} is not defined in every fold") if undefined else ""
 
 
 def no_best(trials: Iterable[TrialRecord], metric: str) -> str:

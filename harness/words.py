@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from harness.records import Difference, Interval
+from harness.types import Difference, Interval
 
 BELIEVABLE_P = 0.05
 """below this, a difference is called one"""

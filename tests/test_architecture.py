@@ -1,4 +1,4 @@
-"""The rules of the house, held by reading the code: floors, doors, no cycles, empty packages, short files.
+"""The rules of the house, held by reading the code: floors, doors, no cycles, empty packages.
 
 Each rule is a function of a tree of files. The tests run it on the code (and demand that it finds nothing) and on
 small trees that break it (and demand that it finds exactly that), so that no rule can rot into one that never fails.
@@ -17,44 +17,44 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "harness"
 
 FLOORS = {
-    "api": 7,
-    "cli": 6,
-    "__main__": 7,
-    "report": 5,
-    "predict": 5,
-    "ensemble": 4,
-    "search": 4,
-    "train": 3,
-    "inputs": 2,
-    "track": 2,
+    "api": 8,
+    "cli": 8,
+    "__main__": 9,
+    "report": 7,
+    "predict": 6,
+    "search": 5,
+    "ensemble": 5,
+    "train": 4,
+    "inputs": 3,
+    "data": 3,
     "models": 2,
-    "data": 2,
+    "track": 2,
     "stats": 1,
     "study": 1,
     "home": 1,
     "ledger": 1,
     "epochs": 1,
     "heartbeat": 1,
-    "words": 0,
-    "records": 0,
-    "ragged": 0,
-    "columns": 0,
-    "drawing": 0,
-    "displays": 0,
-    "commit": 0,
-    "strict_json": 0,
-    "events": 0,
-    "metrics": 0,
-    "numbering": 0,
-    "seeds": 0,
+    "words": 1,
+    "ragged": 1,
+    "columns": 1,
+    "drawing": 1,
+    "displays": 1,
+    "commit": 1,
+    "strict_json": 1,
+    "types": 0,
     "errors": 0,
+    "metrics": 0,
+    "seeds": 0,
+    "numbering": 0,
+    "interrupt": 0,
 }
 SAME_FLOOR = {
+    ("api", "cli"),
     ("ledger", "home"),
-    ("words", "records"),
+    ("ledger", "words"),
     ("epochs", "home"),
     ("heartbeat", "home"),
-    ("events", "records"),
 }
 """the few pairs on one floor where the first may know the second"""
 
@@ -77,7 +77,7 @@ DOORS = {  # a library, or a part of one that has a door of its own
     "typer": ("cli/",),
     "rich": ("cli/",),
 }
-TORCH_FREE = ("study/", "stats/", "track/", "report/", "metrics.py", "home.py", "ledger.py", "records.py", "events.py")
+TORCH_FREE = ("study/", "stats/", "track/", "report/", "metrics.py", "home.py", "ledger.py", "types.py")
 TORCH_FREE += ("epochs.py", "heartbeat.py")
 ENSEMBLE_WITH_TORCH = (
     "ensemble/embed.py",
@@ -90,8 +90,6 @@ ENSEMBLE_WITH_TORCH += ("ensemble/gather.py", "ensemble/save.py")
 ENSEMBLE_WITH_TORCH += ("ensemble/soup.py", "ensemble/soup_weights.py", "ensemble/cost.py", "ensemble/retrain.py")
 ENSEMBLE_WITH_TORCH += ("ensemble/made.py", "ensemble/export.py")
 """ensemble's door to networks; the fitting half is everything else"""
-LINES = 600
-VAGUE = {"utils", "util", "common", "helpers", "helper", "misc", "tools", "base"}
 
 
 def imports(file: Path) -> list[tuple[str, int]]:
@@ -187,7 +185,7 @@ def cycles(package: Path) -> list[str]:
 
 
 def shape_problems(package: Path) -> list[str]:
-    """Packages that re-export, long files, folders in folders, names that say nothing, modules without a docstring."""
+    """Packages that re-export, folders in folders, modules without a docstring."""
     problems = []
     for file in sources(package):
         place = file.relative_to(package)
@@ -196,12 +194,8 @@ def shape_problems(package: Path) -> list[str]:
             if text.strip():
                 problems.append(f"{place}: not empty")
             continue
-        if len(text.splitlines()) > LINES:
-            problems.append(f"{place}: {len(text.splitlines())} lines")
         if len(place.parts) > 2:
             problems.append(f"{place}: more than one level of folders")
-        if any(part.removesuffix(".py").strip("_") in VAGUE for part in place.parts):
-            problems.append(f"{place}: says nothing by its name")
         if not ast.get_docstring(ast.parse(text)):
             problems.append(f"{place}: no docstring")
     return problems
@@ -217,10 +211,10 @@ def test_the_code_keeps_the_rule(rule) -> None:
 
 
 BREAKS = [
-    (floor_problems, {"train/loop.py": "import harness.search.run"}, "train (floor 3) imports search"),
+    (floor_problems, {"train/loop.py": "import harness.search.run"}, "train (floor 4) imports search"),
     (floor_problems, {"train/loop.py": "def f():\n    from harness.track import mlflow_runs"}, None),
-    (floor_problems, {"data/a.py": "def f():\n    from harness.models.network import N"}, "imports models"),
-    (floor_problems, {"data/a.py": "from harness import track"}, "imports track"),
+    (floor_problems, {"data/a.py": "def f():\n    from harness.train.loop import N"}, "imports train"),
+    (floor_problems, {"data/a.py": "from harness import train"}, "imports train"),
     (floor_problems, {"data/a.py": "from . import b"}, "relative import"),
     (floor_problems, {"attic/a.py": "x = 1"}, "no floor is known for attic"),
     (floor_problems, {"study/a.py": "from harness.home import Home"}, "study (floor 1) imports home"),
@@ -239,8 +233,6 @@ BREAKS = [
     (cycles, {"data/a.py": "import harness.data.b", "data/b.py": "def f():\n    from harness.data import a"}, "data.a"),
     (cycles, {"data/a.py": "import harness.data.b", "data/b.py": "x = 1"}, None),
     (shape_problems, {"data/__init__.py": "from harness.data.a import x"}, "not empty"),
-    (shape_problems, {"data/a.py": '"""Doc."""\n' + "x = 1\n" * LINES}, f"{LINES + 1} lines"),
-    (shape_problems, {"data/utils.py": '"""Doc."""'}, "says nothing"),
     (shape_problems, {"data/deep/a.py": '"""Doc."""'}, "one level"),
     (shape_problems, {"data/a.py": "x = 1"}, "no docstring"),
     (shape_problems, {"data/a.py": '"""Doc."""'}, None),

@@ -12,7 +12,7 @@ import pytest
 from harness.epochs import LoggedEpoch, append_epoch, read_all_epochs, read_epochs
 from harness.errors import HarnessError
 from harness.home import Home
-from harness.records import EpochReport
+from harness.types import EpochReport
 
 HOME = "import sys; from pathlib import Path; from harness.home import Home; home = Home(Path(sys.argv[1]))\n"
 
@@ -86,7 +86,7 @@ def test_an_epoch_trained_twice_is_there_once_with_its_first_time(tmp_path):
 def test_a_write_that_the_system_cuts_short_costs_one_line(tmp_path):
     """A limit on the size of files stops the write in the middle of a line, as a full disk does."""
     code = HOME + (
-        "from harness.epochs import LoggedEpoch, append_epoch; from harness.records import EpochReport; import signal\n"
+        "from harness.epochs import LoggedEpoch, append_epoch; from harness.types import EpochReport; import signal\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "for epoch in range(100):\n"
         "    report = EpochReport(0, epoch, 100, 0.5, 0.5, {'auroc': 0.5}, 1e-3, 1.0, 7)\n"

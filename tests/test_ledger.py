@@ -14,14 +14,13 @@ from harness.ledger import (
     audit_tags,
     best_trial,
     list_studies,
-    rank_value,
     ranked,
     read_study,
     read_trials,
     write_study,
     write_trial,
 )
-from harness.records import Interval, TrialRecord
+from harness.types import Interval, TrialRecord, rank_value
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.records import Difference, Interval
+from harness.types import Difference, Interval
 from harness.words import compact_params, difference, duration, interval, number, p_value, plural, value
 
 

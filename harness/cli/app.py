@@ -29,10 +29,10 @@ from harness.cli import (
     study,
 )
 from harness.cli.help import Commands, Group
-from harness.cli.interrupt import catch_signals
 from harness.cli.manner import COLORS, hoisted, in_color, set_manner
 from harness.cli.output import escape_control, flush_results
 from harness.errors import HarnessError, Interrupted
+from harness.interrupt import catch_signals
 
 ORDER = ("init", "study", "ensemble", "predict", "evaluate", "data", "models", "ui", "doctor", "completion")
 

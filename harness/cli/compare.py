@@ -72,7 +72,8 @@ def _side(side: "Side") -> dict[str, Any]:
 
 
 def _show(found: "Comparison") -> None:
-    from harness.cli.tables import is_higher_better, table
+    from harness.cli.tables import table
+    from harness.metrics import is_higher_better
     from harness.words import OPTIMISTIC, difference, interval, number, p_value
 
     for letter, side in (("A", found.a), ("B", found.b)):

@@ -190,9 +190,8 @@ def decode(
     claim_stdout()
     from PIL import Image
 
-    from harness.data.decode import Unreadable
     from harness.data.decode import decode as decode_file
-    from harness.errors import RequestError
+    from harness.errors import RequestError, Unreadable
     from harness.home import write_bytes
     from harness.study.load import check_study, load_study, parse_override
     from harness.study.space import fill

@@ -3,8 +3,8 @@
 from harness.cli.output import show
 from harness.cli.said import estimate_line
 from harness.cli.tables import table
-from harness.events import Estimated
 from harness.search.dry_run import DryRun
+from harness.types import Estimated
 from harness.words import bytes_, plural
 
 

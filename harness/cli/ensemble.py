@@ -110,7 +110,7 @@ def list_(
     from harness.cli.tables import numbers_of, table
     from harness.home import open_home
     from harness.ledger import require_study
-    from harness.records import Interval
+    from harness.types import Interval
     from harness.words import interval
 
     home = open_home()

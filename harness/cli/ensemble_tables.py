@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.cli.output import results, show
-from harness.cli.tables import is_higher_better, numbers_of, table
+from harness.cli.tables import numbers_of, table
 from harness.ensemble.verdict import OPTIMISM, of_document, why_recommended
-from harness.records import Difference, Interval
+from harness.metrics import is_higher_better
+from harness.types import Difference, Interval
 from harness.words import OPTIMISTIC, difference, duration, interval, judged, number, p_value, plural
 
 if TYPE_CHECKING:

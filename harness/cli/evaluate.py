@@ -12,8 +12,8 @@ from harness.cli.study import Json
 
 if TYPE_CHECKING:
     from harness.predict.evaluate import Evaluation
-    from harness.records import Interval
     from harness.stats.unpaired import Shift
+    from harness.types import Interval
 
 MOST_POINTS = 8
 IN_WORDS = {
@@ -131,8 +131,8 @@ def _show_seen(found: "Evaluation") -> None:
 
 
 def _show_scores(found: "Evaluation") -> None:
-    from harness.cli.tables import is_higher_better, table
-    from harness.metrics import METRICS
+    from harness.cli.tables import table
+    from harness.metrics import METRICS, is_higher_better
     from harness.stats.grouped import PREFIX
     from harness.words import difference, interval, p_value
 
@@ -207,7 +207,7 @@ def _ks(shift: "Shift") -> str:
 
 def _show_points(found: "Evaluation") -> None:
     from harness.cli.tables import numbers_of, table
-    from harness.records import Interval
+    from harness.types import Interval
     from harness.words import number
 
     shown = [point for point in found.points if len(found.points) <= MOST_POINTS or _matters(point, found)]

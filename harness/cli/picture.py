@@ -1,4 +1,4 @@
-"""The picture of a running command, folded from the events of `harness.events`: what is known, and when it was heard.
+"""The picture of a running command, folded from the events of `harness.types`: what is known, and when it was heard.
 
 Pure data: knows no words, no terminal and no stage.
 """
@@ -6,20 +6,21 @@ Pure data: knows no words, no terminal and no stage.
 from dataclasses import dataclass, field
 
 from harness.cli.time_left import Costs, seconds_left
-from harness.events import (
+from harness.types import (
     DataReady,
     EpochDone,
+    Estimate,
     Estimated,
     Event,
     FoldDone,
     StudyEnded,
     StudyStarted,
     TrialEnded,
+    TrialRecord,
     TrialStarted,
     Working,
 )
-from harness.records import EpochReport as Report
-from harness.records import Estimate, TrialRecord
+from harness.types import EpochReport as Report
 
 
 @dataclass

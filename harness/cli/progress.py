@@ -1,6 +1,6 @@
 """What is happening, on stderr: a live picture on a terminal, a line now and then without one.
 
-Folds the events of `harness.events` into a picture, and shows it. Knows no stage and decides nothing.
+Folds the events of `harness.types` into a picture, and shows it. Knows no stage and decides nothing.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from harness.cli.interrupt import check
 from harness.cli.manner import is_quiet, is_verbose
 from harness.cli.output import escape_control, notes
 from harness.cli.picture import Picture, absorb
 from harness.cli.said import INDENT, line_of, status_lines
-from harness.events import Event, Listener, StudyEnded, TrialEnded, Working
-from harness.records import Progress
+from harness.interrupt import check
+from harness.types import Event, Listener, Progress, StudyEnded, TrialEnded, Working
 from harness.words import wrapped
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.home import Home
-    from harness.records import Progress
     from harness.report.collect import Collected
     from harness.report.section import Section
+    from harness.types import Progress
 
 
 def make_report(

@@ -6,7 +6,7 @@ Pure text of a picture and an event: no streams, no terminal, no stage.
 import math
 
 from harness.cli.picture import Picture
-from harness.events import (
+from harness.types import (
     DataReady,
     Estimated,
     Event,
@@ -16,9 +16,9 @@ from harness.events import (
     StudyEnded,
     StudyStarted,
     TrialEnded,
+    TrialRecord,
+    not_ranked,
 )
-from harness.ledger import not_ranked
-from harness.records import TrialRecord
 from harness.words import bytes_, compact_params, duration, number, plural, span
 
 INDENT = 7

@@ -10,9 +10,9 @@ from harness.cli.output import claim_stdout, note, print_json, show
 
 if TYPE_CHECKING:
     from harness.home import Home
-    from harness.records import TrialRecord
     from harness.search.importance import Importance
     from harness.study.load import Study
+    from harness.types import TrialRecord
 
 Method = Annotated[str, typer.Option("--method", metavar="M", help="ped_anova or fanova.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]

@@ -11,9 +11,9 @@ from harness.cli.output import claim_stdout, print_json, results, show, show_com
 
 if TYPE_CHECKING:
     from harness.ledger import StudyRecord
-    from harness.records import TrialRecord
     from harness.search.nodes import Cluster
     from harness.study.load import Study
+    from harness.types import TrialRecord
 
 app = Commands(help="Search: train trials over their folds.")
 

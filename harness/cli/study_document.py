@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from harness.cli.watch import Live
     from harness.home import Home
     from harness.ledger import StudyRecord
-    from harness.records import TrialRecord
+    from harness.types import TrialRecord
 
 
 def study_document(record: "StudyRecord", trials: "list[TrialRecord]", live: "Live | None" = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.cli.output import escape_control
-from harness.records import TrialRecord
+from harness.types import TrialRecord
 from harness.words import compact_params, coverage_note, interval, number, plural, switched_off, value
 
 if TYPE_CHECKING:
@@ -71,12 +71,6 @@ def _least_width(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
     return sum(found or TEXT_WIDTH for found in numbers) + 2 * (len(columns) - 1)
 
 
-def is_higher_better(metric: str) -> bool:
-    from harness.metrics import METRICS
-
-    return METRICS[metric].higher_is_better
-
-
 def best_first(trials: Sequence[TrialRecord], metric: str) -> list[TrialRecord]:
     """Trials as they are ranked (ledger.ranked), then the others by number."""
     from harness.ledger import ranked
@@ -90,7 +84,7 @@ def trials_table(trials: Sequence[TrialRecord], metric: str, width: int, marked:
     """Every trial, best first: number, searched values, mean over folds ± standard error, by which they are ranked,
     pooled out-of-fold value with its interval, seconds. The `marked` ones, on the front of several objectives, have a +
     behind their number."""
-    from harness.ledger import rank_value
+    from harness.types import rank_value
 
     own = _own_columns(trials) if width >= 78 else []
     rows = []
@@ -158,7 +152,7 @@ def _switches(params: Mapping[str, Any]) -> str:
 
 
 def _outcome(trial: TrialRecord, metric: str) -> str:
-    from harness.ledger import not_ranked
+    from harness.types import not_ranked
 
     if trial.same_as is not None:
         return f"{trial.state}: the same as trial {trial.same_as}"

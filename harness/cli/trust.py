@@ -59,7 +59,7 @@ def _show_calibration(section: Mapping[str, Any]) -> None:
 
 def _show_decisions(section: Mapping[str, Any]) -> None:
     from harness.cli.tables import numbers_of
-    from harness.records import Interval
+    from harness.types import Interval
     from harness.words import interval, number
 
     rule = section["default"]

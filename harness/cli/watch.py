@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from harness.heartbeat import Driver
     from harness.home import Home
     from harness.ledger import StudyRecord
-    from harness.records import TrialRecord
+    from harness.types import TrialRecord
 
 
 BEFORE_TRIALS = (
@@ -76,7 +76,7 @@ def _running(home: "Home", study: str, trial: "TrialRecord", metric: str) -> Run
 def how_to_go_on(home: "Home", name: str) -> str:
     """What an interrupted study keeps, and what to type."""
     from harness.ledger import read_study, read_trials
-    from harness.records import ENDED
+    from harness.types import ENDED
 
     record = read_study(home, name)
     if record is None:

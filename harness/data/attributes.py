@@ -5,8 +5,8 @@ import pandas as pd
 from harness.data.scan import root_of
 from harness.data.sources import read_source
 from harness.home import Home
-from harness.records import Progress
 from harness.study.dataset import Data
+from harness.types import Progress
 
 
 def read_attributes(

@@ -35,7 +35,7 @@ from harness.data.shortcuts import find_shortcuts
 from harness.metrics import UNKNOWN
 from harness.numbering import by_appearance
 from harness.ragged import Pixels
-from harness.records import TEST, Dataset, Folds
+from harness.types import TEST, Dataset, Folds
 
 Ints = NDArray[np.int64]
 Kind = Literal[

@@ -15,8 +15,7 @@ from harness.data.dicom import is_dicom, read_dicom
 from harness.data.foreground import foreground
 from harness.data.npz import archive_of, as_file, is_array, read_array
 from harness.data.retries import patiently
-from harness.data.unreadable import Unreadable as Unreadable
-from harness.data.unreadable import cannot_open
+from harness.errors import Unreadable, cannot_open
 from harness.study.dataset import Decode
 
 VERSION = 2

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from harness.data import dicom_codecs
 from harness.data.dicom_display import EXPLICIT_BIG, Window, grey, use_frame_groups
 from harness.data.grey_levels import bytes_of_range
-from harness.data.unreadable import Unreadable
+from harness.errors import Unreadable
 
 MAX_PIXELS = 89_478_485
 """of one frame; the same limit as for other images"""

@@ -10,7 +10,7 @@ import struct
 import zlib
 from typing import Any
 
-from harness.data.unreadable import Unreadable
+from harness.errors import Unreadable
 
 JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.grey_levels import Floats, Span, between, full_range, looked_up, per_value, windowed
-from harness.data.unreadable import Unreadable
+from harness.errors import Unreadable
 
 Window = int | Span | tuple[Span, Span, Span] | None
 """which of the file's own, counted from 1; (centre, width) in modality units; three of them; None: the first own"""

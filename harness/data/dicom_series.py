@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.data.decode import looks_like_dicom
 from harness.data.dicom import open_header
-from harness.data.unreadable import Unreadable
+from harness.errors import Unreadable
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.ragged import Pixels
-from harness.records import Dataset
+from harness.types import Dataset
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from harness.data.unpack import archive_stem, unpack
 from harness.errors import HarnessError, RequestError, nearest
 from harness.home import Home, lock, read_json, write_json
-from harness.records import Progress
+from harness.types import Progress
 
 if TYPE_CHECKING:
     import requests

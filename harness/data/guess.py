@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data.decode import Unreadable, decode
+from harness.data.decode import decode
 from harness.data.dicom import TECHNICAL
 from harness.data.guess_columns import (
     MOST_CLASSES,
@@ -28,7 +28,7 @@ from harness.data.names import fixed_folder
 from harness.data.npz import SPLIT, is_archive, read_rows
 from harness.data.sources import FOLDERS, images_under
 from harness.data.tables import SUFFIXES, read_table
-from harness.errors import RequestError
+from harness.errors import RequestError, Unreadable
 from harness.home import Home
 from harness.study.dataset import Decode
 

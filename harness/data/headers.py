@@ -20,9 +20,9 @@ from harness.data.dicom import IDENTIFYING, TECHNICAL, dicom_header
 from harness.data.npz import archive_of, is_archive, shape_of
 from harness.data.raster import raster_header
 from harness.data.retries import patiently
-from harness.data.unreadable import Unreadable, cannot_open
+from harness.errors import Unreadable, cannot_open
 from harness.home import Home, is_done, lock, mark_used, new_folder
-from harness.records import Progress
+from harness.types import Progress
 
 VERSION = 1
 """part of the key of what is kept: raise it whenever a header is read differently"""

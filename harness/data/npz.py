@@ -17,8 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.data.unreadable import Unreadable
-from harness.errors import RequestError
+from harness.errors import RequestError, Unreadable
 
 SUFFIX, IMAGES, LABELS = ".npz", "_images.npy", "_labels.npy"
 SPLIT = "official"

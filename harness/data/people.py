@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from harness.errors import RequestError
 from harness.home import Home, write_bytes
-from harness.records import Dataset
+from harness.types import Dataset
 
 NUMBER = re.compile(r"g\d{6,}")
 FILE = "rows.parquet"

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from harness.errors import RequestError
 from harness.home import Home, is_done, lock, new_folder, write_text
-from harness.records import Progress
 from harness.seeds import derive_seed
+from harness.types import Progress
 
 VERSION = 1
 """part of the folder's name: raise it whenever a drawn pixel changes"""

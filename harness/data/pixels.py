@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.data.decode import VERSION, Unreadable, decode_with_digest
-from harness.data.scan import threads
-from harness.errors import RequestError
+from harness.data.decode import VERSION, decode_with_digest
+from harness.data.headers import threads
+from harness.errors import RequestError, Unreadable
 from harness.home import Home, is_done, lock, mark_used, new_folder
 from harness.ragged import Pixels, Ragged, lay_out
-from harness.records import Progress
 from harness.study.dataset import Decode
+from harness.types import Progress
 
 FORMAT = 2
 """part of every store's key: raise it whenever the files are laid out in another way"""

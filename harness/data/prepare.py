@@ -18,14 +18,15 @@ from harness.data.answers import split_answers
 from harness.data.audit import Finding, audit, findings_from_json, findings_to_json
 from harness.data.folds import check_folds, make_folds
 from harness.data.pixels import Store, open_store, remove_store, store_folder
-from harness.data.scan import EMPTY_LABEL, NO_FILE, NO_LABEL, Scan, scan_data
+from harness.data.scan import EMPTY_LABEL, Scan, scan_data
+from harness.data.sources import NO_FILE, NO_LABEL
 from harness.data.together import group_copies
 from harness.errors import RequestError
 from harness.home import Home, is_done, lock, read_json, write_bytes, write_json
 from harness.numbering import by_appearance, numbered
 from harness.ragged import Pixels
-from harness.records import TEST, Dataset, Folds, Progress
 from harness.study.dataset import Data, Decode
+from harness.types import TEST, Dataset, Folds, Progress
 
 VERSION = 5
 """part of the key of stored findings: raise it whenever the audit looks at something new"""

@@ -20,7 +20,7 @@ import PIL.ImageOps
 from numpy.typing import NDArray
 
 from harness.data.grey_levels import bytes_of_range
-from harness.data.unreadable import Unreadable
+from harness.errors import Unreadable
 
 MAX_PIXELS = 89_478_485
 """Pillow's own limit, from which it warns; here it refuses"""

@@ -21,17 +21,14 @@ from harness.data.headers import (
     headers_of,
     salted,
 )
-from harness.data.headers import threads as threads
 from harness.data.manifest import COLUMNS, NO_GROUP, NO_GROUP_VALUE, Labels, choose_rows, needed_columns, require_unique
 from harness.data.phantom import ensure_phantom, patients_of
-from harness.data.sources import NO_FILE as NO_FILE
-from harness.data.sources import NO_LABEL as NO_LABEL
-from harness.data.sources import Source, read_source
+from harness.data.sources import NO_FILE, Source, read_source
 from harness.data.where import keep_rows
 from harness.errors import RequestError, nearest
 from harness.home import Home
-from harness.records import Progress
 from harness.study.dataset import Data
+from harness.types import Progress
 
 EMPTY_LABEL = "image without label: the label is empty"
 UNKNOWN_TO_SHORTCUTS = tuple(DICOM + name for name in ("Rows", "Columns", "PhotometricInterpretation"))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from harness.errors import HarnessError
-from harness.records import Progress
+from harness.types import Progress
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 SPARE_BYTES = 64 * 2**20

@@ -26,7 +26,7 @@ from harness.ensemble.encoders import fit_encoders, mean_of_encoders
 from harness.ensemble.oof import Embed, Fitted, OofTable
 from harness.errors import RequestError
 from harness.metrics import softmax
-from harness.records import Progress
+from harness.types import Progress
 
 ROUNDS = 100
 LEAF = -1

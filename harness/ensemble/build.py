@@ -27,7 +27,7 @@ from harness.ensemble.gather import Gathered, gather
 from harness.ensemble.made import Made
 from harness.ensemble.methods import METHODS, Method, require_method
 from harness.ensemble.nested import fit_best_single, nested_full
-from harness.ensemble.oof import Embed, Model, check_probabilities, silent
+from harness.ensemble.oof import Embed, Model, check_probabilities
 from harness.ensemble.pairs import Pairs, plan_pairs, train_pairs
 from harness.ensemble.pool import cross_fitted_oof, only, rest_without_fold
 from harness.ensemble.retrain import RESAMPLES, retrain
@@ -47,9 +47,9 @@ from harness.ensemble.trust import CALIBRATED, Development, trust_sections
 from harness.errors import DiskFull, HarnessError, Interrupted, Leak
 from harness.home import Home, lock, new_folder
 from harness.ledger import StudyRecord, audit_tags, count_test_reads
-from harness.records import Progress
 from harness.track.mlflow_runs import StoreAway, log_run
 from harness.train.devices import parse_devices
+from harness.types import Progress, silent
 
 __all__ = ["Built", "Candidate", "EnsembleResult", "ScoreRow", "build"]
 

@@ -27,13 +27,13 @@ from harness.ensemble.labels import LabelModels
 from harness.ensemble.methods import reader
 from harness.ensemble.names import KNOWN
 from harness.ensemble.networks import check_network
-from harness.ensemble.oof import Embed, Model, check_probabilities, silent
+from harness.ensemble.oof import Embed, Model, check_probabilities
 from harness.ensemble.trees import check_trees
 from harness.errors import HarnessError, RequestError
 from harness.ragged import Pixels, Ragged
-from harness.records import Progress
 from harness.study.dataset import Decode
 from harness.train.checkpoint import load_fold
+from harness.types import Progress, silent
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.records import Interval
 from harness.stats.compare import paired_differences
+from harness.types import Interval
 
 Floats = NDArray[np.float64]
 

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.ensemble.oof import silent
-from harness.records import Progress
 from harness.study.dataset import Decode
 from harness.train.checkpoint import FoldMeta, load_fold, read_meta
 from harness.train.infer import BATCH, infer
+from harness.types import Progress, silent
 
 REPETITIONS = 5
 ENOUGH_SECONDS = 2.0

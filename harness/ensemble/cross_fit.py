@@ -22,8 +22,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ensemble.oof import Embed, Fitted, OofTable, check_probabilities, silent
-from harness.records import Progress
+from harness.ensemble.oof import Embed, Fitted, OofTable, check_probabilities
+from harness.types import Progress, silent
 
 
 class Rule(Protocol):

@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 
 from harness.errors import RequestError, nearest
 from harness.metrics import UNKNOWN, logit, sigmoid
-from harness.records import Interval
 from harness.stats.grouped import How, by_group
 from harness.stats.logit_line import fit_line
 from harness.stats.proportions import share
+from harness.types import Interval
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -17,9 +17,9 @@ from harness.ensemble.members import best_first
 from harness.ensemble.reference import HeldOut, NoReference, fit_reference, reference_file
 from harness.ensemble.save import NetworkSet, Part
 from harness.ensemble.trust import Trust
-from harness.records import Progress
 from harness.study.load import read_spec
 from harness.study.training import Augment
+from harness.types import Progress
 
 MEMBERS = 3
 """best members whose spaces are described: more cost time and megabytes and find hardly more"""

@@ -19,10 +19,10 @@ from harness.errors import HarnessError, Leak, RequestError
 from harness.home import Home, write_bytes
 from harness.models.network import Network
 from harness.ragged import Pixels, select
-from harness.records import Dataset, Folds, Progress
 from harness.seeds import derive_seed
 from harness.train.checkpoint import FoldMeta, load_fold, read_meta
 from harness.train.infer import infer
+from harness.types import Dataset, Folds, Progress
 
 FORMAT = 1
 Load = Callable[[Path, str], tuple[Network, FoldMeta]]

@@ -16,10 +16,10 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ensemble.oof import Embed, OofTable, check_probabilities, check_table, silent
+from harness.ensemble.oof import Embed, OofTable, check_probabilities, check_table
 from harness.errors import HarnessError
-from harness.records import Progress
 from harness.seeds import derive_seed
+from harness.types import Progress, silent
 
 
 class OfEncoder(Protocol):

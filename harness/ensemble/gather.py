@@ -20,10 +20,10 @@ from harness.ensemble.scores import Rows
 from harness.errors import RequestError
 from harness.home import Home
 from harness.ledger import StudyRecord
-from harness.records import Dataset, Progress
 from harness.study.load import check_study
 from harness.study.spec import Spec
 from harness.train.checkpoint import FoldMeta
+from harness.types import Dataset, Progress
 
 
 @dataclass(frozen=True)

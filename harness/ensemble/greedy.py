@@ -15,8 +15,8 @@ from harness.ensemble import weights
 from harness.ensemble.cross_fit import Learn, cross_fit
 from harness.ensemble.oof import Embed, Fitted, OofTable
 from harness.ensemble.weights import load
-from harness.records import Progress
 from harness.seeds import derive_seed
+from harness.types import Progress
 
 __all__ = ["fit", "learner", "load"]
 

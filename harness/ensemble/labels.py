@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ensemble.oof import Embed, Fitted, Model, OofTable, check_table, mean_oof, silent
+from harness.ensemble.oof import Embed, Fitted, Model, OofTable, check_table, mean_oof
 from harness.errors import HarnessError, RequestError
 from harness.metrics import UNKNOWN
-from harness.records import Progress
+from harness.types import Progress, silent
 
 Fit = Callable[[OofTable, Embed | None, int, Progress | None], Fitted]
 Load = Callable[[Mapping[str, bytes]], Model]

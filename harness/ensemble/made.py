@@ -10,7 +10,7 @@ from harness.ensemble.embed import EncoderCache
 from harness.ensemble.methods import METHODS
 from harness.ensemble.oof import Model, check_probabilities
 from harness.ensemble.save import NetworkSet
-from harness.records import Dataset, Folds
+from harness.types import Dataset, Folds
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ensemble.oof import Embed, Fitted, OofTable, check_table, mean_oof, mean_predict
-from harness.records import Progress
+from harness.types import Progress
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from harness.columns import from_column
 from harness.errors import HarnessError, Leak, RequestError
 from harness.home import Home, is_done
 from harness.ledger import StudyRecord, no_best, ranked, read_trials
-from harness.records import Dataset, Folds, TrialRecord
 from harness.train.fingerprint import file_sha256
+from harness.types import Dataset, Folds, TrialRecord
 
 
 @dataclass(frozen=True)

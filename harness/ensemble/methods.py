@@ -16,12 +16,13 @@ from harness.ensemble import (
     stacking_embeddings,
     stacking_levels,
     weighted,
+    weights,
 )
 from harness.ensemble.labels import fit_labels, load_labels
 from harness.ensemble.names import KNOWN, NETWORK_METHODS
 from harness.ensemble.oof import Embed, Fitted, Model, OofTable
 from harness.errors import RequestError, nearest
-from harness.records import Progress
+from harness.types import Progress
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class Method:
 
 METHODS = {
     "mean": Method(mean.fit, mean.load, "none"),
-    "weighted": Method(weighted.fit, weighted.load, "none"),
-    "greedy": Method(greedy.fit, greedy.load, "none"),
+    "weighted": Method(weighted.fit, weights.load, "none"),
+    "greedy": Method(greedy.fit, weights.load, "none"),
     "bagging": Method(bagging.fit, bagging.load, "held_out"),
     "boosting": Method(boosting.fit, boosting.load, "all", True),
     "adaboost": Method(adaboost.fit, adaboost.load, "all"),

@@ -132,7 +132,3 @@ def mean_predict(logits: NDArray[np.float32], multilabel: bool = False) -> NDArr
     for member in range(len(logits)):
         total += single_predict(logits, member, multilabel)
     return total / len(logits)
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """A Progress that says nothing."""

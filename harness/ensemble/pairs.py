@@ -21,12 +21,12 @@ from harness.ensemble.nestable import member_spec, require_nestable
 from harness.ensemble.nested import PairEmbed, PairTable
 from harness.errors import HarnessError
 from harness.home import Home, is_done, lock
-from harness.records import EpochReport, FoldResult, Progress
 from harness.study.spec import Spec
 from harness.train.allocator import give_back
 from harness.train.checkpoint import NO_FOLD, FoldMeta, read_meta
 from harness.train.crossval import Part, read_fold, train_part
 from harness.train.precision import parse_precision, threads_of
+from harness.types import EpochReport, FoldResult, Progress
 from harness.words import plural, span
 
 FIRST_NUMBER, MOST_FOLDS = 1000, 50

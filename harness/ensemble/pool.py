@@ -15,10 +15,10 @@ from harness.ensemble.embed import EncoderCache, StudyOutputs, read_encoders
 from harness.ensemble.members import Member, read_oof
 from harness.ensemble.methods import Method
 from harness.ensemble.nested import Chosen, best, stitched, values_without
-from harness.ensemble.oof import Embed, OofTable, silent, single_oof
+from harness.ensemble.oof import Embed, OofTable, single_oof
 from harness.errors import HarnessError
-from harness.records import Progress
 from harness.train.checkpoint import FoldMeta
+from harness.types import Progress, silent
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,6 @@ from harness.home import Home, is_done
 from harness.metrics import probabilities
 from harness.models.weights import kind_of
 from harness.numbering import by_appearance
-from harness.records import EpochReport, Progress
 from harness.seeds import derive_seed
 from harness.study.load import build_spec
 from harness.study.space import fill
@@ -44,6 +43,7 @@ from harness.train.checkpoint import NO_FOLD, read_meta
 from harness.train.crossval import Part, read_fold, train_part
 from harness.train.pinned import require_same_weights
 from harness.train.precision import parse_precision, threads_of
+from harness.types import EpochReport, Progress
 
 RESAMPLES = 10
 REDRAWS = 50

@@ -27,13 +27,12 @@ from harness.ensemble.soup_choice import choose_greedily, log_loss
 from harness.ensemble.soup_weights import blend, largest_shared_start
 from harness.errors import RequestError
 from harness.home import Home, write_bytes
-from harness.ledger import rank_value
 from harness.metrics import METRICS, probabilities
 from harness.ragged import select
-from harness.records import Progress
 from harness.seeds import derive_seed
 from harness.train.checkpoint import NO_FOLD, save_weights
 from harness.train.infer import infer
+from harness.types import Progress, rank_value
 
 FORMAT = 1
 """raise it when a soup of the same checkpoints becomes another one"""

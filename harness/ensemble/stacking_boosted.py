@@ -22,8 +22,8 @@ from harness.ensemble.oof import Embed, Fitted, OofTable, check_table
 from harness.ensemble.stacking import features
 from harness.errors import RequestError
 from harness.metrics import softmax
-from harness.records import Progress
 from harness.seeds import derive_seed
+from harness.types import Progress
 
 SETTINGS = {"max_depth": 2, "eta": 0.05, "min_child_weight": 5.0, "lambda": 10.0, "max_bin": 64}
 

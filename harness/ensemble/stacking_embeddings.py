@@ -26,11 +26,11 @@ from harness.ensemble.arrays import pack, unpack
 from harness.ensemble.cross_fit import cross_fit
 from harness.ensemble.encoders import require_embeddings
 from harness.ensemble.logistic import Linear, fit_logistic
-from harness.ensemble.oof import Embed, Fitted, OofTable, check_table, silent
+from harness.ensemble.oof import Embed, Fitted, OofTable, check_table
 from harness.errors import HarnessError, RequestError
 from harness.numbering import by_appearance, first_rows
-from harness.records import Progress
 from harness.seeds import derive_seed
+from harness.types import Progress, silent
 
 PARTS = 5
 """of a fold's groups, each left out in turn"""

@@ -30,17 +30,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ensemble import greedy, stacking, stacking_boosted, weighted
+from harness.ensemble import greedy, stacking, stacking_boosted, weighted, weights
 from harness.ensemble.cross_fit import Learn, Rule, cross_fit, over_folds, rows_without
 from harness.ensemble.oof import Embed, Fitted, OofTable
 from harness.errors import RequestError
-from harness.records import Progress
+from harness.types import Progress
 
 LEVEL_1: dict[str, tuple[Callable[[OofTable, int], Learn], Callable[[Mapping[str, bytes]], Rule]]] = {
     "stacking": (stacking.learner, stacking.load),
     "stacking-boosted": (stacking_boosted.learner, stacking_boosted.load),
-    "greedy": (greedy.learner, greedy.load),
-    "weighted": (weighted.learner, weighted.load),
+    "greedy": (greedy.learner, weights.load),
+    "weighted": (weighted.learner, weights.load),
 }
 """how each rule is learned and loaded; level 2 knows them in this order"""
 SMALLEST = 1e-7

@@ -33,7 +33,7 @@ from harness.ensemble.scores import (
     unusable,
 )
 from harness.ensemble.verdict import chosen_note, of_result, recommended, unjudged, verdict
-from harness.records import Interval, Progress
+from harness.types import Interval, Progress
 
 Floats = NDArray[np.float64]
 

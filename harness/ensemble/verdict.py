@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.ensemble.scores import Comparison, EnsembleResult, ScoreRow, verdict_word
-from harness.records import Difference
+from harness.types import Difference
 from harness.words import judged, p_value
 
 PLAIN = "mean"

@@ -14,7 +14,7 @@ from harness.ensemble import weights
 from harness.ensemble.cross_fit import Learn, cross_fit
 from harness.ensemble.oof import Embed, Fitted, OofTable
 from harness.ensemble.weights import load
-from harness.records import Progress
+from harness.types import Progress
 
 __all__ = ["fit", "learner", "load"]
 

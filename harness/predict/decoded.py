@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data.decode import Unreadable, decode_bytes, read_file
-from harness.data.scan import threads
+from harness.data.decode import decode_bytes, read_file
+from harness.data.headers import threads
+from harness.errors import Unreadable
 from harness.ragged import Pixels, gather
-from harness.records import Progress
 from harness.study.dataset import Decode
+from harness.types import Progress
 
 PART_BYTES = 128 * 2**20
 """decoded images of a part; two parts are held at a time"""

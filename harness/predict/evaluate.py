@@ -40,12 +40,12 @@ from harness.predict.drift import (
 )
 from harness.predict.external import External, data_block, read_external
 from harness.predict.predict import find_bundle
-from harness.records import Progress
 from harness.stats.grouped import How
 from harness.stats.subgroups import Subgroup, chosen_columns, kinds, subgroups, worst
 from harness.stats.unpaired import Sample
 from harness.track.mlflow_runs import interval_metrics, log_run
 from harness.train.devices import parse_devices
+from harness.types import Progress
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from torch import Tensor
 from harness.models.network import Network
 from harness.predict.feature_map import exposed, find_feature_map
 from harness.ragged import Pixels
-from harness.records import Progress
 from harness.train.checkpoint import FoldMeta, load_fold
 from harness.train.images import own_sizes, stream_images, to_input
 from harness.train.pieces import in_fitting_batches
+from harness.types import Progress
 
 BATCH = 16
 """images of one backward pass, which keeps what a forward pass alone would let go; halved while the memory does not

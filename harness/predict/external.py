@@ -18,15 +18,16 @@ from harness.data.attributes import read_attributes
 from harness.data.guess import guess
 from harness.data.npz import is_archive
 from harness.data.pixels import open_store
-from harness.data.scan import EMPTY_LABEL, NO_FILE, NO_LABEL, scan_data
+from harness.data.scan import EMPTY_LABEL, scan_data
+from harness.data.sources import NO_FILE, NO_LABEL
 from harness.errors import RequestError
 from harness.home import Home
 from harness.numbering import numbered
 from harness.predict.label_mapping import columns_mapping, in_words, label_mapping
 from harness.ragged import Pixels
-from harness.records import Progress
 from harness.study.dataset import Data, Decode
 from harness.study.load import check_study, load_study, parse_override
+from harness.types import Progress
 
 UNREADABLE = "unreadable image"
 MAPPED_OUT = "label left out by --map"

@@ -17,7 +17,7 @@ from harness.errors import RequestError
 from harness.metrics import probabilities
 from harness.predict.augmented import View, seen
 from harness.ragged import Pixels
-from harness.records import Progress
+from harness.types import Progress
 
 Floats = NDArray[np.float64]
 

@@ -23,8 +23,8 @@ from harness.predict.doubts import Doubts, read_doubts
 from harness.predict.inputs import find_images, with_series
 from harness.predict.outputs_of_part import PartOutputs, joined, outputs_of_part
 from harness.predict.overlays import explain_part
-from harness.records import Progress
 from harness.train.devices import parse_devices
+from harness.types import Progress
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.data.decode import Unreadable, decode_bytes
+from harness.data.decode import decode_bytes
 from harness.ensemble.bundle import Bundle
-from harness.errors import RequestError
+from harness.errors import RequestError, Unreadable
 from harness.predict.answers import answer
 from harness.predict.augmented import views
 from harness.predict.doubts import read_doubts

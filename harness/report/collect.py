@@ -14,11 +14,11 @@ from harness.errors import HarnessError, RequestError
 from harness.home import Home, read_json
 from harness.ledger import StudyRecord, best_trial, list_studies, ranked, read_trials
 from harness.metrics import METRICS
-from harness.records import Difference, Progress, TrialRecord
 from harness.report.predicted import Built, built_ensembles
 from harness.search.compare import Side, compare_sides
 from harness.search.duplicates import original_of, trained
 from harness.study.load import Study, check_study
+from harness.types import Difference, Progress, TrialRecord
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 from harness.home import disk_used
-from harness.records import TrialRecord
 from harness.report.collect import Collected
 from harness.report.section import Section, Table
+from harness.types import TrialRecord
 from harness.words import duration, plural
 
 

@@ -12,24 +12,15 @@ from numpy.typing import NDArray
 
 from harness.data.audit import Finding
 from harness.data.drawn_lesions import draw_lesions
-from harness.data.facts import (
-    Spread,
-    by_class,
-    grey_spread,
-    left_out,
-    rows_of,
-    samples,
-    size_spread,
-    usable_rows,
-)
+from harness.data.facts import Spread, by_class, grey_spread, left_out, rows_of, samples, size_spread, usable_rows
 from harness.data.prepare import Prepared
 from harness.data.preview import augmented, changes, largest_augmentation
-from harness.records import Dataset
 from harness.report.html import curves, page, picture, share_cell, strip, table
 from harness.report.section import Section
 from harness.study.load import Study
 from harness.study.training import Augment
 from harness.train.mixing import mixed_pictures
+from harness.types import Dataset
 
 Ints = NDArray[np.int64]
 

@@ -15,7 +15,6 @@ from harness.data.prepare import Prepared, scan
 from harness.errors import HarnessError, RequestError
 from harness.home import Home
 from harness.ledger import StudyRecord
-from harness.records import Progress, TrialRecord
 from harness.report.classes import classes_section
 from harness.report.ensembles import ensembles_section
 from harness.report.groups import groups_section
@@ -36,6 +35,7 @@ from harness.report.section import Section
 from harness.report.trust import measured, measured_of_bundle, trust_section
 from harness.stats.subgroups import chosen_columns, kinds
 from harness.study.load import Study
+from harness.types import Progress, TrialRecord
 
 
 @dataclass(frozen=True)

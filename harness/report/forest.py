@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from harness.records import Difference, Interval
 from harness.report.figure import COLOURS, label, plot
 from harness.report.numbers import signed
 from harness.report.section import Table
+from harness.types import Difference, Interval
 from harness.words import interval
 
 Line = tuple[str, Interval | Difference]

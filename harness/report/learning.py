@@ -7,10 +7,10 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from harness.epochs import LoggedEpoch
-from harness.records import EpochReport, TrialRecord
 from harness.report.collect import Collected
 from harness.report.figure import COLOURS, plot, side_by_side
 from harness.report.section import Section, Table
+from harness.types import EpochReport, TrialRecord
 from harness.words import number, plural
 
 MOST_TRIALS = 3

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from harness.errors import RequestError
 from harness.metrics import UNKNOWN
 from harness.ragged import Pixels
-from harness.records import Dataset, Folds
 from harness.report.html import picture
 from harness.report.numbers import called
 from harness.report.predicted import Predicted
 from harness.report.section import Section, Table
+from harness.types import Dataset, Folds
 from harness.words import plural
 
 Ints = NDArray[np.int64]

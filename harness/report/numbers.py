@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from harness.records import Difference, Interval
+from harness.types import Difference, Interval
 from harness.words import COVERAGE_MARK, p_value
 
 

@@ -29,7 +29,7 @@ from harness.errors import RequestError
 from harness.home import Home
 from harness.ledger import StudyRecord
 from harness.metrics import UNKNOWN, probabilities
-from harness.records import Dataset, Folds, TrialRecord
+from harness.types import Dataset, Folds, TrialRecord
 
 Floats = NDArray[np.float64]
 OUT_OF_FOLD, TEST = "out of fold", "test split"

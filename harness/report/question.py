@@ -10,13 +10,13 @@ from html import escape
 from typing import Any
 
 from harness.ensemble.verdict import PLAIN, of_document, why_recommended
-from harness.ledger import no_best, not_ranked, rank_value, trial_notes
-from harness.records import Difference, TrialRecord
+from harness.ledger import no_best, trial_notes
 from harness.report.collect import Collected
 from harness.report.numbers import read_interval
 from harness.report.predicted import Built, best_built, mean_beside, scored
 from harness.report.section import Section, Table
 from harness.study.space import Choice, Range
+from harness.types import Difference, TrialRecord, not_ranked, rank_value
 from harness.words import (
     BELIEVABLE_P,
     NOT_CORRECTED,

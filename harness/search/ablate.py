@@ -13,10 +13,8 @@ from typing import Any
 from harness.data.people import write_people
 from harness.data.prepare import Prepared, prepare
 from harness.errors import HarnessError, RequestError
-from harness.events import Listener, Working
 from harness.home import Home, lock
 from harness.ledger import StudyRecord, best_trial, no_best, read_study, read_trials, require_study
-from harness.records import ENDED, TrialRecord
 from harness.search import checks
 from harness.search.driver import Driver
 from harness.search.duplicates import original_of
@@ -28,6 +26,7 @@ from harness.seeds import derive_seed
 from harness.study.load import Study, check_study, spec_hash
 from harness.study.space import fill
 from harness.train.devices import parse_devices
+from harness.types import ENDED, Listener, TrialRecord, Working
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from harness.models.backbones import check_weights, resolve
 from harness.models.network import Network, build_network, require_any_size
 from harness.models.stages import require_level
 from harness.models.weights import kind_of
-from harness.records import Dataset
 from harness.search.disk import disk_needed
 from harness.search.start import find_start, refuse_own_checkpoint, resolve_start, start_file
 from harness.study.conditions import combinations, probes
@@ -25,6 +24,7 @@ from harness.train.loss import check_loss
 from harness.train.optim import check_optimizer
 from harness.train.pinned import require_same_weights
 from harness.train.synthetic import check_synthetic
+from harness.types import Dataset
 
 DEPENDENT = (
     ("train.class_weights", "train.pos_weights", "train.sampling"),

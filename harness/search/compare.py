@@ -18,7 +18,6 @@ from harness.errors import HarnessError, RequestError
 from harness.home import Home
 from harness.ledger import StudyRecord, best_trial, no_best, ranked, read_trials, require_study
 from harness.metrics import METRICS, probabilities, score
-from harness.records import Difference, Interval, TrialRecord
 from harness.search.corrected import Competition, Unknown, competition
 from harness.search.duplicates import original_of
 from harness.stats.compare import paired_difference
@@ -28,6 +27,7 @@ from harness.stats.intervals import intervals
 from harness.stats.mcnemar import McNemar, mcnemar
 from harness.stats.optimism import Search, corrected_difference
 from harness.stats.resampled import corrected_t
+from harness.types import Difference, Interval, TrialRecord
 
 Floats = NDArray[np.float64]
 

@@ -19,11 +19,11 @@ from harness.home import Home, is_done
 from harness.ledger import StudyRecord, ranked, read_study, read_trials
 from harness.metrics import probabilities
 from harness.models.weights import kind_of
-from harness.records import Interval, TrialRecord
 from harness.search.start import PREFIX, pinned
 from harness.stats.optimism import Search, best_corrected
 from harness.study.load import check_study
 from harness.study.space import Choice, Range, Space, fill, flatten
+from harness.types import Interval, TrialRecord
 
 Floats = NDArray[np.float64]
 

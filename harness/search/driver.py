@@ -15,11 +15,9 @@ from typing import Any
 
 from harness.data.prepare import Prepared
 from harness.errors import HarnessError
-from harness.events import EpochDone, FoldDone, Listener, Notice, StudyEnded, StudyStarted, TrialEnded, TrialStarted
 from harness.heartbeat import beating
 from harness.home import Home, is_disk_full, is_done, sweep
 from harness.ledger import StudyRecord, audit_tags, best_trial, is_optimistic, read_study, read_trials, write_study
-from harness.records import ENDED, Estimate, TrialRecord
 from harness.search.corrected import corrected_best
 from harness.search.disk import full_disk
 from harness.search.duplicates import copy_of, twins
@@ -31,6 +29,19 @@ from harness.search.tracked import Tracked, open_tracking
 from harness.study.load import Study, spec_hash
 from harness.study.search import is_infeasible
 from harness.study.space import flatten
+from harness.types import (
+    ENDED,
+    EpochDone,
+    Estimate,
+    FoldDone,
+    Listener,
+    Notice,
+    StudyEnded,
+    StudyStarted,
+    TrialEnded,
+    TrialRecord,
+    TrialStarted,
+)
 
 NextTask = Callable[[], Task | None]
 OnOutcome = Callable[[Outcome], None]

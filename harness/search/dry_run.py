@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.data.prepare import Prepared
-from harness.events import Listener
 from harness.home import Home
 from harness.ledger import read_study
-from harness.records import Estimate
 from harness.search import checks, ray_engine
 from harness.search.estimate import estimate_study
 from harness.search.grid import total_trials
@@ -22,6 +20,7 @@ from harness.search.precisions import choose_precisions
 from harness.search.run import check_data, check_request, check_training, count_ended
 from harness.study.load import Study
 from harness.study.space import Choice, Range
+from harness.types import Estimate, Listener
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ answers nothing: the same point is tried again.
 from collections.abc import Iterable
 from dataclasses import replace
 
-from harness.records import TrialRecord
 from harness.search.points import Point
 from harness.study.load import spec_hash
+from harness.types import TrialRecord
 
 
 def twins(

@@ -11,14 +11,13 @@ from dataclasses import replace
 import numpy as np
 
 from harness.data.prepare import Prepared
-from harness.events import Listener, Notice, Working
-from harness.records import Estimate
 from harness.search.disk import disk_needed
 from harness.study.load import Study
 from harness.study.space import Choice, Range, Value, extremes
 from harness.study.spec import Spec
 from harness.train.precision import parse_precision
 from harness.train.probe import fold_seconds, warm_up
+from harness.types import Estimate, Listener, Notice, Working
 
 PRUNED_SHARE = {"race": 0.4, "wilcoxon": 0.6, "median": 0.5, "none": 1.0}
 """of the fold trainings of a study, how many are trained at least; measured: .48, .71, .63 (docs/searching.md)"""

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ledger import rank_value, ranked
+from harness.ledger import ranked
 from harness.metrics import METRICS
-from harness.records import TrialRecord
+from harness.types import TrialRecord, rank_value
 
 
 def is_on_front(losses: NDArray[np.float64]) -> NDArray[np.bool_]:

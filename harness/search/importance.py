@@ -15,12 +15,11 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 
-from harness.ledger import rank_value
-from harness.records import TrialRecord
 from harness.search.samplers import directions, distribution, quiet_optuna
 from harness.seeds import derive_seed
 from harness.study.load import Study
 from harness.study.space import Choice, Range
+from harness.types import TrialRecord, rank_value
 
 Method = Literal["ped_anova", "fanova"]
 ENOUGH_TRIALS, ENOUGH_PER_KEY = 20, 5

@@ -10,15 +10,14 @@ from typing import Any, Protocol
 
 from harness.data.prepare import Prepared
 from harness.errors import DiskFull, HarnessError
-from harness.events import EpochDone, FoldDone
 from harness.home import is_disk_full, lock, write_text
-from harness.records import EpochReport, FoldResult, TrialResult
 from harness.study.load import build_spec, dump_yaml
 from harness.study.search import Search, parse_constraint, violations
 from harness.train.allocator import give_back
 from harness.train.costs import trial_costs
 from harness.train.crossval import Place, cross_validate
 from harness.train.precision import parse_precision, threads_of
+from harness.types import EpochDone, EpochReport, FoldDone, FoldResult, TrialResult
 
 
 @dataclass(frozen=True)

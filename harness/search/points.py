@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from harness.records import TrialRecord
+from harness.types import TrialRecord
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """In which number format each backbone of a study trains: decided by rule before trial 0, and kept."""
 
-from harness.events import Listener, PrecisionChosen
 from harness.study.load import Study
 from harness.study.space import Choice
 from harness.train.precision import choose_precision
+from harness.types import Listener, PrecisionChosen
 
 
 def choose_precisions(study: Study, device: str) -> dict[str, str]:

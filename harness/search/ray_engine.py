@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import HarnessError, RequestError
-from harness.events import EpochDone, FoldDone
 from harness.home import Home
 from harness.search.driver import NextTask, OnOutcome
 from harness.search.nodes import Cluster, leave_token, misfit, software
 from harness.search.objective import Boss, Outcome, Task
 from harness.search.ray_worker import Worker
 from harness.study.load import Study
+from harness.types import EpochDone, FoldDone
 
 LOOK_SECONDS = 5.0
 """between two looks whether the head node is there; without it Ray would end this process after 60 s"""

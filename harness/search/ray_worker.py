@@ -8,11 +8,11 @@ from queue import SimpleQueue
 from threading import Thread
 
 from harness.data.prepare import prepare
-from harness.events import EpochDone, FoldDone
 from harness.home import Home
 from harness.search.nodes import Cluster, Software, misfit
 from harness.search.objective import Outcome, Task, run_trial
 from harness.study.load import Study
+from harness.types import EpochDone, FoldDone
 
 Message = EpochDone | FoldDone | Outcome | BaseException
 

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Sequence
 
 from harness.epochs import read_epochs
 from harness.home import Home
-from harness.ledger import rank_value
 from harness.metrics import METRICS
-from harness.records import EpochReport, TrialRecord
 from harness.search.pruning import stop_after_epoch, stop_after_folds
 from harness.search.racing import Field, Runner, make_field
 from harness.study.search import Search
+from harness.types import EpochReport, TrialRecord, rank_value
 
 
 class Referee:

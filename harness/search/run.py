@@ -11,10 +11,8 @@ from harness.data.audit import audit_hash, findings_to_json
 from harness.data.people import write_people
 from harness.data.prepare import Prepared, prepare
 from harness.errors import RequestError
-from harness.events import DataReady, Estimated, Listener, Notice, StudyEnded, Working
 from harness.home import Home, lock
 from harness.ledger import StudyRecord, read_study, read_trials, write_study
-from harness.records import ENDED
 from harness.search import checks, ray_engine
 from harness.search.driver import CLOSE_SECONDS, Driver, Engine
 from harness.search.estimate import estimate_study
@@ -28,6 +26,7 @@ from harness.search.workers import Plan, run_here, run_in_processes
 from harness.study.load import Study, spec_hash
 from harness.train.devices import parse_devices
 from harness.train.pinned import pin_weights
+from harness.types import ENDED, DataReady, Estimated, Listener, Notice, StudyEnded, Working
 
 
 def run_study(

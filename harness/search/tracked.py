@@ -12,14 +12,13 @@ from functools import partial
 from typing import Any
 
 from harness.epochs import LoggedEpoch, append_epoch, parse_report, read_epochs
-from harness.events import Listener, Notice
 from harness.home import Home, read_json, sweep, write_json
 from harness.ledger import is_optimistic, read_trials, write_trial
-from harness.records import ENDED, EpochReport, TrialRecord
 from harness.study.load import Study
 from harness.track.mirror import Mirror
 from harness.track.mlflow_runs import StoreAway, Tracking
 from harness.track.views import study_tags
+from harness.types import ENDED, EpochReport, Listener, Notice, TrialRecord
 
 
 def pending_id(number: int) -> str:

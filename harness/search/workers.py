@@ -18,13 +18,13 @@ from multiprocessing.process import BaseProcess
 
 from harness.data.prepare import Prepared, prepare
 from harness.errors import HarnessError
-from harness.events import EpochDone, FoldDone
 from harness.home import Home
 from harness.search.devices import choose_device, free_by_device
 from harness.search.driver import NextTask, OnOutcome
 from harness.search.objective import Boss, Outcome, Task, run_trial
 from harness.study.dataset import Data
 from harness.train.memory import resident_memory
+from harness.types import EpochDone, FoldDone
 
 FAT = 2.0
 FAT_BYTES = 2**30

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from harness.errors import RequestError, nearest
 from harness.metrics import METRICS, UNKNOWN, Metric
 from harness.numbering import by_appearance
-from harness.records import Difference
 from harness.seeds import derive_seed
 from harness.stats.influence import RANKING, influence
 from harness.stats.intervals import (
@@ -33,6 +32,7 @@ from harness.stats.intervals import (
     student_reach,
 )
 from harness.stats.known_coverage import difference_coverage
+from harness.types import Difference
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.metrics import logit, sigmoid
-from harness.records import Difference, Interval
 from harness.stats.intervals import LEVEL, student_reach
+from harness.types import Difference, Interval
 
 Floats = NDArray[np.float64]
 

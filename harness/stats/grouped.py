@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.metrics import METRICS, UNKNOWN
-from harness.records import Interval
 from harness.stats.intervals import intervals
+from harness.types import Interval
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float64]

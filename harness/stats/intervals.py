@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 
 from harness.metrics import METRICS, score
 from harness.numbering import by_appearance
-from harness.records import Interval
 from harness.seeds import derive_seed
 from harness.stats.influence import influence
 from harness.stats.known_coverage import interval_coverage
+from harness.types import Interval
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.metrics import logit, sigmoid
-from harness.records import Interval
+from harness.types import Interval
 
 Floats = NDArray[np.float64]
 STEPS = 100

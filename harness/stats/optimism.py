@@ -28,8 +28,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.records import Interval
 from harness.stats.compare import require_metric
+from harness.types import Interval
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]

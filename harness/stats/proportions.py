@@ -11,8 +11,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.records import Interval
 from harness.stats.logit_line import Z
+from harness.types import Interval
 
 
 def share(hit: NDArray[np.bool_], groups: NDArray[np.str_]) -> Interval:

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.metrics import UNKNOWN
-from harness.records import Interval
 from harness.stats.intervals import percentiles, weight_blocks
 from harness.stats.proportions import share
+from harness.types import Interval
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

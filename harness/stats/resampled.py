@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.records import Difference
 from harness.stats.intervals import LEVEL
+from harness.types import Difference
 
 
 def corrected_t(differences: NDArray[np.float64], held_out: float) -> Difference:

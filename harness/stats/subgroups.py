@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from harness.errors import RequestError, nearest
 from harness.metrics import METRICS
 from harness.numbering import by_appearance
-from harness.records import Difference, Interval
 from harness.stats.compare import holm
 from harness.stats.intervals import Spread, spread
 from harness.stats.unpaired import Sample, apart, with_dealt_groups
+from harness.types import Difference, Interval
 
 SMALLEST = 5
 """groups; fewer are not shown by themselves"""

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from harness.metrics import METRICS
 from harness.numbering import by_appearance
-from harness.records import Difference, Interval
 from harness.seeds import derive_seed
 from harness.stats.influence import row_values
 from harness.stats.intervals import LEVEL, NOTHING, Spread, difference_ends, spread
+from harness.types import Difference, Interval
 
 Floats = NDArray[np.float64]
 Names = NDArray[np.str_]

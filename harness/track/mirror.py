@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.epochs import LoggedEpoch
-from harness.records import TrialRecord
 from harness.track.mlflow_runs import Tracking, is_refusal
+from harness.types import TrialRecord
 
 FLUSH_SECONDS = 5.0
 """learning curves reach the store after this time, ends of trials at once"""

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from harness.epochs import LoggedEpoch
 from harness.errors import HarnessError
 from harness.home import Home, lock
-from harness.records import Interval, TrialRecord
 from harness.track.relocate import relocate
 from harness.track.views import mean_tag, words_tags
+from harness.types import Interval, TrialRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -21,7 +21,6 @@ from harness.data.folds import draw_part
 from harness.data.prepare import Prepared
 from harness.home import is_done, new_folder, read_json, write_json
 from harness.ragged import Ragged, Subset, select
-from harness.records import Dataset, FoldResult, TrialResult
 from harness.seeds import derive_seed
 from harness.stats.fold_scale import scales_disagree
 from harness.stats.grouped import How, all_intervals
@@ -33,6 +32,7 @@ from harness.train.infer import infer
 from harness.train.loop import OnEpoch, fit_fold
 from harness.train.precision import Precision
 from harness.train.synthetic import fit_and_sample
+from harness.types import Dataset, FoldResult, TrialResult
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from harness.models.network import Network
 from harness.ragged import Selection
-from harness.records import Progress
 from harness.train.allocator import keep_freed_memory
 from harness.train.checkpoint import FoldMeta
 from harness.train.images import stream_images, to_input
 from harness.train.pieces import in_fitting_batches
 from harness.train.prefetch import prefetched
 from harness.train.reading import fetch
+from harness.types import Progress
 
 BATCH = 64
 """images at a time; halved while the memory does not suffice"""

@@ -22,7 +22,6 @@ from harness.data.augment_draws import changes_anything, draw
 from harness.models.network import Network, build_network
 from harness.models.stages import freeze, layers, training_mode
 from harness.ragged import Selection
-from harness.records import EpochReport
 from harness.seeds import derive_seed
 from harness.study.spec import Spec
 from harness.train.allocator import keep_freed_memory
@@ -44,6 +43,7 @@ from harness.train.reading import fetch
 from harness.train.sampling import row_order
 from harness.train.schedule import frozen_stages, learning_rate
 from harness.train.step import Batch, Stepper
+from harness.types import EpochReport
 
 OnEpoch = Callable[[EpochReport], None]
 """Called after each epoch; may raise to stop the training, which then ends before its next step and leaves no state."""

@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from harness.data.prepare import Prepared
-from harness.records import EpochReport
 from harness.study.spec import Spec
 from harness.train.checkpoint import ResumeState
 from harness.train.crossval import Part, part_data
 from harness.train.loop import fit_fold
 from harness.train.precision import Precision, threads_of
+from harness.types import EpochReport
 
 BATCHES = {"cpu": 4, "cuda": 64}
 """of the slice: on a card a batch takes no longer than what surrounds an epoch of a few"""

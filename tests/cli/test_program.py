@@ -260,7 +260,7 @@ def test_an_interruption_inside_a_destructor_is_not_lost() -> None:
 import os, signal
 from harness.cli import app
 from harness.cli.progress import study_listener
-from harness.events import StudyEnded, Working
+from harness.types import StudyEnded, Working
 
 class Dying:
     def __del__(self):

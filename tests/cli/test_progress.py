@@ -6,9 +6,11 @@ from harness.cli.picture import Picture, absorb
 from harness.cli.progress import _plain_listener
 from harness.cli.said import INDENT, line_of, status_lines
 from harness.cli.time_left import Costs, expected_share, seconds_left, whole_trial
-from harness.events import (
+from harness.types import (
     DataReady,
     EpochDone,
+    EpochReport,
+    Estimate,
     Estimated,
     Event,
     FoldDone,
@@ -16,10 +18,10 @@ from harness.events import (
     StudyEnded,
     StudyStarted,
     TrialEnded,
+    TrialRecord,
     TrialStarted,
     Working,
 )
-from harness.records import EpochReport, Estimate, TrialRecord
 from harness.words import wrapped
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from harness.cli.output import escape_control, plain
 from harness.cli.tables import best_first, table, trials_table
-from harness.records import Interval, TrialRecord
+from harness.types import Interval, TrialRecord
 
 SWITCHES = ("hflip", "rotate", "translate", "scale", "brightness", "noise")
 

@@ -9,8 +9,8 @@ from harness.epochs import LoggedEpoch, append_epoch
 from harness.heartbeat import beating
 from harness.home import Home
 from harness.ledger import StudyRecord, write_study, write_trial
-from harness.records import EpochReport, Interval, TrialRecord
 from harness.study.load import load_study
+from harness.types import EpochReport, Interval, TrialRecord
 from harness.words import ago
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from peak_memory import peak_megabytes
 
-from harness.data.decode import Unreadable, decode_bytes
+from harness.data.decode import decode_bytes
+from harness.errors import Unreadable
 from harness.study.dataset import Decode
 
 HOW = Decode(size=16, channels=3)

@@ -13,7 +13,7 @@ from PIL import Image
 from harness.data.audit import Finding, audit, audit_hash, findings_from_json, findings_to_json
 from harness.data.copies import ALIKE, _thumbnails, almost_equal, clusters, equal_to
 from harness.data.folds import make_folds
-from harness.records import TEST, Dataset, Folds
+from harness.types import TEST, Dataset, Folds
 
 SHARED = Path(__file__).parents[2].parent / "shared/data"
 

@@ -26,8 +26,7 @@ from drawn_files import (
 
 from harness.data.decode import decode_bytes
 from harness.data.dicom import dicom_header, read_dicom
-from harness.data.unreadable import Unreadable
-from harness.errors import RequestError
+from harness.errors import RequestError, Unreadable
 from harness.study.dataset import Decode
 from harness.study.load import check_study
 from harness.study.space import flatten

@@ -19,7 +19,7 @@ from harness.errors import RequestError
 from harness.home import Home, open_home
 from harness.ledger import read_trials
 from harness.metrics import sigmoid
-from harness.records import Folds
+from harness.types import Folds
 
 
 def distribution(score: np.ndarray) -> np.ndarray:

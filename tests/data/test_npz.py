@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from small_data import quiet, scan
 
-from harness.data.decode import Unreadable, decode, decode_with_digest
+from harness.data.decode import decode, decode_with_digest
 from harness.data.npz import as_file
 from harness.data.prepare import findings, prepare
-from harness.errors import RequestError
+from harness.errors import RequestError, Unreadable
 from harness.home import Home
-from harness.records import TEST
 from harness.study.dataset import Data, Decode
+from harness.types import TEST
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no development data at {SHARED}")

@@ -11,8 +11,8 @@ import pytest
 from harness.data.prepare import findings, prepare, scan
 from harness.errors import RequestError
 from harness.home import Home
-from harness.records import TEST
 from harness.study.dataset import Data
+from harness.types import TEST
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 

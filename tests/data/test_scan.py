@@ -8,7 +8,8 @@ import PIL.Image
 import pytest
 
 from harness.data.manifest import COLUMNS
-from harness.data.scan import EMPTY_LABEL, NO_FILE, NO_LABEL, scan_data
+from harness.data.scan import EMPTY_LABEL, scan_data
+from harness.data.sources import NO_FILE, NO_LABEL
 from harness.data.tables import read_table
 from harness.errors import RequestError
 from harness.home import Home

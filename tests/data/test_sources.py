@@ -7,8 +7,7 @@ import pytest
 from small_data import film, picture, scan
 
 from harness.data.names import pattern_folder
-from harness.data.scan import NO_FILE, NO_LABEL
-from harness.data.sources import NO_FOLDER, NO_MATCH
+from harness.data.sources import NO_FILE, NO_FOLDER, NO_LABEL, NO_MATCH
 from harness.data.tables import read_table
 from harness.errors import RequestError
 from harness.study.load import check_study, load_study

@@ -14,13 +14,13 @@ from harness.data.prepare import prepare
 from harness.ensemble.build import build, fit_method, score_candidates
 from harness.ensemble.gather import Gathered, gather
 from harness.ensemble.methods import METHODS
-from harness.ensemble.oof import silent
 from harness.errors import Leak
 from harness.home import Home, is_done
 from harness.ledger import read_trials, write_trial
 from harness.study.load import check_study
 from harness.train.checkpoint import digest, load_fold, save_weights
 from harness.train.infer import infer
+from harness.types import silent
 
 EVERY_METHOD = pytest.mark.parametrize("method", sorted(METHODS))
 

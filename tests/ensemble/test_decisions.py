@@ -22,7 +22,7 @@ from harness.ensemble.decisions import (
 )
 from harness.errors import RequestError
 from harness.metrics import UNKNOWN
-from harness.records import Interval
+from harness.types import Interval
 
 SOME = np.array([True, False])
 """answers of both kinds"""

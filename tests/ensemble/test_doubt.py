@@ -6,14 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.ensemble.calibration import answer, fit_calibration
-from harness.ensemble.doubt import (
-    abstains,
-    confidence,
-    coverage_curve,
-    describe_doubt,
-    disagreement,
-    least_confidence,
-)
+from harness.ensemble.doubt import abstains, confidence, coverage_curve, describe_doubt, disagreement, least_confidence
 from harness.metrics import sigmoid
 
 

@@ -48,7 +48,7 @@ def test_the_distance_is_mahalanobis_with_ledoit_and_wolfs_covariance():
 
 
 def test_cut_to_few_directions_the_total_variance_stays(monkeypatch):
-    import harness.ensemble.reference as module
+    from harness.ensemble import reference as module
 
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(50, 40)) * np.linspace(0.1, 3, 40), np.zeros(50, np.int64)

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from harness.data.prepare import prepare
 from harness.ensemble.bundle import load_bundle, predict_bundle
 from harness.ensemble.gather import gather
-from harness.ensemble.oof import silent
 from harness.ensemble.retrain import draw_groups, retrain
 from harness.errors import RequestError
 from harness.home import Home
 from harness.ledger import best_trial, read_trials
 from harness.metrics import softmax
 from harness.study.load import check_study
-from harness.train import crossval
+from harness.train import crossval, loop
 from harness.train.checkpoint import NO_FOLD, read_meta
+from harness.types import silent
 
 
 @settings(max_examples=40, deadline=None)
@@ -66,7 +66,7 @@ def home(small_study, tmp_path_factory) -> Home:
 @pytest.fixture(scope="module")
 def watched(home, small_study):
     """A build of three resamples, and (training rows, out-of-bag rows) of each as the training was given them."""
-    seen, original = [], crossval.fit_fold
+    seen, original = [], loop.fit_fold
 
     def watching(spec, data, *rest):
         seen.append((data.x_train.rows, data.x_val.rows))

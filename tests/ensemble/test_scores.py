@@ -24,9 +24,9 @@ from harness.ensemble.scores import (
 )
 from harness.ensemble.verdict import Judged, of_document, of_result, recommended, verdict_together
 from harness.metrics import METRICS
-from harness.records import Difference, Interval
 from harness.stats.compare import holm, paired_difference
 from harness.stats.grouped import all_intervals
+from harness.types import Difference, Interval
 
 RNG = np.random.default_rng(0)
 Y = RNG.integers(0, 2, 300)

@@ -13,12 +13,12 @@ from every_method import build_every
 from harness.data.prepare import prepare
 from harness.ensemble.build import build
 from harness.ensemble.bundle import load_bundle, predict_bundle
-from harness.ensemble.oof import silent
 from harness.errors import RequestError
 from harness.home import Home
 from harness.ledger import StudyRecord
 from harness.search.run import run_study
 from harness.study.load import check_study
+from harness.types import silent
 
 
 @pytest.fixture(scope="module")

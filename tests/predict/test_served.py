@@ -21,9 +21,8 @@ import pytest
 from every_method import build_every
 from PIL import Image
 
-from harness.data.unreadable import Unreadable
 from harness.ensemble.bundle import load_bundle
-from harness.errors import RequestError
+from harness.errors import RequestError, Unreadable
 from harness.home import Home
 from harness.predict.outputs import as_document
 from harness.predict.predict import Asked, predict

@@ -12,7 +12,6 @@ from harness.ensemble.decisions import Answers, Rule, said_out_of_fold, threshol
 from harness.ledger import best_trial, read_trials
 from harness.metrics import METRICS
 from harness.predict.fold_overlays import fold_overlays
-from harness.records import Dataset, Folds, TrialRecord
 from harness.report.classes import classes_section, confusion
 from harness.report.evaluation import Wanted, evaluation_sections
 from harness.report.groups import groups_section
@@ -23,6 +22,7 @@ from harness.report.section import Section, markdown
 from harness.report.trust import measured, trust_section
 from harness.study.load import Study, check_study
 from harness.train.checkpoint import read_meta
+from harness.types import Dataset, Folds, TrialRecord
 from harness.words import interval
 
 EVIL = "</script><b>x"

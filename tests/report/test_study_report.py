@@ -14,7 +14,6 @@ from read_page import read
 
 from harness.data.prepare import prepare
 from harness.ledger import read_trials, require_study
-from harness.records import TrialRecord
 from harness.report.collect import Collected, collect
 from harness.report.cost import saved_folds
 from harness.report.data_summary import data_section
@@ -26,6 +25,7 @@ from harness.report.section import Section, Table, latex, markdown, table_html, 
 from harness.report.study_report import sections_of, write_report
 from harness.search.factors import find_arms
 from harness.study.load import check_study, load_study
+from harness.types import TrialRecord
 from harness.words import interval
 
 ANCHORS = ["answer", "data", "search", "learning", "ablation", "ranking"]

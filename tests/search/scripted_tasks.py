@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from harness.events import EpochDone, FoldDone
 from harness.home import Home
 from harness.search.objective import Outcome, Task
 from harness.study.load import Study
 from harness.study.space import extremes
+from harness.types import EpochDone, FoldDone
 
 
 class Scripted:

@@ -16,7 +16,6 @@ from harness.ensemble.members import best_first, choose_members, complete_member
 from harness.home import Home
 from harness.ledger import StudyRecord, read_study, read_trials, write_study, write_trial
 from harness.metrics import METRICS, score, softmax
-from harness.records import Dataset, FoldResult, Folds, Interval, TrialRecord
 from harness.report.collect import collect
 from harness.report.question import question_section
 from harness.search.ablate import plan_ablation
@@ -25,6 +24,7 @@ from harness.search.front import front
 from harness.search.start import find_start
 from harness.study.load import check_study
 from harness.train.crossval import summarize
+from harness.types import Dataset, FoldResult, Folds, Interval, TrialRecord
 
 BEST = 4
 WHY = "auroc is not defined in fold 1: its rows have one class"

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from harness.errors import RequestError
-from harness.records import Dataset
 from harness.search.checks import check_training
 from harness.study.load import check_study, list_study_files, load_study
 from harness.train.loss import class_weights
 from harness.train.sampling import row_order
+from harness.types import Dataset
 
 PARTNERS = {"patience": {"select": "inner"}, "unfreeze_every": {"freeze": 1}}
 BOTH = {"choice": [False, True]}

@@ -9,9 +9,9 @@ import pytest
 
 from harness.home import Home
 from harness.ledger import StudyRecord, write_study, write_trial
-from harness.records import TrialRecord
 from harness.search.importance import caution, importances
 from harness.study.load import check_study
+from harness.types import TrialRecord
 
 TREE = {
     "name": "known",

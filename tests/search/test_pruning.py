@@ -7,10 +7,10 @@ import pytest
 
 from harness.ledger import best_trial
 from harness.metrics import METRICS
-from harness.records import TrialRecord
 from harness.search.pruning import stop_after_epoch, stop_after_folds
 from harness.search.racing import Runner, make_field
 from harness.study.search import Search
+from harness.types import TrialRecord
 
 
 def runner(number, folds, score=None, curve=(), epochs=0):

@@ -17,12 +17,12 @@ from benchmarks.racing import Full, replay, summary
 from harness.epochs import LoggedEpoch, append_epoch
 from harness.home import Home
 from harness.ledger import read_trials
-from harness.records import EpochReport, TrialRecord
 from harness.search.racing import Field, Runner, after_folds, common_variance, inside_first_fold, make_field
 from harness.search.referee import Referee
 from harness.search.run import run_study
 from harness.study.load import dump_yaml
 from harness.study.search import Search
+from harness.types import EpochReport, TrialRecord
 
 RIVAL = Runner(3, (0.80, 0.82, 0.78, 0.81, 0.79), 0.80, (0.5, 0.7, 0.75, 0.8), 4)
 

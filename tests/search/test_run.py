@@ -14,11 +14,11 @@ from mlflow import MlflowClient
 from benchmarks._tiny_study import tiny as tiny_study
 from harness.data.phantom import ensure_phantom
 from harness.errors import HarnessError, RequestError
-from harness.events import StudyEnded, StudyStarted, TrialEnded
 from harness.home import Home, lock, read_json
 from harness.ledger import read_study, read_trials, require_study
 from harness.search.run import run_study
 from harness.study.load import dump_yaml
+from harness.types import StudyEnded, StudyStarted, TrialEnded
 
 HFLIP = {"choice": [0.0, 0.5]}
 

@@ -14,7 +14,6 @@ from scipy.stats import kstest, qmc
 
 from harness.errors import RequestError
 from harness.home import Home
-from harness.records import TrialRecord
 from harness.search.cube import random_point, sobol_point, value_at
 from harness.search.grid import check_sampler, grid_points, total_trials
 from harness.search.proposals import Proposals
@@ -22,6 +21,7 @@ from harness.search.storage import open_optuna
 from harness.search.window import window
 from harness.study.load import check_study, key_defaults
 from harness.study.space import Choice, FloatRange, IntRange, flatten
+from harness.types import TrialRecord
 
 SAMPLERS = ["tpe", "gp", "cmaes", "random", "qmc"]
 CONDITIONAL = {

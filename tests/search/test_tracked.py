@@ -10,13 +10,12 @@ from benchmarks._hurt_study import problems, tiny
 from benchmarks._servers import free_port
 from harness.epochs import read_all_epochs, read_epochs
 from harness.errors import HarnessError
-from harness.events import Event, Notice
 from harness.home import Home, write_json
 from harness.ledger import read_trial, read_trials
-from harness.records import EpochReport, Interval, TrialRecord
 from harness.search.run import run_study
 from harness.search.tracked import Tracked, open_tracking, pending_id
 from harness.track import mirror
+from harness.types import EpochReport, Event, Interval, Notice, TrialRecord
 
 STUDY = tiny()
 SCORES = {"cv": {"auroc": 0.7}, "cv_se": {"auroc": 0.1}, "oof": {"auroc": Interval(0.7, 0.6, 0.8)}}

@@ -24,7 +24,6 @@ from benchmarks._hurt_study import (
 from harness.data.prepare import prepare
 from harness.epochs import read_all_epochs
 from harness.errors import DiskFull, HarnessError
-from harness.events import EpochDone
 from harness.home import Home, lock
 from harness.ledger import read_study, read_trial, read_trials, write_study, write_trial
 from harness.search.devices import choose_device, free_by_device
@@ -34,6 +33,7 @@ from harness.search.run import run_study
 from harness.search.workers import FAT_BYTES, Plan, is_fat, run_in_processes
 from harness.train import checkpoint
 from harness.train.checkpoint import ResumeState
+from harness.types import EpochDone
 
 
 @pytest.fixture(scope="module")

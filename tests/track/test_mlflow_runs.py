@@ -13,8 +13,8 @@ from mlflow.entities import Run
 from harness.epochs import LoggedEpoch
 from harness.errors import HarnessError
 from harness.home import Home
-from harness.records import EpochReport, Interval, TrialRecord
 from harness.track.mlflow_runs import LONGEST_PARAM, Tracking, experiment_id, log_run
+from harness.types import EpochReport, Interval, TrialRecord
 
 PROCESSES = 8
 NAN = math.nan

@@ -1,8 +1,12 @@
-"""Plain data that the stages hand each other. No behaviour, no imports from other rooms.
+"""Plain data between rooms: data set, folds, intervals, results of folds and trials, events of a running study.
+
+What the stages hand each other, and what a running study tells whoever listens: sent from the driver, rendered by the
+command line. No imports from other rooms.
 
 N: rows, C: classes, K: folds, M: members, D: embedding size.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -223,3 +227,146 @@ class TrialRecord:
     notes: list[str] = field(default_factory=list)
     """codes of what is to be known of its scores: `fold-scale`, its fold models disagree on the scale of their scores
     (stats.fold_scale)"""
+
+
+@dataclass(frozen=True)
+class Working:
+    """Progress of a step before or between trainings."""
+
+    what: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something a person should know that is no result: a worker died, a server went away."""
+
+    line: str
+
+
+@dataclass(frozen=True)
+class DataReady:
+    rows: int
+    development: int
+    test: int
+    groups: int
+    classes: tuple[str, ...]
+    counts: tuple[int, ...]
+    """rows of each class"""
+    k: int
+    warnings: tuple[str, ...]
+    """findings of the audit that do not block, and what was left out"""
+
+
+@dataclass(frozen=True)
+class PrecisionChosen:
+    line: str
+    """in which number format a backbone trains"""
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """What the trials that are left will take, before any of them began."""
+
+    estimate: Estimate
+    free: int
+    """bytes on the disk"""
+
+
+@dataclass(frozen=True)
+class StudyStarted:
+    name: str
+    trials_total: int
+    trials_done: int
+    resumed: tuple[int, ...]
+    """numbers of interrupted trials that go on now"""
+    metric: str
+    device: str
+    jobs: int
+    precision: dict[str, str]
+    """what train.precision came to, by backbone"""
+    past: tuple[TrialRecord, ...]
+    """the trials that ended in earlier runs"""
+    best: TrialRecord | None
+    """of them"""
+
+
+@dataclass(frozen=True)
+class TrialStarted:
+    number: int
+    params: dict[str, Any]
+    first_fold: int
+    """0, or the first unfinished fold of a resumed trial"""
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    trial: int
+    report: EpochReport
+
+
+@dataclass(frozen=True)
+class FoldDone:
+    trial: int
+    fold: int
+    value: float
+    """the search metric on the held-out fold"""
+
+
+@dataclass(frozen=True)
+class TrialEnded:
+    record: TrialRecord
+    best: TrialRecord | None
+
+
+@dataclass(frozen=True)
+class StudyEnded:
+    name: str
+    state: str
+    trained: int
+    """trials that this run finished; 0 when there was nothing left to do"""
+    seconds: float = 0.0
+    """of all its runs"""
+    estimate: Estimate | None = None
+    """where all its trials were estimated together"""
+
+
+Event = (
+    Working
+    | Notice
+    | DataReady
+    | PrecisionChosen
+    | Estimated
+    | StudyStarted
+    | TrialStarted
+    | EpochDone
+    | FoldDone
+    | TrialEnded
+    | StudyEnded
+)
+Listener = Callable[[Event], None]
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """A Progress that says nothing."""
+
+
+def rank_value(trial: TrialRecord, metric: str) -> float:
+    """What trials are ranked by, everywhere: the mean over the folds of `metric`. NaN, which is not ranked, unless the
+    trial is complete and the metric is defined in every fold; then `reason` of the trial says why."""
+    value = trial.cv.get(metric, math.nan) if trial.state == "complete" else math.nan
+    defined = [fold for fold in trial.fold_values if math.isfinite(fold)]
+    if 0 < len(defined) < len(trial.fold_values) and math.isclose(value, sum(defined) / len(defined), rel_tol=1e-9):
+        return math.nan  # an earlier version left undefined folds out of the mean
+    return value if math.isfinite(value) else math.nan
+
+
+def not_ranked(trial: TrialRecord, metric: str) -> str:
+    """Why a complete trial takes no part in the ranking, in words; '' where it does."""
+    if trial.state != "complete" or trial.same_as is not None:
+        return ""
+    if trial.infeasible:
+        return trial.reason or "it breaks a constraint of the study"
+    undefined = math.isnan(rank_value(trial, metric))
+    return (trial.reason or f"{metric} is not defined in every fold") if undefined else ""
