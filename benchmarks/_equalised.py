@@ -22,7 +22,7 @@ from harness.data.decode import DICOM_SUFFIXES
 from harness.data.dicom import write_dicom
 from harness.data.foreground import foreground
 from harness.errors import RequestError
-from harness.home import write_bytes
+from harness.store.files import write_bytes
 from harness.types import Dataset
 
 Grey = NDArray[np.float64]

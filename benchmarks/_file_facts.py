@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from sklearn.ensemble import GradientBoostingClassifier
 
 from benchmarks._equalised import sharpness
+from harness.config.data import Data
 from harness.data.decode import decode
 from harness.data.shortcuts import INVERTED
 from harness.ensemble.logistic import fit_logistic
 from harness.stats.intervals import intervals
-from harness.study.dataset import Data
 from harness.types import Dataset, Folds
 
 Floats = NDArray[np.float64]

@@ -9,12 +9,12 @@ from benchmarks._cluster_costs import report_of
 from benchmarks._tiny_study import tiny
 from harness import errors
 from harness.data.prepare import prepare
-from harness.home import Home
 from harness.search import ray_worker
 from harness.search.nodes import Cluster
 from harness.search.objective import Outcome, Task
 from harness.search.ray_worker import Worker
 from harness.search.run import run_study
+from harness.store.home import Home
 from harness.types import EpochDone, Event, StudyStarted, TrialEnded
 
 EPOCHS, SECONDS = 40, 0.05

@@ -16,11 +16,11 @@ from statistics import median
 import numpy as np
 
 from benchmarks._report import arguments, publish
-from harness.home import Home
+from harness.config.load import Study, check_study
 from harness.search.cube import random_point, value_at
 from harness.search.proposals import Proposals
 from harness.search.samplers import Proposal
-from harness.study.load import Study, check_study
+from harness.store.home import Home
 from harness.types import Interval, TrialRecord
 
 FOLDS, EARLY, MEASURED = 5, 20, 11

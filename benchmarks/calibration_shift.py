@@ -36,7 +36,7 @@ from harness.ensemble.doubt import abstains, confidence, describe_doubt
 from harness.ensemble.trust import halves
 from harness.metrics import logit, sigmoid
 from harness.seeds import derive_seed
-from harness.stats.logit_line import fit_line
+from harness.stats.calibration import fit_line
 
 SIGNAL, NOISE, MEAN = 1.5, 1.5, -0.7
 """standard deviations of the latent log-odds and of a fold model's error, and the mean of the former: AUROC about .8,

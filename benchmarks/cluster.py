@@ -23,11 +23,11 @@ import torch
 from benchmarks._report import RESULTS, arguments, publish
 from benchmarks._servers import Mlflow, Postgres, RayCluster, mlflow_server, postgres, ray_cluster
 from benchmarks._tiny_study import tiny
-from harness.home import Home
-from harness.ledger import read_trials
+from harness.config.load import Study
 from harness.search.nodes import Cluster
 from harness.search.run import run_study
-from harness.study.load import Study
+from harness.store.home import Home
+from harness.store.records import read_trials
 from harness.types import EpochDone, Event, FoldDone, Notice, StudyStarted, TrialEnded, TrialRecord, TrialStarted
 
 NODES = {"node-a": 1, "node-b": 1, "node-c": 1}

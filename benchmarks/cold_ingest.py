@@ -24,11 +24,11 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from benchmarks._report import arguments, publish
+from harness.config.data import Decode
 from harness.data.dicom import write_dicom
 from harness.data.headers import threads
 from harness.data.pixels import open_store
-from harness.home import Home
-from harness.study.dataset import Decode
+from harness.store.home import Home
 
 HOW = Decode(size=128, channels=1)
 Shown = NDArray[np.uint8]

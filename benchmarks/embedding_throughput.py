@@ -18,10 +18,10 @@ import torch
 
 from benchmarks._folds import wait_for
 from benchmarks._report import arguments, publish
+from harness.config.spec import Model
 from harness.ensemble.embed import EncoderCache
-from harness.home import Home
 from harness.models.network import Network, build_network
-from harness.study.training import Model
+from harness.store.home import Home
 from harness.train.checkpoint import FoldMeta, digest, load_fold, save_weights
 from harness.train.images import to_input
 from harness.train.infer import BATCH

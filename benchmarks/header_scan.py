@@ -20,10 +20,10 @@ import PIL.Image
 
 from benchmarks._report import arguments, publish
 from benchmarks.cold_ingest import draw_slices
+from harness.config.data import Data
 from harness.data.headers import threads
 from harness.data.scan import scan_data
-from harness.home import Home
-from harness.study.dataset import Data
+from harness.store.home import Home
 
 Header = tuple[int, int, str]
 

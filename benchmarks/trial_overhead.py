@@ -11,9 +11,9 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks._report import arguments, publish
-from harness.home import Home
+from harness.config.load import load_study
 from harness.search.run import run_study
-from harness.study.load import load_study
+from harness.store.home import Home
 from harness.types import EpochDone, Event, TrialEnded
 
 

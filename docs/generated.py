@@ -127,7 +127,7 @@ def backbone() -> str:
 
 
 def study_page() -> str:
-    from harness.cli.reference import reference_page
+    from harness.config.reference import reference_page
 
     return reference_page()
 

@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.manner import in_manner
-from harness.displays import Document, Rows, data_display, ensemble_display, study_display
 from harness.inputs import Place, Settings, StudyFile, assignments, home_of, study_of
+from harness.output.result import Document, Rows, data_display, ensemble_display, study_display
+from harness.output.terminal import in_manner
 
 if TYPE_CHECKING:
-    from harness.home import Home
-    from harness.ledger import StudyRecord
     from harness.search.compare import Side
+    from harness.store.home import Home
+    from harness.store.records import StudyRecord
     from harness.types import Progress
 
 
@@ -50,14 +50,14 @@ def resume_study(
     name: str, *, jobs: int = 1, device: str = "auto", quiet: bool = False, home: Place = None
 ) -> Document:
     """Go on with a study exactly as it was begun, whatever its file says now."""
-    from harness.ledger import require_study
+    from harness.store.records import require_study
 
     return run_study(require_study(home_of(home), name).tree, jobs=jobs, device=device, quiet=quiet, home=home)
 
 
 def studies(home: Place = None) -> Rows:
     """The studies that can be run and those that ran, with the best trial of each."""
-    from harness.cli.study_document import study_rows
+    from harness.search.status import study_rows
 
     return Rows(
         _plain(study_rows(home_of(home))), "studies", ("study", "state", "done", "total", "best", "description")
@@ -66,7 +66,7 @@ def studies(home: Place = None) -> Rows:
 
 def show(name: str | None = None, *, home: Place = None) -> Document:
     """The trials of a study (the newest completed one) and what it is doing now. Looks only: it may run meanwhile."""
-    from harness.ledger import require_study
+    from harness.store.records import require_study
 
     place = home_of(home)
     return _of_study(place, require_study(place, name))
@@ -153,7 +153,7 @@ def build_ensemble(
 def ensembles(study: str | None = None, *, home: Place = None) -> Rows:
     """The ensembles that were built, of one study or of all, oldest first."""
     from harness.cli.ensemble_document import saved_bundles, saved_document
-    from harness.ledger import require_study
+    from harness.store.records import require_study
 
     place = home_of(home)
     if study is not None:
@@ -313,7 +313,7 @@ def doctor(home: Place = None) -> Document:
 
 @contextmanager
 def _listener(quiet: bool) -> Iterator[Any]:
-    from harness.cli.progress import study_listener
+    from harness.output.progress import study_listener
 
     with in_manner(quiet), study_listener() as listener:
         yield listener
@@ -321,22 +321,21 @@ def _listener(quiet: bool) -> Iterator[Any]:
 
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Progress]:
-    from harness.cli.progress import step_progress
+    from harness.output.progress import step_progress
 
     with in_manner(quiet), step_progress() as progress:
         yield progress
 
 
 def _plain(found: Any) -> Any:
-    from harness.cli.output import plain
+    from harness.output.result import plain
 
     return plain(found)
 
 
 def _of_study(home: Home, record: StudyRecord) -> Document:
-    from harness.cli.study_document import study_document
-    from harness.cli.watch import look
-    from harness.ledger import read_trials
+    from harness.search.status import look, study_document
+    from harness.store.records import read_trials
 
     trials = read_trials(home, record.name)
     document = _plain(study_document(record, trials, look(home, record, trials)))

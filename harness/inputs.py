@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.home import Home
-    from harness.study.load import Study
+    from harness.config.load import Study
+    from harness.store.home import Home
 
 Place = str | Path | None
 """the home: a folder, or where it is None what HARNESS_HOME or the working directory say"""
@@ -23,13 +23,13 @@ Settings = Mapping[str, Any] | None
 
 
 def home_of(home: Place) -> Home:
-    from harness.home import Home, open_home
+    from harness.store.home import Home, open_home
 
     return open_home() if home is None else Home(Path(home).absolute())
 
 
 def study_of(study: StudyFile, settings: Settings, name: str | None = None) -> Study:
-    from harness.study.load import check_study, load_study, set_keys
+    from harness.config.load import check_study, load_study, set_keys
 
     if not isinstance(study, Mapping):
         return load_study(str(study), assignments(settings), name)

@@ -9,8 +9,8 @@ import pytest
 
 from harness import api
 from harness.cli import app, output
-from harness.displays import Document, Rows
 from harness.errors import RequestError
+from harness.output.result import Document, Rows
 
 TREE: dict[str, Any] = {
     "name": "by_hand",

@@ -29,19 +29,13 @@ FLOORS = {
     "data": 3,
     "models": 2,
     "track": 2,
+    "ragged": 2,
+    "drawing": 2,
+    "config": 1,
+    "store": 1,
     "stats": 1,
-    "study": 1,
-    "home": 1,
-    "ledger": 1,
-    "epochs": 1,
-    "heartbeat": 1,
-    "words": 1,
-    "ragged": 1,
-    "columns": 1,
-    "drawing": 1,
-    "displays": 1,
-    "commit": 1,
-    "strict_json": 1,
+    "output": 1,
+    "hardware": 1,
     "types": 0,
     "errors": 0,
     "metrics": 0,
@@ -49,13 +43,7 @@ FLOORS = {
     "numbering": 0,
     "interrupt": 0,
 }
-SAME_FLOOR = {
-    ("api", "cli"),
-    ("ledger", "home"),
-    ("ledger", "words"),
-    ("epochs", "home"),
-    ("heartbeat", "home"),
-}
+SAME_FLOOR = {("api", "cli"), ("models", "drawing")}
 """the few pairs on one floor where the first may know the second"""
 
 DOORS = {  # a library, or a part of one that has a door of its own
@@ -63,7 +51,7 @@ DOORS = {  # a library, or a part of one that has a door of its own
     "optuna": ("search/",),
     "ray": ("search/ray_engine.py",),
     "xgboost": ("ensemble/boosted_trees.py",),
-    "yaml": ("study/load.py",),
+    "yaml": ("config/load.py",),
     "pydicom": ("data/dicom.py",),
     "imagecodecs": ("data/dicom_codecs.py",),
     "captum": ("predict/explain.py",),
@@ -75,10 +63,9 @@ DOORS = {  # a library, or a part of one that has a door of its own
     "onnxscript": ("models/onnx_file.py",),
     "onnxruntime": ("models/onnx_file.py",),
     "typer": ("cli/",),
-    "rich": ("cli/",),
+    "rich": ("cli/", "output/", "search/status.py"),
 }
-TORCH_FREE = ("study/", "stats/", "track/", "report/", "metrics.py", "home.py", "ledger.py", "types.py")
-TORCH_FREE += ("epochs.py", "heartbeat.py")
+TORCH_FREE = ("config/", "store/", "stats/", "output/", "track/", "report/", "types.py", "errors.py", "metrics.py")
 ENSEMBLE_WITH_TORCH = (
     "ensemble/embed.py",
     "ensemble/bundle.py",
@@ -217,7 +204,7 @@ BREAKS = [
     (floor_problems, {"data/a.py": "from harness import train"}, "imports train"),
     (floor_problems, {"data/a.py": "from . import b"}, "relative import"),
     (floor_problems, {"attic/a.py": "x = 1"}, "no floor is known for attic"),
-    (floor_problems, {"study/a.py": "from harness.home import Home"}, "study (floor 1) imports home"),
+    (floor_problems, {"config/a.py": "from harness.store.home import Home"}, "config (floor 1) imports store"),
     (
         door_problems,
         {"train/a.py": "def f():\n    import mlflow.tracking"},
@@ -253,13 +240,12 @@ def test_the_rule_finds_what_breaks_it(rule, files: dict[str, str], finding: str
 
 HEAVY = ("torch", "mlflow", "pandas", "optuna", "timm", "torchvision", "xgboost", "sklearn")
 LIGHT_MODULES = [
-    ("harness.study.load", HEAVY),
+    ("harness.config.load", HEAVY),
     ("harness.metrics", HEAVY),
-    ("harness.ledger", HEAVY),
-    ("harness.epochs", HEAVY),
+    ("harness.store.records", HEAVY),
     ("harness.models.table", HEAVY),
     ("harness.stats.intervals", ("torch", "mlflow", "optuna")),
-    ("harness.stats.compare", ("torch", "mlflow", "optuna")),
+    ("harness.stats.paired", ("torch", "mlflow", "optuna")),
     ("harness.track.mlflow_runs", ("torch",)),
     ("harness.ensemble.stacking", ("torch",)),
     ("harness.ensemble.boosting", ("torch",)),

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.options import NewestStudy
-from harness.cli.output import claim_stdout, note, print_json, results, show, show_command
+from harness.cli.output import claim_stdout, print_json, results, show, show_command
 from harness.cli.study import Device, Jobs, Json
+from harness.output.terminal import note
 
 if TYPE_CHECKING:
     from rich.table import Table as Drawn
@@ -39,10 +40,10 @@ def ablate(
     interruption and shows the table again.
     """
     claim_stdout()
-    from harness.cli.progress import study_listener
     from harness.errors import Interrupted
-    from harness.home import open_home
+    from harness.output.progress import study_listener
     from harness.search.ablate import missing, plan_ablation, train_arms
+    from harness.store.home import open_home
 
     home = open_home()
     plan = plan_ablation(home, name, trial, factor or [], seeds)
@@ -70,7 +71,7 @@ def ablate(
 
 
 def _show_plan(plan: "Plan", left: int, json: bool) -> None:
-    from harness.words import duration, value
+    from harness.output.format import duration, value
 
     seconds = left * plan.trial.seconds
     arms = [
@@ -108,7 +109,7 @@ def _not_factors(names: list[str]) -> str:
 
 
 def _show_table(found: dict[str, Any]) -> None:
-    from harness.words import OPTIMISTIC, number, plural, value
+    from harness.output.format import OPTIMISTIC, number, plural, value
 
     metric, seeds = found["metric"], found["seeds"]
     star = "*" if found["optimistic"] else ""
@@ -134,8 +135,8 @@ def _show_table(found: dict[str, Any]) -> None:
 
 
 def _table(rows: list[dict[str, Any]], width: int) -> "Drawn":
-    from harness.cli.tables import table
-    from harness.words import value
+    from harness.output.format import value
+    from harness.output.tables import table
 
     body = []
     last = {row["factor"]: row["factor"].rsplit(".", 1)[-1] for row in rows}
@@ -156,8 +157,8 @@ def _write_csv(found: dict[str, Any], path: Path) -> None:
     import csv
     import io
 
-    from harness.home import write_text
     from harness.search.ablation_table import COLUMNS
+    from harness.store.files import write_text
 
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")

@@ -29,10 +29,10 @@ from harness.cli import (
     study,
 )
 from harness.cli.help import Commands, Group
-from harness.cli.manner import COLORS, hoisted, in_color, set_manner
-from harness.cli.output import escape_control, flush_results
+from harness.cli.output import flush_results, hoisted
 from harness.errors import HarnessError, Interrupted
 from harness.interrupt import catch_signals
+from harness.output.terminal import COLORS, escape_control, in_color, set_manner
 
 ORDER = ("init", "study", "ensemble", "predict", "evaluate", "data", "models", "ui", "doctor", "completion")
 
@@ -76,7 +76,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        from harness.commit import commit
+        from harness.hardware import commit
 
         typer.echo(f"harness {version('harness')} (commit {commit()})")
         raise typer.Exit()

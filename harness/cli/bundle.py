@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from harness.cli.options import Bundle
-from harness.cli.output import claim_stdout, note, print_json, show, show_command
+from harness.cli.output import claim_stdout, print_json, show, show_command
 from harness.cli.study import Json
+from harness.output.terminal import note
 
 if TYPE_CHECKING:
-    from harness.home import Home
+    from harness.store.home import Home
     from harness.track.models import Registered
 
 
@@ -28,9 +29,9 @@ def register(
     """
     claim_stdout()
     from harness.ensemble.bundle import load_bundle
-    from harness.home import open_home
     from harness.predict.predict import find_bundle
     from harness.predict.register import register as register_bundle
+    from harness.store.home import open_home
 
     home = open_home()
     path = find_bundle(bundle, home)
@@ -75,8 +76,8 @@ def diagram(
     from harness.drawing import mermaid, plantuml
     from harness.ensemble.about import read_about
     from harness.ensemble.diagram import ensemble_diagram
-    from harness.home import open_home
     from harness.predict.predict import find_bundle
+    from harness.store.home import open_home
 
     drawing = ensemble_diagram(*read_about(find_bundle(bundle, open_home())))
     stream.write(mermaid(drawing) if format_ == "mermaid" else plantuml(drawing))

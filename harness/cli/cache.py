@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.help import Commands
-from harness.cli.output import claim_stdout, note, print_json, show
+from harness.cli.output import claim_stdout, print_json, show
 from harness.cli.study import Json
+from harness.output.terminal import note
 
 if TYPE_CHECKING:
     from harness.data.cache import Cache
@@ -22,7 +23,7 @@ def list_(json: Json = False) -> None:
     """What is kept under mlruns/pixels: kind, size, last use, and the studies that read it."""
     claim_stdout()
     from harness.data.cache import list_caches
-    from harness.home import open_home
+    from harness.store.home import open_home
 
     home = open_home()
     caches = list_caches(home)
@@ -52,7 +53,7 @@ def prune_(
     """
     claim_stdout()
     from harness.data.cache import prune
-    from harness.home import open_home
+    from harness.store.home import open_home
 
     done = prune(open_home(), days, dry_run)
     freed = sum(cache.bytes for cache in done.gone)
@@ -88,8 +89,8 @@ def _document(cache: "Cache") -> dict[str, Any]:
 def _show(caches: "list[Cache]") -> None:
     import time
 
-    from harness.cli.tables import table
-    from harness.words import duration
+    from harness.output.format import duration
+    from harness.output.tables import table
 
     now = time.time()
     rows = [

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.devices import cards, processor
-from harness.home import Home, disk_used
+from harness.hardware import cards, processor
+from harness.store.home import Home, disk_used
 
 if TYPE_CHECKING:
-    from harness.ledger import StudyRecord
+    from harness.store.records import StudyRecord
 
 PACKAGES = ("harness", "torch", "torchvision", "timm", "optuna", "mlflow", "xgboost", "scikit-learn", "pydicom")
 OLDEST, TOO_NEW = (3, 11), (3, 14)
@@ -195,10 +195,10 @@ def _database_error(address: str) -> str | None:
 
 def _studies(home: Home, problems: list[Problem]) -> "list[StudyRecord]":
     """The studies of this home; one that was killed, and what it left over, is a problem that has a command."""
-    from harness.cli.watch import look
     from harness.data.cache import list_caches
     from harness.errors import HarnessError
-    from harness.ledger import list_studies
+    from harness.search.status import look
+    from harness.store.records import list_studies
 
     try:
         studies = list_studies(home)

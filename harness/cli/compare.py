@@ -29,8 +29,8 @@ def compare(
     Differences are A minus B. The test split is not read.
     """
     claim_stdout()
-    from harness.home import open_home
     from harness.search.compare import compare_sides, find_side
+    from harness.store.home import open_home
 
     home = open_home()
     found = compare_sides(home, find_side(home, a), find_side(home, b), per_group=per_group)
@@ -72,9 +72,9 @@ def _side(side: "Side") -> dict[str, Any]:
 
 
 def _show(found: "Comparison") -> None:
-    from harness.cli.tables import table
     from harness.metrics import is_higher_better
-    from harness.words import OPTIMISTIC, difference, interval, number, p_value
+    from harness.output.format import OPTIMISTIC, difference, interval, number, p_value
+    from harness.output.tables import table
 
     for letter, side in (("A", found.a), ("B", found.b)):
         how = f", the best of {side.best_of}" if side.best_of > 1 else ""

@@ -65,7 +65,7 @@ def _quiet(offer: Offer) -> Offer:
 @_quiet
 def study_files(incomplete: str) -> list[str]:
     """Studies that can be run, and YAML files."""
-    from harness.study.load import list_study_files
+    from harness.config.load import list_study_files
 
     return [*(path.stem for path in list_study_files()), *_files(incomplete)]
 
@@ -116,7 +116,7 @@ def methods(incomplete: str) -> list[str]:
 @_quiet
 def settings(incomplete: str) -> list[str]:
     """Keys of the study file, each with its =, and behind that the values that a key may have."""
-    from harness.study.schema import key_values
+    from harness.config.reference import key_values
 
     key, equals, _ = incomplete.partition("=")
     values = key_values()

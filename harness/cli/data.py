@@ -10,11 +10,12 @@ from harness.cli import cache, fetch
 from harness.cli.complete import study_files
 from harness.cli.help import Commands
 from harness.cli.options import StudyFile
-from harness.cli.output import claim_stdout, note, print_json, show
+from harness.cli.output import claim_stdout, print_json, show
 from harness.cli.study import Json, Sets
+from harness.output.terminal import note
 
 if TYPE_CHECKING:
-    from harness.study.load import Study
+    from harness.config.load import Study
 
 app = Commands(help="The images and labels of a study.")
 app.add_typer(cache.app, name="cache")
@@ -34,7 +35,7 @@ def scan(
     """
     claim_stdout()
     from harness.cli.data_document import scan_document
-    from harness.home import open_home
+    from harness.store.home import open_home
 
     study = _load(name, set_)
     document = scan_document(study, open_home(), force)
@@ -66,7 +67,7 @@ def show_(
     claim_stdout()
     from harness.cli.data_document import files_document, manifest_of, usable
     from harness.errors import RequestError
-    from harness.home import open_home
+    from harness.store.home import open_home
 
     if out is not None and out.is_dir():
         raise RequestError(f"--out {out}: this is a folder; name a file, such as {out / 'data.html'}.")
@@ -74,8 +75,8 @@ def show_(
     prepared, manifest = usable(study, home), manifest_of(study, home)
     document = files_document(study, prepared, manifest)
     if out is not None:
-        from harness.home import write_text
         from harness.report.dataset import dataset_page
+        from harness.store.files import write_text
 
         write_text(out, dataset_page(study, prepared, manifest, study.spec.seed))
     if json:
@@ -95,7 +96,7 @@ def audit(name: StudyFile, set_: Sets = None, json: Json = False) -> None:
     """
     claim_stdout()
     from harness.cli.data_document import findings_of
-    from harness.home import open_home
+    from harness.store.home import open_home
 
     study = _load(name, set_)
     findings = findings_of(study, open_home())
@@ -107,7 +108,7 @@ def audit(name: StudyFile, set_: Sets = None, json: Json = False) -> None:
 
 
 def _load(name: str, sets: list[str] | None) -> "Study":
-    from harness.study.load import load_study
+    from harness.config.load import load_study
 
     return load_study(name, sets)
 
@@ -130,8 +131,8 @@ def _refuse_blocking(findings: list[dict[str, Any]], study: "Study") -> None:
 
 
 def _show_folds(document: dict[str, Any]) -> None:
-    from harness.cli.tables import table
-    from harness.words import plural
+    from harness.output.format import plural
+    from harness.output.tables import table
 
     show(f"{plural(document['rows'], 'image')} of {plural(document['groups'], 'group')} in {document['root']}")
     for condition, rows in document["filtered"].items():
@@ -148,7 +149,7 @@ def _show_folds(document: dict[str, Any]) -> None:
 
 def _show_files(document: dict[str, Any]) -> None:
     """Sizes, formats, modes and what was left out, a line each."""
-    from harness.words import plural
+    from harness.output.format import plural
 
     def ends(side: str) -> str:
         low, high = document["sizes"][side]["min"], document["sizes"][side]["max"]
@@ -190,11 +191,11 @@ def decode(
     claim_stdout()
     from PIL import Image
 
+    from harness.config.load import check_study, load_study, parse_override
+    from harness.config.space import fill
     from harness.data.decode import decode as decode_file
     from harness.errors import RequestError, Unreadable
-    from harness.home import write_bytes
-    from harness.study.load import check_study, load_study, parse_override
-    from harness.study.space import fill
+    from harness.store.files import write_bytes
 
     if study is not None:
         how = load_study(study, set_).spec.data.decode

@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.progress import step_progress
+from harness.output.progress import step_progress
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from harness.config.load import Study
     from harness.data.prepare import Prepared
-    from harness.home import Home
-    from harness.study.load import Study
+    from harness.store.home import Home
 
 
 def scan_document(study: "Study", home: "Home", force: bool = False) -> dict[str, Any]:

@@ -23,14 +23,14 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="One JSON document 
         _show(found)
     broken = sum(problem.breaks for problem in found["problems"])
     if broken:
-        from harness.words import plural
+        from harness.output.format import plural
 
         raise HarnessError(f"{plural(broken, 'thing')} that a study needs {'is' if broken == 1 else 'are'} broken.")
 
 
 def _show(found: dict[str, Any]) -> None:
-    from harness.cli.tables import table
-    from harness.words import bytes_, plural
+    from harness.output.format import bytes_, plural
+    from harness.output.tables import table
 
     memory, free = found["memory_free_gib"], found["disk_free_gib"]
     lines: list[tuple[str, str]] = [("python", found["python"])]

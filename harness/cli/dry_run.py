@@ -1,11 +1,11 @@
 """`harness study run NAME --dry-run`: what would run, as text."""
 
 from harness.cli.output import show
-from harness.cli.said import estimate_line
-from harness.cli.tables import table
+from harness.output.format import bytes_, plural
+from harness.output.progress import estimate_line
+from harness.output.tables import table
 from harness.search.dry_run import DryRun
 from harness.types import Estimated
-from harness.words import bytes_, plural
 
 
 def show_dry_run(found: DryRun) -> None:

@@ -13,7 +13,7 @@ def schema() -> None:
     Write it to a file and name that in the first line of a study file, as the example shows.
     """
     claim_stdout()
-    from harness.study.schema import study_schema
+    from harness.config.reference import study_schema
 
     print_json(study_schema())
 

@@ -8,8 +8,9 @@ from harness.cli.complete import methods, studies
 from harness.cli.ensemble_document import find_saved, make, saved_bundles, saved_document
 from harness.cli.help import Commands
 from harness.cli.options import Bundle
-from harness.cli.output import claim_stdout, plain, print_json, results, show, show_command
+from harness.cli.output import claim_stdout, print_json, results, show, show_command
 from harness.cli.study import Json
+from harness.output.result import plain
 
 SHORT = {"test": "test", "nested_full": "nested full", "none": "nothing"}
 """what an ensemble is judged on, in a table"""
@@ -71,9 +72,9 @@ def build(
     """
     claim_stdout()
     from harness.cli.ensemble_tables import show_scores
-    from harness.cli.tables import short_path
     from harness.cli.trust import show_trust
-    from harness.home import open_home
+    from harness.output.tables import short_path
+    from harness.store.home import open_home
 
     made = make(open_home(), method, study or (), top, seed, resamples, decide, device, register, reference, nested)
     built, registered, document = made.built, made.registered, made.document
@@ -107,11 +108,11 @@ def list_(
 ) -> None:
     """The ensembles that were built, oldest first."""
     claim_stdout()
-    from harness.cli.tables import numbers_of, table
-    from harness.home import open_home
-    from harness.ledger import require_study
+    from harness.output.format import interval
+    from harness.output.tables import numbers_of, table
+    from harness.store.home import open_home
+    from harness.store.records import require_study
     from harness.types import Interval
-    from harness.words import interval
 
     home = open_home()
     if study:
@@ -146,7 +147,7 @@ def show_(
     claim_stdout()
     from harness.cli.ensemble_tables import show_scores
     from harness.cli.trust import show_trust
-    from harness.home import open_home
+    from harness.store.home import open_home
 
     document = saved_document(*find_saved(open_home(), bundle))
     if json:

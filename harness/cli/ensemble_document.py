@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.output import note
+from harness.output.terminal import note
 
 if TYPE_CHECKING:
     from harness.ensemble.build import Built
-    from harness.home import Home
+    from harness.store.home import Home
     from harness.track.models import Registered
 
 CROSS_FITTED, FULL = "cross-fitted", "full"
@@ -52,13 +52,13 @@ def make(
     or of the newest completed one. nested: CROSS_FITTED, or FULL to train the members again. Raises RequestError for
     what the words do not fit, before anything is done."""
     from harness.cli.bundle import register_built
-    from harness.cli.progress import step_progress
     from harness.ensemble.decisions import parse_rule
     from harness.ensemble.methods import require_method
     from harness.ensemble.names import WITHOUT_TRAINING
     from harness.errors import RequestError, nearest
-    from harness.home import read_json
-    from harness.ledger import require_study
+    from harness.output.progress import step_progress
+    from harness.store.files import read_json
+    from harness.store.records import require_study
 
     if nested not in (CROSS_FITTED, FULL):
         raise RequestError(f"--nested {nested}: no such score.{nearest(nested, (FULL,))} Type --nested full.")
@@ -116,7 +116,7 @@ def table_document(documents: list[dict[str, Any]], built: "Built") -> dict[str,
 def saved_bundles(home: "Home", study: str | None) -> list[tuple["Path", dict[str, Any]]]:
     """(folder, bundle.json) of every finished bundle, of one study or of all, oldest first."""
     from harness.errors import HarnessError
-    from harness.home import is_done, read_json
+    from harness.store.files import is_done, read_json
 
     folders = [home.bundles(study)] if study else sorted(home.bundles("any").parent.glob("*"))
     found = [bundle for folder in folders for bundle in folder.glob("*") if is_done(bundle)]

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.cli.output import results, show
-from harness.cli.tables import numbers_of, table
 from harness.ensemble.verdict import OPTIMISM, of_document, why_recommended
 from harness.metrics import is_higher_better
+from harness.output.format import OPTIMISTIC, difference, duration, interval, judged, number, p_value, plural
+from harness.output.tables import numbers_of, table
 from harness.types import Difference, Interval
-from harness.words import OPTIMISTIC, difference, duration, interval, judged, number, p_value, plural
 
 if TYPE_CHECKING:
     from rich.table import Table

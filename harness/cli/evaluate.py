@@ -7,12 +7,13 @@ import typer
 
 from harness.cli.complete import settings
 from harness.cli.options import Bundle
-from harness.cli.output import claim_stdout, note, print_json, show
+from harness.cli.output import claim_stdout, print_json, show
 from harness.cli.study import Json
+from harness.output.terminal import note
 
 if TYPE_CHECKING:
     from harness.predict.evaluate import Evaluation
-    from harness.stats.unpaired import Shift
+    from harness.stats.subgroups import Shift
     from harness.types import Interval
 
 MOST_POINTS = 8
@@ -58,8 +59,8 @@ def evaluate(
     of labels and its columns are guessed as by `harness init`, and said.
     """
     claim_stdout()
-    from harness.cli.progress import step_progress
-    from harness.home import open_home
+    from harness.output.progress import step_progress
+    from harness.store.home import open_home
 
     home = open_home()
     with step_progress() as progress:
@@ -76,7 +77,7 @@ def evaluate(
 
 
 def _show(found: "Evaluation") -> None:
-    from harness.words import plural
+    from harness.output.format import plural
 
     show(f"{found.bundle} on {found.data}: {plural(found.n, 'image')} of {plural(found.groups, 'group')}")
     kind = "test image" if found.home_part == "test" else "development image"
@@ -102,7 +103,7 @@ def _show(found: "Evaluation") -> None:
 
 def _show_warnings(found: "Evaluation") -> None:
     from harness.cli.trust import UNKNOWN_MEAN
-    from harness.words import interval
+    from harness.output.format import interval
 
     for one in found.warnings:
         if one["code"] == "calibration-slope":
@@ -131,10 +132,10 @@ def _show_seen(found: "Evaluation") -> None:
 
 
 def _show_scores(found: "Evaluation") -> None:
-    from harness.cli.tables import table
     from harness.metrics import METRICS, is_higher_better
-    from harness.stats.grouped import PREFIX
-    from harness.words import difference, interval, p_value
+    from harness.output.format import difference, interval, p_value
+    from harness.output.tables import table
+    from harness.stats.intervals import PREFIX
 
     rows = []
     for score in found.scores:
@@ -161,14 +162,14 @@ def _signed(value: float) -> str:
 
 def _stacked(found: "Interval") -> str:
     """0.842, and [0.801, 0.880] below it."""
-    from harness.words import interval
+    from harness.output.format import interval
 
     return interval(found).replace(" [", "\n[")
 
 
 def _show_calibration(found: "Evaluation") -> None:
-    from harness.cli.tables import table
-    from harness.words import number
+    from harness.output.format import number
+    from harness.output.tables import table
 
     rows = []
     for one in found.calibration:
@@ -185,7 +186,7 @@ def _show_calibration(found: "Evaluation") -> None:
 
 
 def _show_shift(found: "Evaluation") -> None:
-    from harness.cli.tables import table
+    from harness.output.tables import table
 
     shifts = {one.of: one for one in found.score_shift}
     rows = []
@@ -200,15 +201,15 @@ def _show_shift(found: "Evaluation") -> None:
 
 
 def _ks(shift: "Shift") -> str:
-    from harness.words import number, p_value
+    from harness.output.format import number, p_value
 
     return f"{number(shift.statistic, 2)}\n{p_value(shift.p)}"
 
 
 def _show_points(found: "Evaluation") -> None:
-    from harness.cli.tables import numbers_of, table
+    from harness.output.format import number
+    from harness.output.tables import numbers_of, table
     from harness.types import Interval
-    from harness.words import number
 
     shown = [point for point in found.points if len(found.points) <= MOST_POINTS or _matters(point, found)]
     for unit, name in dict.fromkeys((point["unit"], point["class"]) for point in shown):
@@ -235,8 +236,8 @@ def _matters(point: dict[str, Any], found: "Evaluation") -> bool:
 
 
 def _show_subgroups(found: "Evaluation") -> None:
-    from harness.cli.tables import table
-    from harness.words import BELIEVABLE_P, interval, p_value, plural
+    from harness.output.format import BELIEVABLE_P, interval, p_value, plural
+    from harness.output.tables import table
 
     if not found.subgroups:
         show("\nNo subgroups: no column here tells sex, age, scanner or site of five or more. Name one: --by COLUMN")

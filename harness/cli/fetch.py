@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.output import claim_stdout, note, print_json, show
+from harness.cli.output import claim_stdout, print_json, show
 from harness.cli.study import Json
+from harness.output.terminal import note
 
 
 def fetch(
@@ -26,11 +27,11 @@ def fetch(
     tissuemnist, organamnist, organcmnist, organsmnist.
     """
     claim_stdout()
-    from harness.cli.progress import step_progress
     from harness.data.fetch import MEDMNIST, find_source
     from harness.data.fetch import fetch as fetch_source
     from harness.errors import RequestError
-    from harness.home import open_home
+    from harness.output.progress import step_progress
+    from harness.store.home import open_home
 
     source = find_source(what, checksum)
     folder = to or Path("data/medmnist" if what in MEDMNIST else "data")  # where the shipped studies look

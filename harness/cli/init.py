@@ -57,10 +57,11 @@ def init(
     Says what it guessed and what to look at. A group is taken from a column whose name says so, and never made up.
     """
     claim_stdout()
-    from harness.cli.progress import step_progress
+    from harness.config.load import check_study
     from harness.errors import RequestError
-    from harness.home import open_home, write_text
-    from harness.study.load import check_study
+    from harness.output.progress import step_progress
+    from harness.store.files import write_text
+    from harness.store.home import open_home
 
     name = _study_name(folder, out)
     path = out or Path("studies") / f"{name}.yaml"
@@ -127,7 +128,7 @@ def _fit_folds(found: "Guess", scan: "Scan") -> None:
 
 
 def _count(scan: "Scan | None") -> str:
-    from harness.words import plural
+    from harness.output.format import plural
 
     if scan is None:
         return "a draft that is refused as it stands"

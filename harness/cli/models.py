@@ -8,7 +8,8 @@ from harness.cli.complete import families
 from harness.cli.export import export
 from harness.cli.help import Commands
 from harness.cli.options import Backbone
-from harness.cli.output import claim_stdout, note, print_json, results, show
+from harness.cli.output import claim_stdout, print_json, results, show
+from harness.output.terminal import note
 
 if TYPE_CHECKING:
     from harness.models.table import Row

@@ -5,16 +5,14 @@ Knows rich and the two streams; knows no stage.
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 import os
 import sys
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from harness.cli.manner import in_color, is_quiet
+from harness.output.result import plain
+from harness.output.terminal import _console, escape_control
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -48,31 +46,9 @@ def results() -> Console:
     return _console(claim_stdout())
 
 
-def notes() -> Console:
-    """The console on stderr."""
-    return _console(sys.stderr)
-
-
-def _console(stream: TextIO) -> Console:
-    from rich.console import Console
-
-    colored = in_color(stream)
-    # Markup, emoji codes and highlighting are off: a folder named [red] or :bomb: is printed as it is called.
-    return Console(
-        file=stream,
-        markup=False,
-        emoji=False,
-        highlight=False,
-        soft_wrap=False,
-        force_terminal=stream.isatty(),  # FORCE_COLOR asks for colours, not for a terminal's cursor
-        color_system="auto" if colored and stream.isatty() else "standard" if colored else None,
-        no_color=not colored,
-    )
-
-
 def show(*parts: RenderableType) -> None:
     """Print results, one below the other. In a window text is broken between words; a path or an address never is."""
-    from harness.words import wrapped
+    from harness.output.format import wrapped
 
     console = results()
     window = console.is_terminal or "COLUMNS" in os.environ
@@ -96,17 +72,6 @@ def show_command(*commands: str) -> None:
     console.file.flush()
 
 
-def note(text: str) -> None:
-    """One line (or more) on stderr, unless --quiet."""
-    if not is_quiet():
-        complain(text)
-
-
-def complain(text: str) -> None:
-    """What has to be said on stderr even with --quiet: something that was asked for could not be done."""
-    notes().print(escape_control(text), soft_wrap=True)
-
-
 def print_json(document: Any) -> None:
     """The one JSON document of a `--json` command."""
     stream = claim_stdout()
@@ -114,23 +79,22 @@ def print_json(document: Any) -> None:
     stream.flush()
 
 
-def plain(node: Any) -> Any:
-    """Plain JSON data: dataclasses as objects, numpy scalars as numbers, NaN and infinities as null."""
-    if dataclasses.is_dataclass(node) and not isinstance(node, type):
-        return {field.name: plain(getattr(node, field.name)) for field in dataclasses.fields(node)}
-    if isinstance(node, Mapping):
-        return {str(key): plain(child) for key, child in node.items()}
-    if isinstance(node, list | tuple | set | frozenset):
-        return [plain(child) for child in node]
-    if isinstance(node, Path):
-        return str(node)
-    if hasattr(node, "tolist") and not isinstance(node, str | bytes):
-        return plain(node.tolist())
-    if isinstance(node, float) and not math.isfinite(node):
-        return None
-    return node
+FLAGS = ("-q", "--quiet", "-v", "--verbose")
 
 
-def escape_control(text: str) -> str:
-    """Control characters shown as \\x1b and the like, so that a file name cannot drive the terminal."""
-    return "".join(char if char in "\n\t" or (char.isprintable() or char == " ") else repr(char)[1:-1] for char in text)
+def hoisted(arguments: Sequence[str]) -> list[str]:
+    """The same words with these options in front, where the program itself takes them: `study run NAME -q`."""
+    ours: list[str] = []
+    others: list[str] = []
+    words = list(arguments)
+    while words:
+        word = words.pop(0)
+        if word == "--":
+            return [*ours, *others, word, *words]
+        if word in FLAGS or word.startswith("--color="):
+            ours.append(word)
+        elif word == "--color" and words:
+            ours += [word, words.pop(0)]
+        else:
+            others.append(word)
+    return ours + others

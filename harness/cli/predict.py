@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import Bundle
-from harness.cli.output import claim_stdout, complain, note, print_json
+from harness.cli.output import claim_stdout, print_json
 from harness.cli.study import Json
+from harness.output.terminal import complain, note
 
 FILE = "FILE"
 
@@ -52,9 +53,9 @@ def predict(
     cannot be read has no numbers: it is listed with its reason, and the exit code is 1; 2 where none can.
     """
     stream = claim_stdout()
-    from harness.cli.progress import step_progress
     from harness.errors import HarnessError, RequestError
-    from harness.home import write_bytes
+    from harness.output.progress import step_progress
+    from harness.store.files import write_bytes
 
     target = _target(out, csv_file, json)
     if per not in ("image", "series"):

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.output import claim_stdout, note, print_json, show
+from harness.cli.output import claim_stdout, print_json, show
 from harness.cli.study import Device, Json
+from harness.output.terminal import note
 
 
 def report(
@@ -27,9 +28,9 @@ def report(
     It opens without a network, and MLflow's page of the study has it too. Works while the study still runs.
     """
     claim_stdout()
-    from harness.cli.progress import step_progress
     from harness.cli.report_document import make_report
-    from harness.home import open_home
+    from harness.output.progress import step_progress
+    from harness.store.home import open_home
 
     with step_progress() as progress:
         document = make_report(open_home(), name, out, trial, format_, not no_images, device, progress)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.home import Home
+    from harness.output.documents import Section
     from harness.report.collect import Collected
-    from harness.report.section import Section
+    from harness.store.home import Home
     from harness.types import Progress
 
 
@@ -26,10 +26,10 @@ def make_report(
 
     Raises RequestError for a format or a place that it cannot be written in, an unknown study or trial.
     """
-    from harness.home import write_text
-    from harness.ledger import require_study
     from harness.report.collect import collect
     from harness.report.study_report import ENDINGS, sections_of, write_report
+    from harness.store.files import write_text
+    from harness.store.records import require_study
 
     _check(format_, out)
     record = require_study(home, name)
@@ -55,9 +55,9 @@ def _check(format_: str, out: Path | None) -> None:
 
 def _predictions(found: Collected, images: bool, device: str, progress: Progress) -> list[Section]:
     """What there is to say of the trial's predictions and of the ensembles; nothing where the data are gone."""
+    from harness.hardware import parse_devices
     from harness.predict.fold_overlays import fold_overlays
     from harness.report.evaluation import Wanted, evaluation_sections
-    from harness.train.devices import parse_devices
 
     trial, data, home = found.chosen, found.data, found.home
     if trial is None or trial.state != "complete" or data is None:
@@ -86,7 +86,7 @@ def _publish(found: Collected, path: Path) -> bool:
 
 
 def _document(found: Collected, sections: list[Section], path: Path, format_: str, in_mlflow: bool) -> dict[str, Any]:
-    from harness.ledger import trial_notes
+    from harness.search.status import trial_notes
 
     chosen = found.chosen
     return {

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.options import NewestStudy
-from harness.cli.output import claim_stdout, note, print_json, show
+from harness.cli.output import claim_stdout, print_json, show
+from harness.output.terminal import note
 
 if TYPE_CHECKING:
-    from harness.home import Home
+    from harness.config.load import Study
     from harness.search.importance import Importance
-    from harness.study.load import Study
+    from harness.store.home import Home
     from harness.types import TrialRecord
 
 Method = Annotated[str, typer.Option("--method", metavar="M", help="ped_anova or fanova.")]
@@ -21,8 +22,8 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.
 def importance(name: NewestStudy = None, method: Method = "ped_anova", json: Json = False) -> None:
     """Which searched keys made the difference, from the trials so far."""
     claim_stdout()
-    from harness.cli.tables import table
-    from harness.home import open_home
+    from harness.output.tables import table
+    from harness.store.home import open_home
 
     study, _, found, warning = read_importances(open_home(), name, method)
     if json:
@@ -46,12 +47,13 @@ def plots(
 ) -> None:
     """History, importances, parallel coordinates, slices and contours of a search, as one HTML page."""
     claim_stdout()
+    from harness.config.space import Choice
     from harness.errors import RequestError
-    from harness.home import open_home, write_text
     from harness.metrics import METRICS
     from harness.report.search import Axis, Row, Search, search_page
     from harness.search.importance import scored_trials
-    from harness.study.space import Choice
+    from harness.store.files import write_text
+    from harness.store.home import open_home
 
     if out.exists() and not out.is_dir():
         raise RequestError(f"--out {out}: this is a file; name a folder, such as {out.with_suffix('')}-plots.")
@@ -90,10 +92,10 @@ def read_importances(
     home: "Home", name: str | None, method: str
 ) -> "tuple[Study, list[TrialRecord], list[Importance], str]":
     """The study, its records, its importances and what is to be said against them."""
+    from harness.config.load import check_study
     from harness.errors import RequestError, nearest
-    from harness.ledger import read_trials, require_study
     from harness.search.importance import caution, importances
-    from harness.study.load import check_study
+    from harness.store.records import read_trials, require_study
 
     if method not in ("ped_anova", "fanova"):
         raise RequestError(f"--method {method}: write ped_anova or fanova.{nearest(method, ['ped_anova', 'fanova'])}")

@@ -18,10 +18,10 @@ import typer
 
 from harness.cli.output import claim_stdout, show
 from harness.errors import HarnessError, RequestError
-from harness.home import Home
+from harness.store.home import Home
 
 if TYPE_CHECKING:
-    from harness.ledger import StudyRecord
+    from harness.store.records import StudyRecord
 
 HOST = "127.0.0.1"
 START_SECONDS = 180.0
@@ -32,7 +32,7 @@ def ui(
 ) -> None:
     """Open MLflow's pages: the trials of a study as a table to sort and compare. Ctrl-C ends it."""
     claim_stdout()
-    from harness.home import open_home
+    from harness.store.home import open_home
     from harness.track.mlflow_runs import store_lock
     from harness.track.relocate import relocate
 
@@ -115,7 +115,7 @@ def _wait_until_up(server: "subprocess.Popen[bytes]", address: str) -> None:
 
 def _show_pages(home: Home, address: str) -> None:
     """Name the pages of the newest study: its trials as an ablation table, its ensembles once there are any."""
-    from harness.ledger import list_studies
+    from harness.store.records import list_studies
     from harness.track.views import page
 
     every = sorted(list_studies(home), key=lambda study: study.finished or study.started)
@@ -138,8 +138,8 @@ def _show_pages(home: Home, address: str) -> None:
 
 def _give_views(address: str, study: "StudyRecord") -> str | None:
     """Put the views of a study on its experiment's page. Returns the experiment's id, None where there is no such."""
-    from harness.ledger import is_optimistic
-    from harness.study.space import find_ranges
+    from harness.config.space import find_ranges
+    from harness.store.records import is_optimistic
     from harness.track.views import study_tags
 
     metric, varied = study.tree["search"]["metric"], list(find_ranges(study.tree))

@@ -10,9 +10,9 @@ from harness.cli.options import NewestStudy, StudyFile
 from harness.cli.output import claim_stdout, print_json, results, show, show_command
 
 if TYPE_CHECKING:
-    from harness.ledger import StudyRecord
+    from harness.config.load import Study
     from harness.search.nodes import Cluster
-    from harness.study.load import Study
+    from harness.store.records import StudyRecord
     from harness.types import TrialRecord
 
 app = Commands(help="Search: train trials over their folds.")
@@ -66,7 +66,7 @@ def run(
     search.trials is the TOTAL: a finished study is not run again, a larger total adds trials to it.
     """
     claim_stdout()
-    from harness.study.load import load_study
+    from harness.config.load import load_study
 
     cluster = _cluster(backend, address, cpus_per_trial, gpus_per_trial, device)
     study = load_study(name, set_, as_)
@@ -89,9 +89,9 @@ def resume(
 ) -> None:
     """Go on with a study exactly as it was begun, whatever its file says now."""
     claim_stdout()
-    from harness.home import open_home
-    from harness.ledger import require_study
-    from harness.study.load import check_study
+    from harness.config.load import check_study
+    from harness.store.home import open_home
+    from harness.store.records import require_study
 
     cluster = _cluster(backend, address, cpus_per_trial, gpus_per_trial, device)
     record = require_study(open_home(), name)
@@ -126,11 +126,11 @@ def _cluster(backend: str, address: str | None, cpus: int | None, gpus: float | 
 
 
 def _run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json: bool) -> None:
-    from harness.cli.progress import study_listener
-    from harness.cli.watch import how_to_go_on, look
     from harness.errors import HarnessError, Interrupted
-    from harness.home import open_home
-    from harness.ledger import read_study, read_trials
+    from harness.output.progress import study_listener
+    from harness.search.status import how_to_go_on, look
+    from harness.store.home import open_home
+    from harness.store.records import read_study, read_trials
 
     home = open_home()
     with study_listener() as listener:
@@ -145,7 +145,7 @@ def _run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json
         raise HarnessError(f"study {study.name} left no record in {home.work(study.name)}.")
     trials = read_trials(home, study.name)
     if json:
-        from harness.cli.study_document import study_document
+        from harness.search.status import study_document
 
         print_json(study_document(record, trials, look(home, record, trials)))
     else:
@@ -158,10 +158,10 @@ def _run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json
 
 def _dry_run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json: bool) -> None:
     from harness.cli.dry_run import show_dry_run
-    from harness.cli.progress import study_listener
-    from harness.cli.watch import BEFORE_TRIALS
     from harness.errors import Interrupted
-    from harness.home import open_home
+    from harness.output.progress import study_listener
+    from harness.search.status import BEFORE_TRIALS
+    from harness.store.home import open_home
 
     with study_listener() as listener:
         try:
@@ -177,10 +177,9 @@ def _dry_run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", 
 
 
 def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int = SHOWN) -> None:
-    from harness.cli.tables import best_first, front_table, trials_table
-    from harness.ledger import best_trial, trial_notes
-    from harness.search.front import front
-    from harness.words import OPTIMISTIC, interval, is_chain, number
+    from harness.output.format import OPTIMISTIC, interval, is_chain, number
+    from harness.search.status import best_first, front_table, trial_notes, trials_table
+    from harness.store.records import best_trial, front
 
     metric, costs = record.tree["search"]["metric"], record.tree["search"].get("costs", ())
     ahead = front(trials, metric, costs)
@@ -230,7 +229,7 @@ def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int =
 
 
 def _corrected(record: "StudyRecord") -> str:
-    from harness.words import corrected
+    from harness.output.format import corrected
 
     return f" ({corrected(record.corrected)})" if record.corrected else ""
 
@@ -239,9 +238,8 @@ def _corrected(record: "StudyRecord") -> str:
 def list_(json: Json = False) -> None:
     """The studies that can be run and those that ran."""
     claim_stdout()
-    from harness.cli.study_document import study_rows
-    from harness.cli.tables import studies_table
-    from harness.home import open_home
+    from harness.search.status import studies_table, study_rows
+    from harness.store.home import open_home
 
     rows = study_rows(open_home())
     if json:
@@ -263,16 +261,16 @@ def show_(
 ) -> None:
     """The trials of a study, best first, and what it is doing now. Looks only: it may run meanwhile."""
     claim_stdout()
-    from harness.cli.watch import head_lines, look, running_table
-    from harness.home import open_home
-    from harness.ledger import read_trials, require_study
+    from harness.search.status import head_lines, look, running_table
+    from harness.store.home import open_home
+    from harness.store.records import read_trials, require_study
 
     home = open_home()
     record = require_study(home, name)
     trials = read_trials(home, record.name)
     live = look(home, record, trials)
     if json:
-        from harness.cli.study_document import study_document
+        from harness.search.status import study_document
 
         print_json(study_document(record, trials, live))
         return
@@ -289,6 +287,6 @@ def show_(
 def reference() -> None:
     """Every key of a study file, what it means and its default, as Markdown."""
     stream = claim_stdout()
-    from harness.cli.reference import reference_page
+    from harness.config.reference import reference_page
 
     stream.write(reference_page())

@@ -40,7 +40,7 @@ def show_trust(about: Mapping[str, Any]) -> None:
 
 
 def _show_calibration(section: Mapping[str, Any]) -> None:
-    from harness.words import number
+    from harness.output.format import number
 
     chosen = [one["method"] for one in section["maps"]]
     named = ", ".join(dict.fromkeys("not calibrated" if method == "none" else method for method in chosen))
@@ -58,9 +58,9 @@ def _show_calibration(section: Mapping[str, Any]) -> None:
 
 
 def _show_decisions(section: Mapping[str, Any]) -> None:
-    from harness.cli.tables import numbers_of
+    from harness.output.format import interval, number
+    from harness.output.tables import numbers_of
     from harness.types import Interval
-    from harness.words import interval, number
 
     rule = section["default"]
     points = [point for point in section["points"] if point["rule"] == rule]

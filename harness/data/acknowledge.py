@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import get_args
 
+from harness.config.data import Acknowledgeable
 from harness.data.audit import Finding
-from harness.study.dataset import Acknowledgeable
 
 KINDS: tuple[str, ...] = get_args(Acknowledgeable)
 

@@ -2,10 +2,10 @@
 
 import pandas as pd
 
+from harness.config.data import Data
 from harness.data.scan import root_of
 from harness.data.sources import read_source
-from harness.home import Home
-from harness.study.dataset import Data
+from harness.store.home import Home
 from harness.types import Progress
 
 

@@ -10,13 +10,13 @@ B: images, C: channels, H, W: sides in pixels, P: PARAMETERS.
 import torch
 from torch import Tensor
 
+from harness.config.spec import Augment
 from harness.data.augment_area import area_of, on_rows
 from harness.data.augment_colour import gamma, hue, levels, saturation
 from harness.data.augment_corruptions import add_noise, blur, erase
 from harness.data.augment_draws import amounts, at, draw
 from harness.data.augment_geometry import matrices, move
 from harness.data.augment_policy import policy_matrices, recolour, slots
-from harness.study.training import Augment
 
 
 def augment(x_BCHW: Tensor, spec: Augment, generator: torch.Generator, sizes: Tensor | None = None) -> Tensor:

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from harness.study.training import Augment
+from harness.config.spec import Augment
 
 SLOTS = 8
 """the most changes that a policy makes to one image"""

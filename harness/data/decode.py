@@ -10,13 +10,13 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from harness.config.data import Decode
 from harness.data import raster
 from harness.data.dicom import is_dicom, read_dicom
 from harness.data.foreground import foreground
 from harness.data.npz import archive_of, as_file, is_array, read_array
 from harness.data.retries import patiently
 from harness.errors import Unreadable, cannot_open
-from harness.study.dataset import Decode
 
 VERSION = 2
 """part of every pixel store's key: raise it whenever a decoded pixel changes"""

@@ -16,7 +16,8 @@ from urllib.parse import unquote, urlsplit
 
 from harness.data.unpack import archive_stem, unpack
 from harness.errors import HarnessError, RequestError, nearest
-from harness.home import Home, lock, read_json, write_json
+from harness.store.files import read_json, write_json
+from harness.store.home import Home, lock
 from harness.types import Progress
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.config.data import Decode
 from harness.data.decode import decode
 from harness.data.dicom import TECHNICAL
 from harness.data.guess_columns import (
@@ -29,8 +30,7 @@ from harness.data.npz import SPLIT, is_archive, read_rows
 from harness.data.sources import FOLDERS, images_under
 from harness.data.tables import SUFFIXES, read_table
 from harness.errors import RequestError, Unreadable
-from harness.home import Home
-from harness.study.dataset import Decode
+from harness.store.home import Home
 
 SAMPLE = 8
 """images looked at"""

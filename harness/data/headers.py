@@ -21,7 +21,8 @@ from harness.data.npz import archive_of, is_archive, shape_of
 from harness.data.raster import raster_header
 from harness.data.retries import patiently
 from harness.errors import Unreadable, cannot_open
-from harness.home import Home, is_done, lock, mark_used, new_folder
+from harness.store.files import is_done, mark_used, new_folder
+from harness.store.home import Home, lock
 from harness.types import Progress
 
 VERSION = 1

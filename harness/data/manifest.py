@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from harness.config.data import Data
 from harness.data.answers import join_answers, require_both
 from harness.data.sources import NO_FOLDER, NO_LABEL, NO_MATCH, Source
 from harness.errors import RequestError, nearest
-from harness.study.dataset import Data
 
 NO_GROUP = "none"
 NO_GROUP_VALUE = "the image's header has no value for data.group"

@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.errors import RequestError
-from harness.home import Home, write_bytes
+from harness.store.files import write_bytes
+from harness.store.home import Home
 from harness.types import Dataset
 
 NUMBER = re.compile(r"g\d{6,}")

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import RequestError
-from harness.home import Home, is_done, lock, new_folder, write_text
 from harness.seeds import derive_seed
+from harness.store.files import is_done, new_folder, write_text
+from harness.store.home import Home, lock
 from harness.types import Progress
 
 VERSION = 1

@@ -17,12 +17,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.config.data import Decode
 from harness.data.decode import VERSION, decode_with_digest
 from harness.data.headers import threads
 from harness.errors import RequestError, Unreadable
-from harness.home import Home, is_done, lock, mark_used, new_folder
 from harness.ragged import Pixels, Ragged, lay_out
-from harness.study.dataset import Decode
+from harness.store.files import is_done, mark_used, new_folder
+from harness.store.home import Home, lock
 from harness.types import Progress
 
 FORMAT = 2

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.config.data import Data, Decode
 from harness.data.acknowledge import acknowledge, way_out
 from harness.data.answers import split_answers
 from harness.data.audit import Finding, audit, findings_from_json, findings_to_json
@@ -22,10 +23,10 @@ from harness.data.scan import EMPTY_LABEL, Scan, scan_data
 from harness.data.sources import NO_FILE, NO_LABEL
 from harness.data.together import group_copies
 from harness.errors import RequestError
-from harness.home import Home, is_done, lock, read_json, write_bytes, write_json
 from harness.numbering import by_appearance, numbered
 from harness.ragged import Pixels
-from harness.study.dataset import Data, Decode
+from harness.store.files import is_done, read_json, write_bytes, write_json
+from harness.store.home import Home, lock
 from harness.types import TEST, Dataset, Folds, Progress
 
 VERSION = 5

@@ -4,12 +4,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from harness.config.load import Study
+from harness.config.space import extremes
+from harness.config.spec import Augment
 from harness.data.augment import apply
 from harness.data.augment_draws import GATED, draw
 from harness.seeds import derive_seed
-from harness.study.load import Study
-from harness.study.space import extremes
-from harness.study.training import Augment
 
 MIXING = ("mixup", "cutmix", "synthetic", "drawn_lesions")
 """what needs more than one picture"""

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.config.data import Data
 from harness.data.headers import (
     DICOM,
     FACTS,
@@ -26,8 +27,7 @@ from harness.data.phantom import ensure_phantom, patients_of
 from harness.data.sources import NO_FILE, Source, read_source
 from harness.data.where import keep_rows
 from harness.errors import RequestError, nearest
-from harness.home import Home
-from harness.study.dataset import Data
+from harness.store.home import Home
 from harness.types import Progress
 
 EMPTY_LABEL = "image without label: the label is empty"

@@ -10,9 +10,10 @@ import pandas as pd
 
 from harness.data.copies import clusters
 from harness.data.same_picture import same_picture, sizes_of
-from harness.home import Home, read_json, write_json
 from harness.numbering import by_appearance, first_rows, numbered
 from harness.ragged import Pixels
+from harness.store.files import read_json, write_json
+from harness.store.home import Home
 
 VERSION = 2
 """part of the name of what is kept: raise it whenever other copies are found"""

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.config.data import Cell
 from harness.errors import RequestError, nearest
-from harness.study.dataset import Cell
 
 Condition = Cell | tuple[Cell | None, ...]
 Bools = NDArray[np.bool_]

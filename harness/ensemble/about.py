@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from harness import strict_json
+from harness.config.data import Decode
 from harness.errors import RequestError
-from harness.study.dataset import Decode
+from harness.store import files as store_files
 
 FORMAT = 4
 LARGEST_JSON = 32 * 2**20
@@ -83,7 +83,7 @@ def read_about(path: Path) -> tuple[dict[str, Any], About]:
             "Type: harness ensemble list, or build one: harness ensemble build"
         )
     try:
-        about = strict_json.read(_read(root, "bundle.json", LARGEST_JSON), LARGEST_JSON)
+        about = store_files.read(_read(root, "bundle.json", LARGEST_JSON), LARGEST_JSON)
         if not isinstance(about, dict):
             raise ValueError("it holds no object")
         if about.get("format") != FORMAT:

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from sklearn.ensemble import AdaBoostClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from harness.ensemble.arrays import pack, unpack
 from harness.ensemble.encoders import fit_encoders, mean_of_encoders
 from harness.ensemble.oof import Embed, Fitted, OofTable
 from harness.errors import RequestError
 from harness.metrics import softmax
+from harness.store.files import pack, unpack
 from harness.types import Progress
 
 ROUNDS = 100

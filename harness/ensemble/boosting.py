@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ensemble.arrays import pack, unpack
 from harness.ensemble.boosted_trees import BoostedTrees, device_in_use, fit_trees, read_trees
 from harness.ensemble.encoders import fit_encoders, mean_of_encoders
 from harness.ensemble.oof import Embed, Fitted, OofTable
 from harness.errors import RequestError
+from harness.store.files import pack, unpack
 from harness.types import Progress
 
 SETTINGS = {

@@ -16,8 +16,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.commit import commit
-from harness.ensemble.arrays import pack
 from harness.ensemble.contents import contents_section
 from harness.ensemble.cost import Cost, network_costs
 from harness.ensemble.decisions import Rule
@@ -45,10 +43,11 @@ from harness.ensemble.soup import make_soup
 from harness.ensemble.table import BEST_SINGLE, MEAN, oof_reason, score_ensembles
 from harness.ensemble.trust import CALIBRATED, Development, trust_sections
 from harness.errors import DiskFull, HarnessError, Interrupted, Leak
-from harness.home import Home, lock, new_folder
-from harness.ledger import StudyRecord, audit_tags, count_test_reads
+from harness.hardware import commit, parse_devices
+from harness.store.files import new_folder, pack
+from harness.store.home import Home, lock
+from harness.store.records import StudyRecord, audit_tags, count_test_reads
 from harness.track.mlflow_runs import StoreAway, log_run
-from harness.train.devices import parse_devices
 from harness.types import Progress, silent
 
 __all__ = ["Built", "Candidate", "EnsembleResult", "ScoreRow", "build"]

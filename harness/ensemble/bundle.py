@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.config.data import Decode
 from harness.ensemble.about import checked, read_about, read_plain
 from harness.ensemble.deployed import by_fold_index
 from harness.ensemble.embed import Load, run_encoder
@@ -31,7 +32,6 @@ from harness.ensemble.oof import Embed, Model, check_probabilities
 from harness.ensemble.trees import check_trees
 from harness.errors import HarnessError, RequestError
 from harness.ragged import Pixels, Ragged
-from harness.study.dataset import Decode
 from harness.train.checkpoint import load_fold
 from harness.types import Progress, silent
 

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from harness.ensemble.deployed import as_deployed, merged
 from harness.errors import RequestError
 from harness.metrics import SMALLEST_PROBABILITY, UNKNOWN, logit, sigmoid, softmax
-from harness.stats.logit_line import fit_line
+from harness.stats.calibration import fit_line
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

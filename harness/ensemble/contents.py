@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ensemble.arrays import pack, unpack
 from harness.errors import RequestError
 from harness.ragged import Pixels
+from harness.store.files import pack, unpack
 
 SIZE = 8
 """bytes of a digest: two images in a billion share one by chance"""

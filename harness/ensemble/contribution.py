@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.stats.compare import paired_differences
+from harness.stats.paired import paired_differences
 from harness.types import Interval
 
 Floats = NDArray[np.float64]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.study.dataset import Decode
+from harness.config.data import Decode
 from harness.train.checkpoint import FoldMeta, load_fold, read_meta
 from harness.train.infer import BATCH, infer
 from harness.types import Progress, silent

@@ -29,9 +29,8 @@ from numpy.typing import NDArray
 
 from harness.errors import RequestError, nearest
 from harness.metrics import UNKNOWN, logit, sigmoid
-from harness.stats.grouped import How, by_group
-from harness.stats.logit_line import fit_line
-from harness.stats.proportions import share
+from harness.stats.calibration import fit_line
+from harness.stats.intervals import How, by_group, share
 from harness.types import Interval
 
 Floats = NDArray[np.float64]

@@ -6,11 +6,11 @@ Drawn from the bundle's own bundle.json; no network is loaded.
 from collections.abc import Mapping
 from typing import Any
 
+from harness.config.data import Decode
 from harness.drawing import Arrow, Box, Drawing
 from harness.ensemble.about import About, Member
 from harness.ensemble.methods import METHODS
 from harness.ensemble.names import FITTED
-from harness.study.dataset import Decode
 
 SHOWN = 8
 """members drawn one by one, and classes named"""

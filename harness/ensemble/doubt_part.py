@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.config.load import read_spec
+from harness.config.spec import Augment
 from harness.ensemble.doubt import confidence, coverage_curve, describe_doubt
 from harness.ensemble.embed import run_encoder
 from harness.ensemble.gather import Gathered
@@ -17,8 +19,6 @@ from harness.ensemble.members import best_first
 from harness.ensemble.reference import HeldOut, NoReference, fit_reference, reference_file
 from harness.ensemble.save import NetworkSet, Part
 from harness.ensemble.trust import Trust
-from harness.study.load import read_spec
-from harness.study.training import Augment
 from harness.types import Progress
 
 MEMBERS = 3

@@ -3,10 +3,10 @@
 from dataclasses import asdict
 from pathlib import Path
 
+from harness.config.data import Decode
 from harness.ensemble.bundle import load_bundle
 from harness.errors import RequestError, nearest
 from harness.models.onnx_file import write_onnx
-from harness.study.dataset import Decode
 from harness.train.checkpoint import load_fold
 from harness.train.images import STRIDE
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.config.load import check_study
+from harness.config.spec import Spec
 from harness.data.prepare import Prepared, prepare
 from harness.ensemble.embed import EncoderCache, StudyOutputs, read_encoders
 from harness.ensemble.members import Member, choose_members, complete_members, read_oof
@@ -18,10 +20,8 @@ from harness.ensemble.oof import OofTable
 from harness.ensemble.pool import Pool, choose_without, gather_pool
 from harness.ensemble.scores import Rows
 from harness.errors import RequestError
-from harness.home import Home
-from harness.ledger import StudyRecord
-from harness.study.load import check_study
-from harness.study.spec import Spec
+from harness.store.home import Home
+from harness.store.records import StudyRecord
 from harness.train.checkpoint import FoldMeta
 from harness.types import Dataset, Progress
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
+from harness.config.load import build_spec
+from harness.config.space import fill
+from harness.config.spec import Spec
 from harness.ensemble.members import Member
 from harness.ensemble.nested import too_few_folds
 from harness.errors import RequestError
-from harness.ledger import StudyRecord
 from harness.models.weights import kind_of
-from harness.study.load import build_spec
-from harness.study.space import fill
-from harness.study.spec import Spec
+from harness.store.records import StudyRecord
 from harness.train.pinned import require_same_weights
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import pydantic
 import safetensors
 
+from harness.config.data import Decode
+from harness.config.spec import Model
 from harness.ensemble.about import About
 from harness.errors import HarnessError, RequestError
 from harness.models.backbones import resolve
 from harness.models.network import outline
 from harness.models.table import known_rows
-from harness.study.dataset import Decode
-from harness.study.training import Model
 from harness.train.checkpoint import FoldMeta, read_meta
 
 SLACK = 1.25

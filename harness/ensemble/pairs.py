@@ -14,20 +14,21 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.config.spec import Spec
 from harness.data.prepare import Prepared
 from harness.ensemble.gather import Gathered
 from harness.ensemble.members import Member
 from harness.ensemble.nestable import member_spec, require_nestable
 from harness.ensemble.nested import PairEmbed, PairTable
 from harness.errors import HarnessError
-from harness.home import Home, is_done, lock
-from harness.study.spec import Spec
-from harness.train.allocator import give_back
+from harness.hardware import give_back
+from harness.output.format import plural, span
+from harness.store.files import is_done
+from harness.store.home import Home, lock
 from harness.train.checkpoint import NO_FOLD, FoldMeta, read_meta
 from harness.train.crossval import Part, read_fold, train_part
 from harness.train.precision import parse_precision, threads_of
 from harness.types import EpochReport, FoldResult, Progress
-from harness.words import plural, span
 
 FIRST_NUMBER, MOST_FOLDS = 1000, 50
 """a pair's random draws are named by FIRST_NUMBER + MOST_FOLDS j + k, which is no number of a fold or a resample"""

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ensemble.arrays import pack, unpack
 from harness.errors import HarnessError, RequestError
 from harness.numbering import by_appearance
 from harness.seeds import derive_seed
+from harness.store.files import pack, unpack
 
 Floats = NDArray[np.float64]
 Encoder = tuple[int, int]

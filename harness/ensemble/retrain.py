@@ -23,6 +23,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.config.load import build_spec
+from harness.config.space import fill
+from harness.config.spec import Spec
 from harness.data.prepare import Prepared
 from harness.ensemble.gather import Gathered
 from harness.ensemble.made import Made, assemble
@@ -30,15 +33,13 @@ from harness.ensemble.members import best_first
 from harness.ensemble.oof import check_probabilities
 from harness.ensemble.save import Network, NetworkSet
 from harness.errors import HarnessError, RequestError
-from harness.home import Home, is_done
+from harness.hardware import give_back
 from harness.metrics import probabilities
 from harness.models.weights import kind_of
 from harness.numbering import by_appearance
 from harness.seeds import derive_seed
-from harness.study.load import build_spec
-from harness.study.space import fill
-from harness.study.spec import Spec
-from harness.train.allocator import give_back
+from harness.store.files import is_done
+from harness.store.home import Home
 from harness.train.checkpoint import NO_FOLD, read_meta
 from harness.train.crossval import Part, read_fold, train_part
 from harness.train.pinned import require_same_weights

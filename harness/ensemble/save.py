@@ -11,14 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.columns import to_column
-from harness.commit import commit
 from harness.ensemble.about import FORMAT, sha256
 from harness.ensemble.gather import Gathered
 from harness.ensemble.oof import Model
 from harness.ensemble.scores import EnsembleResult, Predictions, as_json, result_json
-from harness.home import link_or_copy, write_bytes, write_json
+from harness.hardware import commit
 from harness.numbering import as_text
+from harness.store.files import link_or_copy, write_bytes, write_json
+from harness.store.predictions import to_column
 from harness.train.checkpoint import FoldMeta
 
 PACKAGES = ("harness", "torch", "timm", "torchvision", "numpy", "scikit-learn", "xgboost")

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ensemble.arrays import pack, unpack
 from harness.ensemble.embed import rows_key
 from harness.ensemble.gather import Gathered
 from harness.ensemble.made import Made, assemble
@@ -26,10 +25,11 @@ from harness.ensemble.save import Network, NetworkSet
 from harness.ensemble.soup_choice import choose_greedily, log_loss
 from harness.ensemble.soup_weights import blend, largest_shared_start
 from harness.errors import RequestError
-from harness.home import Home, write_bytes
 from harness.metrics import METRICS, probabilities
 from harness.ragged import select
 from harness.seeds import derive_seed
+from harness.store.files import pack, unpack, write_bytes
+from harness.store.home import Home
 from harness.train.checkpoint import NO_FOLD, save_weights
 from harness.train.infer import infer
 from harness.types import Progress, rank_value

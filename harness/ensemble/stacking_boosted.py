@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ensemble.arrays import pack, unpack
 from harness.ensemble.boosted_trees import BoostedTrees, fit_trees, read_trees
 from harness.ensemble.cross_fit import Learn, cross_fit, over_folds, rows_without
 from harness.ensemble.oof import Embed, Fitted, OofTable, check_table
@@ -23,6 +22,7 @@ from harness.ensemble.stacking import features
 from harness.errors import RequestError
 from harness.metrics import softmax
 from harness.seeds import derive_seed
+from harness.store.files import pack, unpack
 from harness.types import Progress
 
 SETTINGS = {"max_depth": 2, "eta": 0.05, "min_child_weight": 5.0, "lambda": 10.0, "max_bin": 64}

@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ensemble import stacking
-from harness.ensemble.arrays import pack, unpack
 from harness.ensemble.cross_fit import cross_fit
 from harness.ensemble.encoders import require_embeddings
 from harness.ensemble.logistic import Linear, fit_logistic
@@ -30,6 +29,7 @@ from harness.ensemble.oof import Embed, Fitted, OofTable, check_table
 from harness.errors import HarnessError, RequestError
 from harness.numbering import by_appearance, first_rows
 from harness.seeds import derive_seed
+from harness.store.files import pack, unpack
 from harness.types import Progress, silent
 
 PARTS = 5

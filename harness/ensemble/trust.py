@@ -17,7 +17,7 @@ from harness.ensemble.calibration import FULL, UNSEEN, Calibration, answer, fit_
 from harness.ensemble.decisions import Answers, HeldOut, Rule, fit_decisions
 from harness.ensemble.deployed import Parts, alike, merged
 from harness.ensemble.scores import Rows
-from harness.stats.reliability import Bin, Reliability, questions, reliability
+from harness.stats.calibration import Bin, Reliability, questions, reliability
 from harness.types import Interval
 
 Floats = NDArray[np.float64]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.ensemble.scores import Comparison, EnsembleResult, ScoreRow, verdict_word
+from harness.output.format import judged, p_value
 from harness.types import Difference
-from harness.words import judged, p_value
 
 PLAIN = "mean"
 """the method that another has to beat"""

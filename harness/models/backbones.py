@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import RequestError, nearest
+from harness.hardware import is_out_of_memory
 from harness.models import timm_models, torchvision_models
 from harness.models.grouping import generic_groups
-from harness.models.out_of_memory import is_out_of_memory
 from harness.models.pooling import PooledFeatures
 from harness.models.weights import Source, check_file, kind_of, locate, require_file
 

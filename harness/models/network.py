@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from harness.config.spec import Model
 from harness.errors import RequestError
 from harness.models.backbones import build_backbone, embed
 from harness.models.pooling import PooledFeatures
 from harness.models.start import is_fold_checkpoint, load_start
 from harness.models.weights import kind_of
-from harness.study.training import Model
 
 
 class Network(nn.Module):

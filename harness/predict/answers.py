@@ -15,7 +15,7 @@ from harness.ensemble.doubt import SHARE, abstains
 from harness.errors import RequestError
 from harness.predict.doubts import Doubts
 from harness.predict.outputs_of_part import Floats, PartOutputs
-from harness.stats.grouped import How, by_group
+from harness.stats.intervals import How, by_group
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.config.data import Decode
 from harness.data.decode import decode_bytes, read_file
 from harness.data.headers import threads
 from harness.errors import Unreadable
 from harness.ragged import Pixels, gather
-from harness.study.dataset import Decode
 from harness.types import Progress
 
 PART_BYTES = 128 * 2**20

@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 from harness.ensemble.decisions import Answers, Unit, kept, parse_rule, pooled, rates
 from harness.ensemble.trust import bare, reliabilities, without_intervals
 from harness.metrics import METRICS
-from harness.stats.grouped import How, all_intervals
-from harness.stats.logit_line import Line, calibration_line
-from harness.stats.proportions import share
-from harness.stats.reliability import Reliability, questions
-from harness.stats.unpaired import Sample, Shift, kolmogorov_smirnov, share_difference, unpaired_differences
+from harness.stats.calibration import Line, Reliability, calibration_line, questions
+from harness.stats.intervals import How, all_intervals, share
+from harness.stats.subgroups import Sample, Shift, kolmogorov_smirnov, share_difference, unpaired_differences
 from harness.types import Difference, Interval
 
 

@@ -16,17 +16,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from harness.columns import from_column
-from harness.commit import commit
-from harness.ensemble.arrays import unpack
 from harness.ensemble.bundle import Bundle, load_bundle, outputs_of_bundle
 from harness.ensemble.calibration import FOLD_MODELS, FULL, answer
 from harness.ensemble.contents import FILE, seen
 from harness.ensemble.decisions import parse_rule
 from harness.ensemble.trust import CALIBRATED, SHARED
 from harness.errors import RequestError
-from harness.home import Home
-from harness.ledger import read_study
+from harness.hardware import commit, parse_devices
 from harness.predict.drift import (
     Drift,
     Prevalence,
@@ -40,11 +36,13 @@ from harness.predict.drift import (
 )
 from harness.predict.external import External, data_block, read_external
 from harness.predict.predict import find_bundle
-from harness.stats.grouped import How
-from harness.stats.subgroups import Subgroup, chosen_columns, kinds, subgroups, worst
-from harness.stats.unpaired import Sample
+from harness.stats.intervals import How
+from harness.stats.subgroups import Sample, Subgroup, chosen_columns, kinds, subgroups, worst
+from harness.store.files import unpack
+from harness.store.home import Home
+from harness.store.predictions import from_column
+from harness.store.records import read_study
 from harness.track.mlflow_runs import interval_metrics, log_run
-from harness.train.devices import parse_devices
 from harness.types import Progress
 
 

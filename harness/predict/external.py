@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.config.data import Data, Decode
+from harness.config.load import check_study, load_study, parse_override
 from harness.data.answers import split_answers
 from harness.data.attributes import read_attributes
 from harness.data.guess import guess
@@ -21,12 +23,10 @@ from harness.data.pixels import open_store
 from harness.data.scan import EMPTY_LABEL, scan_data
 from harness.data.sources import NO_FILE, NO_LABEL
 from harness.errors import RequestError
-from harness.home import Home
 from harness.numbering import numbered
 from harness.predict.label_mapping import columns_mapping, in_words, label_mapping
 from harness.ragged import Pixels
-from harness.study.dataset import Data, Decode
-from harness.study.load import check_study, load_study, parse_override
+from harness.store.home import Home
 from harness.types import Progress
 
 UNREADABLE = "unreadable image"

@@ -15,9 +15,9 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from harness.ensemble.bundle import load_bundle
 from harness.errors import HarnessError, RequestError
+from harness.hardware import parse_devices
 from harness.predict.served import Answerer
 from harness.track.models import BUNDLE, IMAGE
-from harness.train.devices import parse_devices
 
 
 class BundleModel(PythonModel):

@@ -18,13 +18,13 @@ import PIL.ImageDraw
 import PIL.ImageFont
 from numpy.typing import NDArray
 
+from harness.config.data import Decode
 from harness.data.decode import decode
 from harness.ensemble.bundle import Bundle
 from harness.errors import RequestError, Unreadable
 from harness.metrics import METRICS
 from harness.predict.explain import heat_maps
 from harness.ragged import Pixels
-from harness.study.dataset import Decode
 from harness.types import Progress
 
 COLOURS = "inferno"

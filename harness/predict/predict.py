@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from harness.data.dicom_series import Slice
 from harness.ensemble.bundle import Bundle, load_bundle
 from harness.errors import RequestError, listed, nearest
-from harness.home import Home, is_done, open_home
+from harness.hardware import parse_devices
 from harness.predict.answers import Answers, answer, of_series, pooled_how
 from harness.predict.augmented import View, views
 from harness.predict.decoded import DecodedPart, decoded
@@ -23,7 +23,8 @@ from harness.predict.doubts import Doubts, read_doubts
 from harness.predict.inputs import find_images, with_series
 from harness.predict.outputs_of_part import PartOutputs, joined, outputs_of_part
 from harness.predict.overlays import explain_part
-from harness.train.devices import parse_devices
+from harness.store.files import is_done
+from harness.store.home import Home, open_home
 from harness.types import Progress
 
 

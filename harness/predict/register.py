@@ -5,7 +5,7 @@ from pathlib import Path
 
 from harness.ensemble.about import About, read_about
 from harness.errors import RequestError
-from harness.home import Home
+from harness.store.home import Home
 from harness.track.models import Registered, register_bundle
 
 CODE = Path(__file__).with_name("mlflow_model.py")

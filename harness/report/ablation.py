@@ -6,10 +6,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from harness.output.documents import Section, Table
+from harness.output.format import number, p_value, plural, value
+from harness.output.plots import COLOURS, label, plot
 from harness.report.collect import Collected
-from harness.report.figure import COLOURS, label, plot
-from harness.report.section import Section, Table
-from harness.words import number, p_value, plural, value
 
 
 def ablation_section(found: Collected) -> Section:

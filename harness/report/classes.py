@@ -10,12 +10,11 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from harness.ensemble.decisions import rates
-from harness.report.figure import SCALE, label, plot, side_by_side
-from harness.report.numbers import called
+from harness.output.documents import Section, Table
+from harness.output.format import called, interval
+from harness.output.plots import SCALE, label, plot, side_by_side
 from harness.report.predicted import Predicted
-from harness.report.section import Section, Table
 from harness.stats.curves import areas, questions
-from harness.words import interval
 
 MOST_DRAWN = 20
 """classes of a matrix that is drawn; larger ones are told as the commonest mistakes"""

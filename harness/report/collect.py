@@ -8,16 +8,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.config.load import Study, check_study
 from harness.data.prepare import Prepared, look
-from harness.epochs import LoggedEpoch, read_epochs
 from harness.errors import HarnessError, RequestError
-from harness.home import Home, read_json
-from harness.ledger import StudyRecord, best_trial, list_studies, ranked, read_trials
 from harness.metrics import METRICS
 from harness.report.predicted import Built, built_ensembles
 from harness.search.compare import Side, compare_sides
-from harness.search.duplicates import original_of, trained
-from harness.study.load import Study, check_study
+from harness.store.files import read_json
+from harness.store.home import Home
+from harness.store.records import (
+    LoggedEpoch,
+    StudyRecord,
+    best_trial,
+    list_studies,
+    original_of,
+    ranked,
+    read_epochs,
+    read_trials,
+    trained,
+)
 from harness.types import Difference, Progress, TrialRecord
 
 

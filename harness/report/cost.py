@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
-from harness.home import disk_used
+from harness.output.documents import Section, Table
+from harness.output.format import duration, plural
 from harness.report.collect import Collected
-from harness.report.section import Section, Table
+from harness.store.home import disk_used
 from harness.types import TrialRecord
-from harness.words import duration, plural
 
 
 def cost_section(found: Collected) -> Section:

@@ -8,10 +8,10 @@ from html import escape
 import numpy as np
 
 from harness.data.facts import rows_of
+from harness.output.documents import Section, Table
+from harness.output.format import plural
 from harness.report.collect import Collected
 from harness.report.dataset import called, sample_pictures, told_finding
-from harness.report.section import Section, Table
-from harness.words import plural
 
 SAMPLES = 6
 """pictures of each class and part"""

@@ -10,15 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.config.load import Study
+from harness.config.spec import Augment
 from harness.data.audit import Finding
 from harness.data.drawn_lesions import draw_lesions
 from harness.data.facts import Spread, by_class, grey_spread, left_out, rows_of, samples, size_spread, usable_rows
 from harness.data.prepare import Prepared
 from harness.data.preview import augmented, changes, largest_augmentation
-from harness.report.html import curves, page, picture, share_cell, strip, table
-from harness.report.section import Section
-from harness.study.load import Study
-from harness.study.training import Augment
+from harness.output.documents import Section, curves, page, picture, share_cell, strip, table
 from harness.train.mixing import mixed_pictures
 from harness.types import Dataset
 

@@ -11,12 +11,11 @@ from typing import Any
 
 from harness.ensemble.verdict import OPTIMISM, PLAIN, of_document, why_recommended
 from harness.metrics import METRICS
-from harness.report.forest import forest
-from harness.report.numbers import bare_p, read_interval, signed
+from harness.output.documents import Section, Table
+from harness.output.format import bare_p, interval, judged, number, read_interval, signed
+from harness.output.plots import forest
 from harness.report.predicted import Built, best_built, scored
-from harness.report.section import Section, Table
 from harness.types import Difference
-from harness.words import interval, judged, number
 
 PARTLY = "~"
 

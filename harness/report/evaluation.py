@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.config.load import Study
 from harness.data.attributes import read_attributes
 from harness.data.prepare import Prepared, scan
 from harness.errors import HarnessError, RequestError
-from harness.home import Home
-from harness.ledger import StudyRecord
+from harness.output.documents import Section
 from harness.report.classes import classes_section
 from harness.report.ensembles import ensembles_section
 from harness.report.groups import groups_section
@@ -31,10 +31,10 @@ from harness.report.predicted import (
     trial_out_of_fold,
 )
 from harness.report.ranking import ranking_section
-from harness.report.section import Section
 from harness.report.trust import measured, measured_of_bundle, trust_section
 from harness.stats.subgroups import chosen_columns, kinds
-from harness.study.load import Study
+from harness.store.home import Home
+from harness.store.records import StudyRecord
 from harness.types import Progress, TrialRecord
 
 

@@ -8,14 +8,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.report.forest import forest
-from harness.report.numbers import bare_p, signed
+from harness.output.documents import Section, Table
+from harness.output.format import BELIEVABLE_P, bare_p, interval, plural, signed
+from harness.output.plots import forest
 from harness.report.predicted import Predicted
-from harness.report.section import Section, Table
-from harness.stats.grouped import PREFIX, How, all_intervals
-from harness.stats.subgroups import SMALLEST, Subgroup, subgroups, worst
-from harness.stats.unpaired import Sample
-from harness.words import BELIEVABLE_P, interval, plural
+from harness.stats.intervals import PREFIX, How, all_intervals
+from harness.stats.subgroups import SMALLEST, Sample, Subgroup, subgroups, worst
 
 FEW = 20
 """groups; below this a kind's row is marked"""

@@ -6,12 +6,12 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from harness.epochs import LoggedEpoch
+from harness.output.documents import Section, Table
+from harness.output.format import number, plural
+from harness.output.plots import COLOURS, plot, side_by_side
 from harness.report.collect import Collected
-from harness.report.figure import COLOURS, plot, side_by_side
-from harness.report.section import Section, Table
+from harness.store.records import LoggedEpoch
 from harness.types import EpochReport, TrialRecord
-from harness.words import number, plural
 
 MOST_TRIALS = 3
 """whose curves are shown, the best first"""

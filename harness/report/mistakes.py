@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 
 from harness.errors import RequestError
 from harness.metrics import UNKNOWN
+from harness.output.documents import Section, Table, picture
+from harness.output.format import called, plural
 from harness.ragged import Pixels
-from harness.report.html import picture
-from harness.report.numbers import called
 from harness.report.predicted import Predicted
-from harness.report.section import Section, Table
 from harness.types import Dataset, Folds
-from harness.words import plural
 
 Ints = NDArray[np.int64]
 Overlay = Callable[[int, Ints, Ints], Sequence[NDArray[np.uint8]]]

@@ -16,19 +16,19 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from harness.columns import from_column
 from harness.data.prepare import Prepared
 from harness.ensemble.about import read_about, read_plain
-from harness.ensemble.arrays import unpack
 from harness.ensemble.decisions import ARGMAX, Answers, Rule, decide, said_out_of_fold, threshold, usual_rule
 from harness.ensemble.embed import EncoderCache, read_encoders
 from harness.ensemble.members import Member, read_oof
 from harness.ensemble.trust import CALIBRATED
 from harness.ensemble.verdict import PLAIN, of_document, recommended
 from harness.errors import RequestError
-from harness.home import Home
-from harness.ledger import StudyRecord
 from harness.metrics import UNKNOWN, probabilities
+from harness.store.files import unpack
+from harness.store.home import Home
+from harness.store.predictions import from_column
+from harness.store.records import StudyRecord
 from harness.types import Dataset, Folds, TrialRecord
 
 Floats = NDArray[np.float64]

@@ -9,15 +9,10 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from harness.config.space import Choice, Range
 from harness.ensemble.verdict import PLAIN, of_document, why_recommended
-from harness.ledger import no_best, trial_notes
-from harness.report.collect import Collected
-from harness.report.numbers import read_interval
-from harness.report.predicted import Built, best_built, mean_beside, scored
-from harness.report.section import Section, Table
-from harness.study.space import Choice, Range
-from harness.types import Difference, TrialRecord, not_ranked, rank_value
-from harness.words import (
+from harness.output.documents import Section, Table
+from harness.output.format import (
     BELIEVABLE_P,
     NOT_CORRECTED,
     OPTIMISTIC,
@@ -27,8 +22,14 @@ from harness.words import (
     number,
     p_value,
     plural,
+    read_interval,
     value,
 )
+from harness.report.collect import Collected
+from harness.report.predicted import Built, best_built, mean_beside, scored
+from harness.search.status import trial_notes
+from harness.store.records import no_best
+from harness.types import Difference, TrialRecord, not_ranked, rank_value
 
 SCORED_ON = {"test": "test split", "nested_full": "nested, networks trained again", "none": "-"}
 """in a table, by predicted.Built.on"""

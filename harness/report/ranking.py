@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from harness.report.figure import COLOURS, DASHES, label, plot, side_by_side
+from harness.output.documents import Section, Table
+from harness.output.format import interval, plural
+from harness.output.plots import COLOURS, DASHES, label, plot, side_by_side
 from harness.report.predicted import OUT_OF_FOLD, Predicted
-from harness.report.section import Section, Table
 from harness.stats.curves import Curve, Question, areas, precision_recall, questions, roc
 from harness.stats.intervals import intervals
 from harness.types import Interval
-from harness.words import interval, plural
 
 MOST_CLASSES = 8
 """drawn beside the mean over all; the tables have every one"""

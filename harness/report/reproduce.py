@@ -1,9 +1,9 @@
 """Everything that is needed to run a study again: its file, the command, seeds, hashes, versions, the machine."""
 
+from harness.config.load import dump_yaml
 from harness.ensemble.names import WITHOUT_TRAINING
+from harness.output.documents import Section, Table
 from harness.report.collect import Collected
-from harness.report.section import Section, Table
-from harness.study.load import dump_yaml
 
 UNKNOWN = "not recorded by the version that ran it"
 

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from harness.report.figure import COLOURS, SCALE, label, plot, scripts
-from harness.report.html import page
-from harness.report.section import Section, Table
+from harness.output.documents import Section, Table, page
+from harness.output.plots import COLOURS, SCALE, label, plot, scripts
 
 MOST_CONTOURS = 4
 """keys of which every pair is drawn, the most important ones"""

@@ -5,13 +5,13 @@ Turns records into the plain rows that search.py draws.
 
 import math
 
+from harness.config.space import Choice
+from harness.output.documents import Section, Table
+from harness.output.format import interval, number, plural, value
 from harness.report.collect import Collected
 from harness.report.search import Axis, Row, Search, history_plot, importance_plot, importance_table, parallel_plot
-from harness.report.section import Section, Table
 from harness.search.importance import caution, importances, scored_trials
-from harness.study.space import Choice
 from harness.types import TrialRecord, not_ranked, rank_value
-from harness.words import interval, number, plural, value
 
 MOST_KEYS = 8
 """searched keys in the table of trials; the rest stands in the plot and in the trial's own report"""

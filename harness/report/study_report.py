@@ -6,18 +6,17 @@
 from collections.abc import Sequence
 from html import escape
 
+from harness.output.documents import Section, latex, markdown, page
+from harness.output.format import plural
+from harness.output.plots import scripts
 from harness.report.ablation import ablation_section
 from harness.report.collect import Collected
 from harness.report.cost import cost_section
 from harness.report.data_summary import data_section
-from harness.report.figure import scripts
-from harness.report.html import page
 from harness.report.learning import learning_section
 from harness.report.question import question_section
 from harness.report.reproduce import reproduce_section
 from harness.report.search_section import search_section
-from harness.report.section import Section, latex, markdown
-from harness.words import plural
 
 FORMATS = ("html", "md", "latex")
 ENDINGS = {"html": ".html", "md": ".md", "latex": ".tex"}

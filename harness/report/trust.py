@@ -10,12 +10,11 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from harness.report.figure import COLOURS, SYMBOLS, label, plot, side_by_side
-from harness.report.numbers import read_interval
+from harness.output.documents import Section, Table
+from harness.output.format import interval, number, read_interval
+from harness.output.plots import COLOURS, SYMBOLS, label, plot, side_by_side
 from harness.report.predicted import OUT_OF_FOLD, TEST, Built, Predicted
-from harness.report.section import Section, Table
-from harness.stats.reliability import Bin, Reliability, questions, reliability
-from harness.words import interval, number
+from harness.stats.calibration import Bin, Reliability, questions, reliability
 
 DRAWN = 1
 """questions of a model that are drawn: the positive class, or whether the most probable class is the true one"""

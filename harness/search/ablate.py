@@ -10,22 +10,21 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+from harness.config.load import Study, check_study, spec_hash
+from harness.config.space import fill
 from harness.data.people import write_people
 from harness.data.prepare import Prepared, prepare
 from harness.errors import HarnessError, RequestError
-from harness.home import Home, lock
-from harness.ledger import StudyRecord, best_trial, no_best, read_study, read_trials, require_study
+from harness.hardware import parse_devices
 from harness.search import checks
 from harness.search.driver import Driver
-from harness.search.duplicates import original_of
 from harness.search.factors import Arm, find_arms
 from harness.search.points import Point
 from harness.search.precisions import choose_precisions
 from harness.search.run import choose_engine, data_ready
 from harness.seeds import derive_seed
-from harness.study.load import Study, check_study, spec_hash
-from harness.study.space import fill
-from harness.train.devices import parse_devices
+from harness.store.home import Home, lock
+from harness.store.records import StudyRecord, best_trial, no_best, original_of, read_study, read_trials, require_study
 from harness.types import ENDED, Listener, TrialRecord, Working
 
 

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from harness.data.prepare import Prepared
-from harness.home import Home, read_json, without_nan, write_json
-from harness.ledger import is_optimistic
 from harness.metrics import METRICS
 from harness.search.ablate import Plan, finished_arms, key_of
 from harness.stats.ablation import ablation_effects
-from harness.stats.compare import holm
 from harness.stats.intervals import LEVEL
+from harness.stats.paired import holm
+from harness.store.files import read_json, without_nan, write_json
+from harness.store.home import Home
+from harness.store.records import is_optimistic
 from harness.train.crossval import pooled_predictions
 
 

@@ -4,21 +4,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from harness.config.load import Study, differences, spec_hash
+from harness.config.space import Choice, combinations, extremes, probes
+from harness.config.spec import Spec
 from harness.data.drawn_lesions import check_drawn_lesions
 from harness.data.prepare import Prepared
 from harness.errors import RequestError
-from harness.home import Home
-from harness.ledger import StudyRecord
 from harness.models.backbones import check_weights, resolve
 from harness.models.network import Network, build_network, require_any_size
 from harness.models.stages import require_level
 from harness.models.weights import kind_of
 from harness.search.disk import disk_needed
 from harness.search.start import find_start, refuse_own_checkpoint, resolve_start, start_file
-from harness.study.conditions import combinations, probes
-from harness.study.load import Study, differences, spec_hash
-from harness.study.space import Choice, extremes
-from harness.study.spec import Spec
+from harness.store.home import Home
+from harness.store.records import StudyRecord
 from harness.train.averaging import check_average
 from harness.train.loss import check_loss
 from harness.train.optim import check_optimizer

@@ -12,21 +12,16 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from harness.columns import from_column
 from harness.data.people import identities, read_people
 from harness.errors import HarnessError, RequestError
-from harness.home import Home
-from harness.ledger import StudyRecord, best_trial, no_best, ranked, read_trials, require_study
 from harness.metrics import METRICS, probabilities, score
 from harness.search.corrected import Competition, Unknown, competition
-from harness.search.duplicates import original_of
-from harness.stats.compare import paired_difference
-from harness.stats.delong import delong_difference
-from harness.stats.grouped import How, by_group
-from harness.stats.intervals import intervals
-from harness.stats.mcnemar import McNemar, mcnemar
+from harness.stats.intervals import How, by_group, intervals
 from harness.stats.optimism import Search, corrected_difference
-from harness.stats.resampled import corrected_t
+from harness.stats.paired import McNemar, corrected_t, delong_difference, mcnemar, paired_difference
+from harness.store.home import Home
+from harness.store.predictions import from_column
+from harness.store.records import StudyRecord, best_trial, no_best, original_of, ranked, read_trials, require_study
 from harness.types import Difference, Interval, TrialRecord
 
 Floats = NDArray[np.float64]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.config.space import Choice, FloatRange, Range
 from harness.seeds import derive_seed
-from harness.study.space import Choice, FloatRange, Range
 
 
 def random_point(dimensions: int, number: int, seed: int) -> NDArray[np.float64]:

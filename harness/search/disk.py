@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from harness.errors import DiskFull
-from harness.home import Home
+from harness.store.home import Home
 
 
 def full_disk(home: Home, study: str, running: int) -> DiskFull:

@@ -13,22 +13,30 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from harness.config.load import Study, spec_hash
+from harness.config.space import flatten
+from harness.config.spec import is_infeasible
 from harness.data.prepare import Prepared
 from harness.errors import HarnessError
-from harness.heartbeat import beating
-from harness.home import Home, is_disk_full, is_done, sweep
-from harness.ledger import StudyRecord, audit_tags, best_trial, is_optimistic, read_study, read_trials, write_study
 from harness.search.corrected import corrected_best
 from harness.search.disk import full_disk
-from harness.search.duplicates import copy_of, twins
 from harness.search.objective import Boss, Outcome, Task
-from harness.search.points import Point, Source
+from harness.search.points import Point, Source, copy_of, twins
 from harness.search.referee import Referee
 from harness.search.start import pinned, start_files
+from harness.search.status import beating
 from harness.search.tracked import Tracked, open_tracking
-from harness.study.load import Study, spec_hash
-from harness.study.search import is_infeasible
-from harness.study.space import flatten
+from harness.store.files import is_disk_full, is_done, sweep
+from harness.store.home import Home
+from harness.store.records import (
+    StudyRecord,
+    audit_tags,
+    best_trial,
+    is_optimistic,
+    read_study,
+    read_trials,
+    write_study,
+)
 from harness.types import (
     ENDED,
     EpochDone,
@@ -66,7 +74,7 @@ class Driver:
     def __init__(
         self, study: Study, home: Home, data: Prepared, record: StudyRecord, source: Source, listener: Listener
     ) -> None:
-        from harness.commit import commit
+        from harness.hardware import commit
 
         self.study, self.home, self.data, self.listener = study, home, data, listener
         self.record, self.source = record, source

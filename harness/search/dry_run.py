@@ -9,17 +9,17 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from harness.config.load import Study
+from harness.config.space import Choice, Range
 from harness.data.prepare import Prepared
-from harness.home import Home
-from harness.ledger import read_study
 from harness.search import checks, ray_engine
 from harness.search.estimate import estimate_study
 from harness.search.grid import total_trials
 from harness.search.nodes import Cluster
 from harness.search.precisions import choose_precisions
 from harness.search.run import check_data, check_request, check_training, count_ended
-from harness.study.load import Study
-from harness.study.space import Choice, Range
+from harness.store.home import Home
+from harness.store.records import read_study
 from harness.types import Estimate, Listener
 
 

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from harness.config.load import Study
+from harness.config.space import Choice, Range, Value, extremes
+from harness.config.spec import Spec
 from harness.data.prepare import Prepared
 from harness.search.disk import disk_needed
-from harness.study.load import Study
-from harness.study.space import Choice, Range, Value, extremes
-from harness.study.spec import Spec
 from harness.train.precision import parse_precision
 from harness.train.probe import fold_seconds, warm_up
 from harness.types import Estimate, Listener, Notice, Working

@@ -8,10 +8,10 @@ value for "off", such as optim.lr, is a factor only where values are given: `opt
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from harness.config.load import all_keys, key_defaults, parse_override
+from harness.config.space import SEARCHABLE, Choice, Space, flatten
+from harness.config.spec import Augment
 from harness.errors import RequestError, nearest
-from harness.study.load import all_keys, key_defaults, parse_override
-from harness.study.space import SEARCHABLE, Choice, Space, flatten
-from harness.study.training import Augment
 
 MODIFIERS = ("probability", "policy_ops", "policy_magnitude")
 """keys of `augment` that say how strong another one is"""

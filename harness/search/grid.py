@@ -3,10 +3,10 @@
 import random
 from typing import Any
 
+from harness.config.load import Study
+from harness.config.space import Choice, FloatRange, Range
 from harness.errors import RequestError
 from harness.seeds import derive_seed
-from harness.study.load import Study
-from harness.study.space import Choice, FloatRange, Range
 
 MOST_POINTS = 100_000
 """of a grid: all of them are shuffled in memory"""

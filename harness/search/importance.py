@@ -15,10 +15,10 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 
+from harness.config.load import Study
+from harness.config.space import Choice, Range
 from harness.search.samplers import directions, distribution, quiet_optuna
 from harness.seeds import derive_seed
-from harness.study.load import Study
-from harness.study.space import Choice, Range
 from harness.types import TrialRecord, rank_value
 
 Method = Literal["ped_anova", "fanova"]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 
-from harness.commit import commit
-from harness.home import write_text
+from harness.hardware import commit
+from harness.store.files import write_text
 
 PATIENCE = 5.0
 """seconds that a network file system may take to show what another machine wrote"""

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.config.load import build_spec, dump_yaml
+from harness.config.spec import Search, parse_constraint, violations
 from harness.data.prepare import Prepared
 from harness.errors import DiskFull, HarnessError
-from harness.home import is_disk_full, lock, write_text
-from harness.study.load import build_spec, dump_yaml
-from harness.study.search import Search, parse_constraint, violations
-from harness.train.allocator import give_back
+from harness.hardware import give_back
+from harness.store.files import is_disk_full, write_text
+from harness.store.home import lock
 from harness.train.costs import trial_costs
 from harness.train.crossval import Place, cross_validate
 from harness.train.precision import parse_precision, threads_of

@@ -1,8 +1,15 @@
-"""Where the points of a study come from: a proposer that learns from scores, or a list made beforehand."""
+"""Where the points of a study come from: a proposer that learns from scores, or a list made beforehand.
 
-from dataclasses import dataclass
+Configurations that a study meets again are answered with what they came to, not trained a second time. Same
+configuration means the same spec of the trial, whole, with defaults where ranges do not stand. A failed trial answers
+nothing: the same point is tried again.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from harness.config.load import spec_hash
 from harness.types import TrialRecord
 
 
@@ -41,3 +48,32 @@ class Source(Protocol):
     def ended(self, record: TrialRecord) -> None:
         """A trial has ended, and the ledger knows it."""
         ...
+
+
+def twins(
+    point: Point, records: Iterable[TrialRecord], unfinished: Iterable[Point]
+) -> tuple[TrialRecord | None, Point | None]:
+    """(the ended trial, the unfinished earlier point) with this point's configuration."""
+    own = spec_hash(point.tree)
+    for record in records:
+        answers = record.state in ("complete", "pruned") and record.same_as is None
+        if answers and record.tree_hash == own and record.number != point.number:
+            return record, None
+    earlier = (other for other in unfinished if other.number < point.number and spec_hash(other.tree) == own)
+    return None, next(earlier, None)
+
+
+def copy_of(original: TrialRecord, own: TrialRecord) -> TrialRecord:
+    """The record of a trial that was not trained: the original's scores under its own number and run. No artifacts."""
+    return replace(
+        original,
+        number=own.number,
+        run_id=own.run_id,
+        params=own.params,
+        same_as=original.number,
+        seconds=0.0,
+        deaths=0,
+        logged=own.logged,
+        files={},
+        reason=f"the same configuration as trial {original.number}",
+    )

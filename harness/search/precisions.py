@@ -1,7 +1,7 @@
 """In which number format each backbone of a study trains: decided by rule before trial 0, and kept."""
 
-from harness.study.load import Study
-from harness.study.space import Choice
+from harness.config.load import Study
+from harness.config.space import Choice
 from harness.train.precision import choose_precision
 from harness.types import Listener, PrecisionChosen
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from harness.config.spec import Search
 from harness.search.racing import Field, Standing, after_folds, inside_first_fold
-from harness.study.search import Search
 
 
 def stop_after_folds(search: Search, own: Sequence[float], field: Field | None) -> str:

@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from harness.config.load import Study
 from harness.errors import HarnessError, RequestError
-from harness.home import Home
 from harness.search.driver import NextTask, OnOutcome
 from harness.search.nodes import Cluster, leave_token, misfit, software
 from harness.search.objective import Boss, Outcome, Task
 from harness.search.ray_worker import Worker
-from harness.study.load import Study
+from harness.store.home import Home
 from harness.types import EpochDone, FoldDone
 
 LOOK_SECONDS = 5.0

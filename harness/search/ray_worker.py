@@ -7,11 +7,11 @@ import socket
 from queue import SimpleQueue
 from threading import Thread
 
+from harness.config.load import Study
 from harness.data.prepare import prepare
-from harness.home import Home
 from harness.search.nodes import Cluster, Software, misfit
 from harness.search.objective import Outcome, Task, run_trial
-from harness.study.load import Study
+from harness.store.home import Home
 from harness.types import EpochDone, FoldDone
 
 Message = EpochDone | FoldDone | Outcome | BaseException

@@ -5,12 +5,12 @@ It knows only what is on disk of trials that have ended, so that a study that wa
 
 from collections.abc import Iterable, Sequence
 
-from harness.epochs import read_epochs
-from harness.home import Home
+from harness.config.spec import Search
 from harness.metrics import METRICS
 from harness.search.pruning import stop_after_epoch, stop_after_folds
 from harness.search.racing import Field, Runner, make_field
-from harness.study.search import Search
+from harness.store.home import Home
+from harness.store.records import read_epochs
 from harness.types import EpochReport, TrialRecord, rank_value
 
 

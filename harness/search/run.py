@@ -1,30 +1,28 @@
 """Run a study: everything that can be known to be wrong comes before trial 0, then a driver with an engine."""
 
-import os
 import shutil
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 
+from harness.config.load import Study, spec_hash
 from harness.data.audit import audit_hash, findings_to_json
 from harness.data.people import write_people
 from harness.data.prepare import Prepared, prepare
 from harness.errors import RequestError
-from harness.home import Home, lock
-from harness.ledger import StudyRecord, read_study, read_trials, write_study
+from harness.hardware import made_with, parse_devices, usable_cores
 from harness.search import checks, ray_engine
 from harness.search.driver import CLOSE_SECONDS, Driver, Engine
 from harness.search.estimate import estimate_study
 from harness.search.grid import check_sampler, total_trials
-from harness.search.made_with import made_with
 from harness.search.nodes import Cluster
 from harness.search.precisions import choose_precisions, say_precisions
 from harness.search.start import pin_starts
 from harness.search.tracked import send_missing
 from harness.search.workers import Plan, run_here, run_in_processes
-from harness.study.load import Study, spec_hash
-from harness.train.devices import parse_devices
+from harness.store.home import Home, lock
+from harness.store.records import StudyRecord, read_study, read_trials, write_study
 from harness.train.pinned import pin_weights
 from harness.types import ENDED, DataReady, Estimated, Listener, Notice, StudyEnded, Working
 
@@ -161,11 +159,6 @@ def choose_engine(
         return partial(run_here, data, devices[0])
     threads = max(1, usable_cores() // jobs)
     return partial(run_in_processes, Plan(devices, threads, home, study.spec.data, study.spec.seed), jobs)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: in a container or a job of a scheduler often fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def data_ready(data: Prepared) -> DataReady:

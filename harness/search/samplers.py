@@ -19,13 +19,13 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from harness.config.load import Study, key_defaults
+from harness.config.space import Choice, FloatRange, Range
+from harness.config.spec import Search
 from harness.metrics import METRICS
 from harness.search.cube import random_point, sobol_point, value_at
 from harness.search.window import LEARNT_FROM, Past, window
 from harness.seeds import derive_seed
-from harness.study.load import Study, key_defaults
-from harness.study.search import Search
-from harness.study.space import Choice, FloatRange, Range
 
 TPE_BEST, TPE_LIMIT = 25, 100
 """TPE's good trials are the best tenth and 25 at most: all of them, and as many of the others as give their density"""

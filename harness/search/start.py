@@ -11,16 +11,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from harness.config.load import build_spec
+from harness.config.space import fill
 from harness.data.people import identities
 from harness.data.prepare import Prepared
 from harness.errors import RequestError, nearest
-from harness.home import Home, is_done
-from harness.ledger import StudyRecord, best_trial, list_studies, no_best, read_study, read_trials
 from harness.models.backbones import resolve
 from harness.models.start import read_header
 from harness.models.weights import kind_of
-from harness.study.load import build_spec
-from harness.study.space import fill
+from harness.store.files import is_done
+from harness.store.home import Home
+from harness.store.records import StudyRecord, best_trial, list_studies, no_best, read_study, read_trials
 from harness.train.checkpoint import NO_FOLD, SEVERAL
 
 PREFIX = "study:"

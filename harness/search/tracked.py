@@ -11,10 +11,18 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from harness.epochs import LoggedEpoch, append_epoch, parse_report, read_epochs
-from harness.home import Home, read_json, sweep, write_json
-from harness.ledger import is_optimistic, read_trials, write_trial
-from harness.study.load import Study
+from harness.config.load import Study
+from harness.store.files import read_json, sweep, write_json
+from harness.store.home import Home
+from harness.store.records import (
+    LoggedEpoch,
+    append_epoch,
+    is_optimistic,
+    parse_report,
+    read_epochs,
+    read_trials,
+    write_trial,
+)
 from harness.track.mirror import Mirror
 from harness.track.mlflow_runs import StoreAway, Tracking
 from harness.track.views import study_tags

@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from harness.search.front import is_on_front
+from harness.store.records import is_on_front
 
 LEARNT_FROM = (TrialState.COMPLETE, TrialState.PRUNED)
 

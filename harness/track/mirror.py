@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.epochs import LoggedEpoch
+from harness.store.records import LoggedEpoch
 from harness.track.mlflow_runs import Tracking, is_refusal
 from harness.types import TrialRecord
 

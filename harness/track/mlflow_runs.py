@@ -14,9 +14,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.epochs import LoggedEpoch
 from harness.errors import HarnessError
-from harness.home import Home, lock
+from harness.store.home import Home, lock
+from harness.store.records import LoggedEpoch
 from harness.track.relocate import relocate
 from harness.track.views import mean_tag, words_tags
 from harness.types import Interval, TrialRecord

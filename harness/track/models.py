@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from harness.errors import HarnessError
-from harness.home import Home, link_or_copy
+from harness.store.files import link_or_copy
+from harness.store.home import Home
 from harness.track.mlflow_runs import StoreAway, open_store
 
 if TYPE_CHECKING:

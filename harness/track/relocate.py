@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from harness.home import Home
+from harness.store.home import Home
 
 DEFAULT_EXPERIMENT = 0
 """MLflow makes it by itself, with its artifacts in whatever folder the program was started in"""

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from harness.config.spec import Train
 from harness.errors import RequestError
 from harness.models.network import Network
-from harness.study.training import Train
 
 
 class Average:

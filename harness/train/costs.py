@@ -6,10 +6,10 @@ from statistics import median
 
 import torch
 
+from harness.config.spec import Spec
 from harness.data.prepare import Prepared
-from harness.home import read_json, write_json
 from harness.models.network import build_network
-from harness.study.spec import Spec
+from harness.store.files import read_json, write_json
 
 WARM_UP, REPETITIONS = 5, 30
 ENOUGH_SECONDS = 3.0

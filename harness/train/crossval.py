@@ -15,18 +15,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from harness import metrics
-from harness.columns import to_column
+from harness.config.spec import Spec
 from harness.data.drawn_lesions import draw_lesions
 from harness.data.folds import draw_part
 from harness.data.prepare import Prepared
-from harness.home import is_done, new_folder, read_json, write_json
 from harness.ragged import Ragged, Subset, select
 from harness.seeds import derive_seed
 from harness.stats.fold_scale import scales_disagree
-from harness.stats.grouped import How, all_intervals
-from harness.study.spec import Spec
+from harness.stats.intervals import How, all_intervals
+from harness.store.files import is_done, new_folder, read_json, trial_fingerprints, write_json
+from harness.store.predictions import to_column
 from harness.train.checkpoint import FoldMeta, ResumeState, digest, save_weights
-from harness.train.fingerprint import trial_fingerprints
 from harness.train.fold import FoldData
 from harness.train.infer import infer
 from harness.train.loop import OnEpoch, fit_fold

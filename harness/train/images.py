@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.hardware import free_memory
 from harness.ragged import Ragged, Selection, Subset
-from harness.train.memory import free_memory
 
 STRIDE = 32
 """what common networks divide an image's sides by"""

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from harness.config.spec import Train
 from harness.metrics import METRICS
-from harness.study.training import Train
 
 
 class Keeper:

@@ -18,16 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.config.spec import Spec
 from harness.data.augment_draws import changes_anything, draw
+from harness.hardware import algorithms, keep_freed_memory
 from harness.models.network import Network, build_network
 from harness.models.stages import freeze, layers, training_mode
 from harness.ragged import Selection
 from harness.seeds import derive_seed
-from harness.study.spec import Spec
-from harness.train.allocator import keep_freed_memory
 from harness.train.averaging import Average, build_average
 from harness.train.checkpoint import ResumeState, digest
-from harness.train.devices import algorithms
 from harness.train.divergence import epoch_loss
 from harness.train.evaluate import predict, scores
 from harness.train.fold import Fitted, FoldData

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv
 from torch import Tensor
 
-from harness.study.training import Augment
+from harness.config.spec import Augment
 
 NUMBERS = 5
 """numbers drawn per row: partner, which of the two, share, and the middle of the box"""

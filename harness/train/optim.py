@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from harness.config.spec import Optim
 from harness.errors import RequestError, nearest
-from harness.study.training import Optim
 
 TOKENS = ("class_token", "pos_embedding", "relative_position_bias_table")
 """last parts of the names that torchvision gives to class and position tokens; timm's networks list theirs"""

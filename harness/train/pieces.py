@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from harness.models.out_of_memory import is_out_of_memory
+from harness.hardware import is_out_of_memory
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from harness.errors import RequestError
 from harness.models.backbones import resolve, weights_file
-from harness.train.fingerprint import file_sha256
+from harness.store.files import file_sha256
 
 
 def pin_weights(weights: Iterable[str], backbones: Iterable[str]) -> dict[str, str]:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from harness.config.spec import Spec
 from harness.data.prepare import Prepared
-from harness.study.spec import Spec
 from harness.train.checkpoint import ResumeState
 from harness.train.crossval import Part, part_data
 from harness.train.loop import fit_fold

@@ -7,7 +7,7 @@ Every schedule is written in terms of optimiser steps, from 0; `steps` is their 
 import math
 from collections.abc import Sequence
 
-from harness.study.training import Optim, Train
+from harness.config.spec import Optim, Train
 
 DIV, FINAL_DIV = 25.0, 1e4
 """one-cycle: the first rate is lr / DIV, the last one lr / DIV / FINAL_DIV, as in torch and fastai"""

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from harness.config.spec import Spec
 from harness.data.augment import apply
 from harness.errors import HarnessError
-from harness.models.out_of_memory import is_out_of_memory
-from harness.study.spec import Spec
+from harness.hardware import is_out_of_memory
 from harness.train.images import to_input
 from harness.train.loss import Loss, mixed
 from harness.train.mixing import Mix, apply_mix

@@ -17,10 +17,10 @@ from harness.cli.app import app
 from harness.cli.complete import settings, study_files
 from harness.cli.examples import EXAMPLES
 from harness.cli.help import broken
+from harness.config.load import _read, list_study_files, load_study
+from harness.config.reference import study_schema
 from harness.ensemble.methods import METHODS
 from harness.ensemble.names import FITTED
-from harness.study.load import _read, list_study_files, load_study
-from harness.study.schema import study_schema
 
 WITHOUT_JSON = {
     "ui": "serves pages until it is stopped",

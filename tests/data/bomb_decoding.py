@@ -38,11 +38,11 @@ from drawn_files import (
 )
 from peak_memory import peak_megabytes
 
+from harness.config.data import Decode
 from harness.data.decode import decode_bytes
 from harness.data.dicom import dicom_header
 from harness.data.raster import MAX_PIXELS
 from harness.errors import Unreadable
-from harness.study.dataset import Decode
 
 SMALL = np.arange(256, dtype=np.uint8).reshape(16, 16)
 HUGE = 65_000

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from peak_memory import peak_megabytes
 
+from harness.config.data import Decode
 from harness.data.decode import decode_bytes
 from harness.errors import Unreadable
-from harness.study.dataset import Decode
 
 HOW = Decode(size=16, channels=3)
 

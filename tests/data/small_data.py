@@ -6,10 +6,10 @@ import numpy as np
 import PIL.Image
 import pydicom
 
+from harness.config.data import Data
 from harness.data.dicom import write_dicom
 from harness.data.scan import Scan, scan_data
-from harness.home import Home
-from harness.study.dataset import Data
+from harness.store.home import Home
 
 
 def quiet(what: str, done: int, total: int) -> None:

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from harness.config.data import Decode
 from harness.data.decode import decode
 from harness.data.dicom import read_dicom, write_dicom
 from harness.data.raster import read_raster
 from harness.errors import Unreadable
-from harness.study.dataset import Decode
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no development data at {SHARED}")

@@ -24,12 +24,12 @@ from drawn_files import (
     saved,
 )
 
+from harness.config.data import Decode
+from harness.config.load import check_study
+from harness.config.space import flatten
 from harness.data.decode import decode_bytes
 from harness.data.dicom import dicom_header, read_dicom
 from harness.errors import RequestError, Unreadable
-from harness.study.dataset import Decode
-from harness.study.load import check_study
-from harness.study.space import flatten
 
 RAMP = np.tile(np.arange(0, 4096, 16, dtype=np.uint16), (4, 1))
 SMALL = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4

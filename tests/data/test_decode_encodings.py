@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from harness.config.data import Decode
 from harness.data.decode import decode, decode_bytes
 from harness.data.dicom import read_dicom
 from harness.data.raster import read_raster
-from harness.study.dataset import Decode
 
 sides = st.integers(1, 40)
 

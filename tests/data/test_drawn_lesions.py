@@ -10,10 +10,10 @@ from harness.data.phantom import draw
 from harness.data.prepare import prepare
 from harness.data.preview import largest_augmentation
 from harness.errors import RequestError
-from harness.home import Home
 from harness.ragged import Subset
 from harness.report.dataset import _augmentation
 from harness.search.checks import check_training
+from harness.store.home import Home
 from harness.train.crossval import Part, part_data
 
 SIDE = 96

@@ -7,9 +7,9 @@ import PIL.Image
 import pytest
 from pydantic import ValidationError
 
+from harness.config.data import Decode
 from harness.data.decode import decode_bytes
 from harness.data.foreground import foreground
-from harness.study.dataset import Decode
 
 
 def scene(size: int = 300) -> np.ndarray:

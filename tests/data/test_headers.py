@@ -19,7 +19,7 @@ from small_data import Reads, film, picture, quiet
 from harness.data.dicom import IDENTIFYING, TECHNICAL
 from harness.data.headers import Header, headers_of, read_header
 from harness.data.retries import PAUSES, patiently
-from harness.home import Home
+from harness.store.home import Home
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no development data at {SHARED}")
@@ -164,7 +164,7 @@ TWO = """
 import sys
 from pathlib import Path
 from harness.data.headers import headers_of
-from harness.home import Home
+from harness.store.home import Home
 root = Path(sys.argv[1])
 names = sorted(path.name for path in root.iterdir())
 Home(Path(sys.argv[2])).salt()

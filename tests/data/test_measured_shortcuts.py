@@ -16,9 +16,9 @@ from benchmarks._copies import leaking
 from benchmarks._tiny_study import tiny
 from harness.data.decode import decode
 from harness.errors import RequestError
-from harness.home import Home, open_home
-from harness.ledger import read_trials
 from harness.metrics import sigmoid
+from harness.store.home import Home, open_home
+from harness.store.records import read_trials
 from harness.types import Folds
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from small_data import quiet, scan
 
+from harness.config.data import Data, Decode
 from harness.data.decode import decode, decode_with_digest
 from harness.data.npz import as_file
 from harness.data.prepare import findings, prepare
 from harness.errors import RequestError, Unreadable
-from harness.home import Home
-from harness.study.dataset import Data, Decode
+from harness.store.home import Home
 from harness.types import TEST
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"

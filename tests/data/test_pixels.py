@@ -12,12 +12,13 @@ import pandas as pd
 import PIL.Image
 import pytest
 
+from harness.config.data import Decode
 from harness.data import pixels as room
 from harness.data.decode import decode
 from harness.data.pixels import open_store, store_folder
 from harness.errors import RequestError
-from harness.home import Home, is_done
-from harness.study.dataset import Decode
+from harness.store.files import is_done
+from harness.store.home import Home
 
 HOW = Decode(size=16)
 
@@ -26,8 +27,8 @@ import sys
 from pathlib import Path
 import pandas as pd
 from harness.data.pixels import open_store
-from harness.home import Home
-from harness.study.dataset import Decode
+from harness.store.home import Home
+from harness.config.data import Decode
 root, home = Path(sys.argv[1]), Home(Path(sys.argv[2]))
 rows = pd.read_parquet(sys.argv[3])
 def progress(what, done, total):

@@ -2,10 +2,10 @@
 
 import pytest
 
+from harness.config.spec import Model
 from harness.ensemble.cost import NOTHING, Cost, network_costs
 from harness.ensemble.members import choose_members
 from harness.models.network import build_network
-from harness.study.training import Model
 from harness.train.checkpoint import FoldMeta, digest, save_weights
 
 

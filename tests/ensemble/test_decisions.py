@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, roc_curve
 
-from harness.cli.output import plain
 from harness.ensemble.decisions import (
     Answers,
     HeldOut,
@@ -22,6 +21,7 @@ from harness.ensemble.decisions import (
 )
 from harness.errors import RequestError
 from harness.metrics import UNKNOWN
+from harness.output.result import plain
 from harness.types import Interval
 
 SOME = np.array([True, False])

@@ -18,7 +18,7 @@ from harness.ensemble.pool import Pool, only, rest_without_fold
 from harness.ensemble.scores import Rows
 from harness.ensemble.trust import SHARED, Development, trust_sections
 from harness.metrics import logit, sigmoid
-from harness.stats.logit_line import fit_line
+from harness.stats.calibration import fit_line
 from harness.types import Interval
 
 ON_PREDICTIONS = [name for name, method in METHODS.items() if method.embeddings == "none"]

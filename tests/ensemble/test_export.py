@@ -7,11 +7,11 @@ import onnx
 import onnxruntime
 import pytest
 
+from harness.config.load import check_study
 from harness.data.prepare import prepare
 from harness.ensemble.bundle import load_bundle, outputs_of_bundle
 from harness.ensemble.export import export_network
 from harness.errors import RequestError
-from harness.study.load import check_study
 from harness.types import silent
 
 

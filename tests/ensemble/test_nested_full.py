@@ -12,17 +12,17 @@ import pytest
 
 from benchmarks._tiny_study import tiny
 from harness.cli.ensemble_document import FULL, make
-from harness.cli.output import plain
 from harness.data.prepare import prepare
 from harness.ensemble.gather import gather
 from harness.ensemble.methods import METHODS
 from harness.ensemble.nested import nested_full
 from harness.ensemble.pairs import plan_pairs, train_pairs
 from harness.errors import RequestError
-from harness.home import Home
-from harness.ledger import require_study
 from harness.metrics import softmax
+from harness.output.result import plain
 from harness.search.run import run_study
+from harness.store.home import Home
+from harness.store.records import require_study
 from harness.train import crossval, loop
 from harness.train.checkpoint import NO_FOLD, read_meta
 from harness.types import silent

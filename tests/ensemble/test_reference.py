@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.covariance import LedoitWolf
 
-from harness.ensemble.arrays import pack, unpack
 from harness.ensemble.reference import HeldOut, fit_reference, read_reference, reference_file
 from harness.errors import HarnessError, RequestError
+from harness.store.files import pack, unpack
 
 K, D = 3, 12
 

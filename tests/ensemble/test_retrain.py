@@ -10,15 +10,15 @@ from every_method import build_every
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.config.load import check_study
 from harness.data.prepare import prepare
 from harness.ensemble.bundle import load_bundle, predict_bundle
 from harness.ensemble.gather import gather
 from harness.ensemble.retrain import draw_groups, retrain
 from harness.errors import RequestError
-from harness.home import Home
-from harness.ledger import best_trial, read_trials
 from harness.metrics import softmax
-from harness.study.load import check_study
+from harness.store.home import Home
+from harness.store.records import best_trial, read_trials
 from harness.train import crossval, loop
 from harness.train.checkpoint import NO_FOLD, read_meta
 from harness.types import silent

@@ -24,8 +24,8 @@ from harness.ensemble.scores import (
 )
 from harness.ensemble.verdict import Judged, of_document, of_result, recommended, verdict_together
 from harness.metrics import METRICS
-from harness.stats.compare import holm, paired_difference
-from harness.stats.grouped import all_intervals
+from harness.stats.intervals import all_intervals
+from harness.stats.paired import holm, paired_difference
 from harness.types import Difference, Interval
 
 RNG = np.random.default_rng(0)

@@ -9,8 +9,8 @@ from harness.data.people import read_people
 from harness.ensemble import bagging, retrain, stacking_embeddings
 from harness.ensemble.boosted_trees import watched_rows
 from harness.ensemble.reference import _parts
-from harness.home import Home
 from harness.numbering import by_appearance, first_rows, numbered
+from harness.store.home import Home
 
 
 def test_one_study_in_two_homes(tmp_path_factory):

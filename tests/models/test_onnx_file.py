@@ -9,12 +9,12 @@ import onnxruntime
 import pytest
 import torch
 
+from harness.config.spec import Model
 from harness.errors import HarnessError, RequestError
 from harness.models import onnx_file
 from harness.models.network import Network, build_network
 from harness.models.onnx_file import write_onnx
 from harness.ragged import gather
-from harness.study.training import Model
 from harness.train.checkpoint import FoldMeta, digest
 from harness.train.images import STRIDE
 from harness.train.infer import infer

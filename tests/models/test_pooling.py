@@ -5,12 +5,12 @@ import timm
 import torch
 from torch import nn
 
+from harness.config.spec import Model
 from harness.errors import RequestError
 from harness.models import timm_models, torchvision_models
 from harness.models.backbones import _embedding_size, resolve
 from harness.models.network import build_network
 from harness.models.pooling import Pool, PooledFeatures
-from harness.study.training import Model
 from harness.train.checkpoint import FoldMeta, load_fold, save_weights
 
 MAPS = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[0.0, 0.0], [0.0, 8.0]]]])

@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from harness.config.spec import Model
 from harness.errors import RequestError
 from harness.models import weights
 from harness.models.backbones import build_backbone, check_weights, resolve, weights_source
 from harness.models.network import build_network
 from harness.models.timm_models import tags
-from harness.study.training import Model
 
 
 @pytest.fixture(autouse=True)

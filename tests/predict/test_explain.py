@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from scipy.stats import spearmanr
 
+from harness.config.spec import Model
 from harness.data.decode import decode
 from harness.ensemble.bundle import load_bundle
 from harness.errors import RequestError
@@ -19,7 +20,6 @@ from harness.predict.feature_map import exposed, find_feature_map
 from harness.predict.overlays import best_member, blended, draw_overlay, overlay_name, shown_class
 from harness.predict.predict import Asked, predict
 from harness.ragged import gather
-from harness.study.training import Model
 from harness.train.checkpoint import load_fold
 from harness.train.images import to_input
 

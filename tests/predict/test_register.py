@@ -10,9 +10,9 @@ import pytest
 from every_method import build_every
 
 from harness.errors import RequestError
-from harness.home import Home
 from harness.predict.predict import predict
 from harness.predict.register import CODE, register
+from harness.store.home import Home
 from harness.track.mlflow_runs import StoreAway
 
 

@@ -23,11 +23,11 @@ from PIL import Image
 
 from harness.ensemble.bundle import load_bundle
 from harness.errors import RequestError, Unreadable
-from harness.home import Home
 from harness.predict.outputs import as_document
 from harness.predict.predict import Asked, predict
 from harness.predict.register import register
 from harness.predict.served import LARGEST_FILE, Answerer, as_bytes
+from harness.store.home import Home
 
 START_SECONDS = 180.0
 

@@ -12,13 +12,12 @@ import pytest
 from PIL import Image
 from read_page import Read, read
 
+from harness.config.load import check_study
 from harness.data.audit import Finding
 from harness.data.prepare import prepare, scan
-from harness.home import Home
+from harness.output.documents import Section, Table, colour, curves, page, table
 from harness.report.dataset import DRAWS, SAMPLES, dataset_page
-from harness.report.html import colour, curves, page, table
-from harness.report.section import Section, Table
-from harness.study.load import check_study
+from harness.store.home import Home
 
 EVIL = "<script>alert(1)</script>"
 

@@ -12,8 +12,10 @@ import pytest
 from markdown_it import MarkdownIt
 from read_page import read
 
+from harness.config.load import check_study, load_study
 from harness.data.prepare import prepare
-from harness.ledger import read_trials, require_study
+from harness.output.documents import Section, Table, latex, markdown, table_html, table_latex, table_markdown
+from harness.output.format import interval
 from harness.report.collect import Collected, collect
 from harness.report.cost import saved_folds
 from harness.report.data_summary import data_section
@@ -21,12 +23,10 @@ from harness.report.ensembles import ensembles_section
 from harness.report.learning import by_fold
 from harness.report.question import question_section
 from harness.report.reproduce import reproduce_section
-from harness.report.section import Section, Table, latex, markdown, table_html, table_latex, table_markdown
 from harness.report.study_report import sections_of, write_report
 from harness.search.factors import find_arms
-from harness.study.load import check_study, load_study
+from harness.store.records import read_trials, require_study
 from harness.types import TrialRecord
-from harness.words import interval
 
 ANCHORS = ["answer", "data", "search", "learning", "ablation", "ranking"]
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from harness.home import Home
+from harness.config.load import Study
+from harness.config.space import extremes
 from harness.search.objective import Outcome, Task
-from harness.study.load import Study
-from harness.study.space import extremes
+from harness.store.home import Home
 from harness.types import EpochDone, FoldDone
 
 

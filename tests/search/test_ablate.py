@@ -11,13 +11,14 @@ import pytest
 from mlflow import MlflowClient
 
 from benchmarks._tiny_study import tiny_tree
+from harness.config.load import check_study, read_spec
 from harness.errors import HarnessError, RequestError
-from harness.home import Home, is_done
-from harness.ledger import StudyRecord, read_study, read_trials, require_study, write_study, write_trial
 from harness.search.ablate import missing, plan_ablation, train_arms
 from harness.search.ablation_table import COLUMNS, SHOWN, document, publish, tabulate
 from harness.search.run import run_study
-from harness.study.load import check_study, read_spec
+from harness.store.files import is_done
+from harness.store.home import Home
+from harness.store.records import StudyRecord, read_study, read_trials, require_study, write_study, write_trial
 from harness.types import TrialRecord
 
 TREE = tiny_tree(

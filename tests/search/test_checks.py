@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from harness.config.load import check_study, list_study_files, load_study
 from harness.errors import RequestError
 from harness.search.checks import check_training
-from harness.study.load import check_study, list_study_files, load_study
 from harness.train.loss import class_weights
 from harness.train.sampling import row_order
 from harness.types import Dataset

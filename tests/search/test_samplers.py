@@ -12,15 +12,15 @@ from optuna.study import StudyDirection
 from proposing import make, run, score
 from scipy.stats import kstest, qmc
 
+from harness.config.load import check_study, key_defaults
+from harness.config.space import Choice, FloatRange, IntRange, flatten
 from harness.errors import RequestError
-from harness.home import Home
 from harness.search.cube import random_point, sobol_point, value_at
 from harness.search.grid import check_sampler, grid_points, total_trials
 from harness.search.proposals import Proposals
 from harness.search.storage import open_optuna
 from harness.search.window import window
-from harness.study.load import check_study, key_defaults
-from harness.study.space import Choice, FloatRange, IntRange, flatten
+from harness.store.home import Home
 from harness.types import TrialRecord
 
 SAMPLERS = ["tpe", "gp", "cmaes", "random", "qmc"]

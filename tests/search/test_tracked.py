@@ -8,12 +8,12 @@ from mlflow import MlflowClient
 
 from benchmarks._hurt_study import problems, tiny
 from benchmarks._servers import free_port
-from harness.epochs import read_all_epochs, read_epochs
 from harness.errors import HarnessError
-from harness.home import Home, write_json
-from harness.ledger import read_trial, read_trials
 from harness.search.run import run_study
 from harness.search.tracked import Tracked, open_tracking, pending_id
+from harness.store.files import write_json
+from harness.store.home import Home
+from harness.store.records import read_all_epochs, read_epochs, read_trial, read_trials
 from harness.track import mirror
 from harness.types import EpochReport, Event, Interval, Notice, TrialRecord
 

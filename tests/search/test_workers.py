@@ -22,15 +22,14 @@ from benchmarks._hurt_study import (
     workers,
 )
 from harness.data.prepare import prepare
-from harness.epochs import read_all_epochs
 from harness.errors import DiskFull, HarnessError
-from harness.home import Home, lock
-from harness.ledger import read_study, read_trial, read_trials, write_study, write_trial
-from harness.search.devices import choose_device, free_by_device
+from harness.hardware import choose_device, free_by_device
 from harness.search.driver import MAX_DEATHS
 from harness.search.objective import Task, run_trial
 from harness.search.run import run_study
 from harness.search.workers import FAT_BYTES, Plan, is_fat, run_in_processes
+from harness.store.home import Home, lock
+from harness.store.records import read_all_epochs, read_study, read_trial, read_trials, write_study, write_trial
 from harness.train import checkpoint
 from harness.train.checkpoint import ResumeState
 from harness.types import EpochDone

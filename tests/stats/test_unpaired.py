@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import ks_2samp
 
 from harness.metrics import METRICS, sigmoid
-from harness.stats.proportions import wilson
-from harness.stats.unpaired import Sample, kolmogorov_smirnov, share_difference, unpaired_differences
+from harness.stats.intervals import wilson
+from harness.stats.subgroups import Sample, kolmogorov_smirnov, share_difference, unpaired_differences
 from harness.types import Interval
 
 

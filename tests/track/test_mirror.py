@@ -10,8 +10,8 @@ import pytest
 from mlflow import MlflowClient
 
 from benchmarks._servers import Mlflow
-from harness.epochs import LoggedEpoch
-from harness.home import Home
+from harness.store.home import Home
+from harness.store.records import LoggedEpoch
 from harness.track import mirror as mirror_module
 from harness.track.mirror import Mirror
 from harness.track.mlflow_runs import StoreAway, Tracking

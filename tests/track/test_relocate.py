@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from harness.home import Home
+from harness.store.home import Home
 from harness.track.mlflow_runs import Tracking, log_run
 from harness.track.relocate import relocate
 

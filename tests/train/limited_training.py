@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from harness.study.load import build_spec
+from harness.config.load import build_spec
 from harness.train.checkpoint import ResumeState
 from harness.train.fold import FoldData
 from harness.train.loop import fit_fold

@@ -9,9 +9,9 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
+from harness.config.spec import Model, Train
 from harness.errors import RequestError
 from harness.models.network import build_network
-from harness.study.training import Model, Train
 from harness.train.averaging import Average, build_average, check_average, estimate_statistics, trained_norms
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from harness.config.spec import Model
 from harness.models.network import build_network
 from harness.ragged import Ragged, gather
-from harness.study.training import Model
 from harness.train.checkpoint import FoldMeta
 from harness.train.images import STRIDE, Varied, canvas, load_images, similar_batches, statistics
 from harness.train.infer import infer

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from harness.study.training import Train
+from harness.config.spec import Train
 from harness.train.keeping import Keeper
 
 

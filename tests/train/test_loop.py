@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.study.load import build_spec
+from harness.config.load import build_spec
 from harness.train import checkpoint
 from harness.train.checkpoint import FoldMeta, ResumeState, digest, load_fold, save_weights
 from harness.train.divergence import Diverged

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.study.load import build_spec
-from harness.study.space import fill
+from harness.config.load import build_spec
+from harness.config.space import fill
 from harness.train.checkpoint import ResumeState
 from harness.train.divergence import Diverged
 from harness.train.fold import Fitted, FoldData

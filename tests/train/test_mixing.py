@@ -8,7 +8,7 @@ import torch
 from scipy.stats import kstest
 from timm.data.mixup import Mixup
 
-from harness.study.training import Augment
+from harness.config.spec import Augment
 from harness.train.mixing import Mix, apply_mix, boxes, draw_mix, mixed_pictures
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from harness.config.spec import Model
 from harness.models.network import Network, build_network
 from harness.predict.explain import grad_cam
-from harness.study.training import Model
 from harness.train import loop
 from harness.train.averaging import Average
 from harness.train.checkpoint import FoldMeta, digest

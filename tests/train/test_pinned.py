@@ -4,13 +4,13 @@ import pytest
 import safetensors.torch
 
 from benchmarks._tiny_study import tiny_tree
+from harness.config.load import check_study
 from harness.errors import RequestError
-from harness.home import Home
-from harness.ledger import read_study, read_trials
 from harness.models.backbones import build_backbone
 from harness.search.dry_run import dry_run
 from harness.search.run import run_study
-from harness.study.load import check_study
+from harness.store.home import Home
+from harness.store.records import read_study, read_trials
 from harness.train.pinned import pin_weights, require_same_weights
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, MultiStepLR, OneCycleLR, ReduceLROnPlateau
 
-from harness.study.training import Optim
+from harness.config.spec import Optim
 from harness.train.schedule import falls, learning_rate
 
 
