@@ -12,8 +12,8 @@ from harness.config.space import flatten
 from harness.search.proposals import Proposals
 from harness.store.home import Home
 from harness.store.records import LoggedEpoch, append_epoch, write_trial
-from harness.track.mirror import FLUSH_SECONDS
-from harness.track.mlflow_runs import Tracking
+from harness.track.mlflow_store import Tracking
+from harness.track.mlflow_sync import FLUSH_SECONDS
 from harness.types import EpochReport, Interval, TrialRecord
 
 EPOCHS_OF_A_BATCH = 10

@@ -30,9 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._report import arguments, publish
-from harness.ensemble.calibration import FOLD_MODELS, answer, apply, choose_map, fit_after
-from harness.ensemble.decisions import parse_rule, rates, threshold
-from harness.ensemble.doubt import abstains, confidence, describe_doubt
+from harness.calibration.maps import FOLD_MODELS, answer, apply, choose_map, fit_after
+from harness.calibration.operating_points import parse_rule, rates, threshold
+from harness.calibration.uncertainty import abstains, confidence, describe_doubt
 from harness.ensemble.trust import halves
 from harness.metrics import logit, sigmoid
 from harness.seeds import derive_seed

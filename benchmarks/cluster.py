@@ -146,7 +146,7 @@ def examine(
 ) -> None:
     from mlflow import MlflowClient
 
-    from harness.search.tracked import send_missing
+    from harness.track.mlflow_sync import send_missing
 
     os.environ["MLFLOW_TRACKING_URI"] = mlflow.address
     send_missing(home, study, lambda event: None, 60.0)  # what `harness study resume` does first

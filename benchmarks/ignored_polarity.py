@@ -34,19 +34,19 @@ import pydicom
 from numpy.typing import NDArray
 
 from benchmarks._report import arguments, publish
+from harness.calibration.maps import answer
 from harness.config.data import Data
 from harness.config.load import check_study, load_study
 from harness.config.spec import Spec
-from harness.data.decode import looks_like_dicom
 from harness.data.prepare import prepare, scan
 from harness.data.scan import root_of
 from harness.data.shortcuts import INVERTED
 from harness.data.sources import read_source
 from harness.data.tables import read_table
 from harness.ensemble.bundle import load_bundle, outputs_of_bundle
-from harness.ensemble.calibration import answer
 from harness.ensemble.contents import FILE, seen
 from harness.errors import HarnessError, Leak, RequestError
+from harness.images.decode import looks_like_dicom
 from harness.predict.external import read_external
 from harness.predict.predict import find_bundle
 from harness.stats.intervals import intervals

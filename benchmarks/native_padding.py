@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks._report import arguments, publish
-from harness.data.decode import IMAGE_SUFFIXES
+from harness.images.decode import IMAGE_SUFFIXES
 from harness.train.images import batches, canvas, similar_batches
 
 EPOCHS = 5

@@ -19,8 +19,8 @@ from benchmarks._report import arguments, publish
 from benchmarks._tiny_study import tiny
 from harness.config.data import Decode
 from harness.config.spec import Model
-from harness.data.decode import to_size
 from harness.data.phantom import PATIENTS, display, draw
+from harness.images.decode import to_size
 from harness.metrics import METRICS, softmax
 from harness.models.network import Network, build_network
 from harness.predict.explain import grad_cam, heat_maps, scaled

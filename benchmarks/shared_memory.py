@@ -17,7 +17,7 @@ import pandas as pd
 
 from benchmarks._report import arguments, publish
 from harness.config.data import Decode
-from harness.data import pixels
+from harness.images import pixels
 from harness.store.files import new_folder
 from harness.store.home import Home
 
@@ -26,7 +26,7 @@ WORKER = """
 import sys
 from pathlib import Path
 import pandas as pd
-from harness.data.pixels import open_store
+from harness.images.pixels import open_store
 from harness.store.home import Home
 from harness.config.data import Decode
 rows = pd.read_parquet(sys.argv[2])

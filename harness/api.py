@@ -288,7 +288,7 @@ def audit(study: StudyFile, settings: Settings = None, *, quiet: bool = False, h
 def backbones(text: str = "", library: str | None = None, family: str | None = None) -> Rows:
     """Every name that model.backbone takes and that contains `text`, with parameters, embedding, native image size."""
     from harness.cli.models import chosen
-    from harness.models.table import known_rows
+    from harness.models.catalog import known_rows
 
     rows = chosen(known_rows(), text or None, library, family)
     return Rows([row._asdict() for row in sorted(rows, key=lambda row: row.name)], f"{len(rows)} backbones")

@@ -10,7 +10,7 @@ import pytest
 from every_method import build_every
 
 from harness.config.load import check_study
-from harness.data.dicom import write_dicom
+from harness.images.dicom import write_dicom
 from harness.predict.predict import predict
 from harness.search.run import run_study
 from harness.store.home import Home

@@ -12,13 +12,13 @@ from PIL import Image
 
 from harness.config.data import Data, Decode
 from harness.config.load import check_study
-from harness.data.decode import decode
 from harness.data.prepare import prepare
 from harness.ensemble.bundle import load_bundle, outputs_of_bundle
 from harness.ensemble.export import export_network
 from harness.errors import RequestError
+from harness.images.decode import decode
+from harness.images.pixels import Ragged, gather
 from harness.predict.predict import Asked, predict
-from harness.ragged import Ragged, gather
 from harness.search.run import run_study
 from harness.store.home import Home
 from harness.store.predictions import from_column

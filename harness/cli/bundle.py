@@ -13,7 +13,7 @@ from harness.output.terminal import note
 
 if TYPE_CHECKING:
     from harness.store.home import Home
-    from harness.track.models import Registered
+    from harness.track.mlflow_registry import Registered
 
 
 def register(
@@ -49,7 +49,7 @@ def register(
 def register_built(home: "Home", bundles: Iterable[Path]) -> dict[Path, "Registered"]:
     """Register what was just built. Where MLflow is away the bundles stand all the same, and a note says so."""
     from harness.predict.register import register as register_bundle
-    from harness.track.mlflow_runs import StoreAway
+    from harness.track.mlflow_store import StoreAway
 
     found: dict[Path, Registered] = {}
     for path in bundles:
@@ -73,9 +73,9 @@ def diagram(
 ) -> None:
     """How a bundle answers, as a flowchart: decoding, members, method, calibration, decision."""
     stream = claim_stdout()
-    from harness.drawing import mermaid, plantuml
     from harness.ensemble.about import read_about
     from harness.ensemble.diagram import ensemble_diagram
+    from harness.models.diagram import mermaid, plantuml
     from harness.predict.predict import find_bundle
     from harness.store.home import open_home
 

@@ -100,7 +100,7 @@ def _weights() -> list[dict[str, Any]]:
 
 def _codecs(problems: list[Problem]) -> dict[str, bool]:
     """Which kinds of image files can be read."""
-    from harness.data.dicom_codecs import readable
+    from harness.images.dicom_codecs import readable
 
     try:
         found = readable()

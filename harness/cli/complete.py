@@ -93,7 +93,7 @@ def bundles(incomplete: str) -> list[str]:
 
 @_quiet
 def backbones(incomplete: str) -> list[str]:
-    from harness.models.table import known_rows
+    from harness.models.catalog import known_rows
 
     names = [row.name for row in known_rows()]
     return names if "/" in incomplete else [*dict.fromkeys(name.rpartition("/")[2] for name in names), *names]
@@ -101,7 +101,7 @@ def backbones(incomplete: str) -> list[str]:
 
 @_quiet
 def families(incomplete: str) -> list[str]:
-    from harness.models.table import known_rows
+    from harness.models.catalog import known_rows
 
     return sorted({row.family for row in known_rows()})
 

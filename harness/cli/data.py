@@ -193,8 +193,8 @@ def decode(
 
     from harness.config.load import check_study, load_study, parse_override
     from harness.config.space import fill
-    from harness.data.decode import decode as decode_file
     from harness.errors import RequestError, Unreadable
+    from harness.images.decode import decode as decode_file
     from harness.store.files import write_bytes
 
     if study is not None:

@@ -13,7 +13,7 @@ from harness.output.terminal import note
 if TYPE_CHECKING:
     from harness.ensemble.build import Built
     from harness.store.home import Home
-    from harness.track.models import Registered
+    from harness.track.mlflow_registry import Registered
 
 CROSS_FITTED, FULL = "cross-fitted", "full"
 """what `--nested` takes: the score that costs nothing, and the one that trains"""
@@ -51,8 +51,8 @@ def make(
     """Build and save what `method` (one of them, or all; left out, the mean) gives over the best trials of `studies`,
     or of the newest completed one. nested: CROSS_FITTED, or FULL to train the members again. Raises RequestError for
     what the words do not fit, before anything is done."""
+    from harness.calibration.operating_points import parse_rule
     from harness.cli.bundle import register_built
-    from harness.ensemble.decisions import parse_rule
     from harness.ensemble.methods import require_method
     from harness.ensemble.names import WITHOUT_TRAINING
     from harness.errors import RequestError, nearest

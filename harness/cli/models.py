@@ -12,7 +12,7 @@ from harness.cli.output import claim_stdout, print_json, results, show
 from harness.output.terminal import note
 
 if TYPE_CHECKING:
-    from harness.models.table import Row
+    from harness.models.catalog import Row
 
 app = Commands(help="Backbones from timm and torchvision.")
 app.command("export", short_help="One network of a bundle as an ONNX file.")(export)
@@ -41,7 +41,7 @@ def list_(
 ) -> None:
     """Every name that model.backbone takes, with parameters, embedding, native image size and licence of weights."""
     claim_stdout()
-    from harness.models.table import known_rows
+    from harness.models.catalog import known_rows
 
     rows = chosen(known_rows(), filter_, library, family)
     rows.sort(key=lambda row: (getattr(row, SORTS[sort]) if sort != "name" else "", row.name))
@@ -163,9 +163,8 @@ def diagram_(
     Mermaid goes between ```mermaid fences into Markdown, or into a file for mermaid.live.
     """
     stream = claim_stdout()
-    from harness.drawing import mermaid, plantuml
     from harness.models.backbones import native_size, resolve
-    from harness.models.diagram import diagram
+    from harness.models.diagram import diagram, mermaid, plantuml
     from harness.models.network import outline
 
     backbone = resolve(name)

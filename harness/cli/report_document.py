@@ -75,7 +75,7 @@ def _publish(found: Collected, path: Path) -> bool:
     """The page as an artifact that MLflow shows, of the trial's run or of the study's own. False where MLflow does not
     answer: the file is there all the same."""
     from harness.report.study_report import title_of
-    from harness.track.mlflow_runs import StoreAway, publish_page
+    from harness.track.mlflow_store import StoreAway, publish_page
 
     run_id = found.chosen.run_id if found.asked and found.chosen else None
     try:

@@ -33,8 +33,7 @@ def ui(
     """Open MLflow's pages: the trials of a study as a table to sort and compare. Ctrl-C ends it."""
     claim_stdout()
     from harness.store.home import open_home
-    from harness.track.mlflow_runs import store_lock
-    from harness.track.relocate import relocate
+    from harness.track.mlflow_store import relocate, store_lock
 
     home = open_home()
     if home.mlflow_uri.startswith(("http://", "https://")):
@@ -116,7 +115,7 @@ def _wait_until_up(server: "subprocess.Popen[bytes]", address: str) -> None:
 def _show_pages(home: Home, address: str) -> None:
     """Name the pages of the newest study: its trials as an ablation table, its ensembles once there are any."""
     from harness.store.records import list_studies
-    from harness.track.views import page
+    from harness.track.mlflow_store import page
 
     every = sorted(list_studies(home), key=lambda study: study.finished or study.started)
     studies = [study for study in every if not study.ablates]
@@ -140,7 +139,7 @@ def _give_views(address: str, study: "StudyRecord") -> str | None:
     """Put the views of a study on its experiment's page. Returns the experiment's id, None where there is no such."""
     from harness.config.space import find_ranges
     from harness.store.records import is_optimistic
-    from harness.track.views import study_tags
+    from harness.track.mlflow_store import study_tags
 
     metric, varied = study.tree["search"]["metric"], list(find_ranges(study.tree))
     query = urllib.parse.urlencode({"experiment_name": study.name})

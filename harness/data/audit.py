@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 from harness.data.copies import CLOSE_LOOK, clusters
 from harness.data.same_picture import same_picture, sizes_of
 from harness.data.shortcuts import find_shortcuts
+from harness.images.pixels import Pixels
 from harness.metrics import UNKNOWN
 from harness.numbering import by_appearance
-from harness.ragged import Pixels
 from harness.types import TEST, Dataset, Folds
 
 Ints = NDArray[np.int64]

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ragged import Pixels, Ragged
+from harness.images.pixels import Pixels, Ragged
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]

@@ -16,9 +16,9 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from harness.data.copies import CONFIRMED, correlated, stored_sides
-from harness.data.foreground import foreground
-from harness.data.headers import threads
-from harness.ragged import Pixels
+from harness.hardware import usable_cores
+from harness.images.decode import foreground
+from harness.images.pixels import Pixels
 
 UNKNOWN = 2**31
 Grey = NDArray[np.float64]
@@ -78,7 +78,7 @@ def _structures(pixels: Pixels, rows: Ints) -> NDArray[np.float32]:
         return [structure(in_square(foreground(_grey(pixels[row])), SIDE)) for row in some]
 
     chunks = [rows[start : start + CHUNK].tolist() for start in range(0, len(rows), CHUNK)]
-    with ThreadPoolExecutor(threads()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         return np.array([one for found in pool.map(look, chunks) for one in found], dtype=np.float32)
 
 

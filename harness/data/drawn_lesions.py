@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import RequestError
-from harness.ragged import Subset
+from harness.images.pixels import Subset
 
 BACKGROUND, BONE = 0.1, 0.75
 """grey levels: darker is no object, brighter no tissue"""

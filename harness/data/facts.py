@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.ragged import Pixels
+from harness.images.pixels import Pixels
 from harness.types import Dataset
 
 Ints = NDArray[np.int64]

@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from harness.config.data import Decode
-from harness.data.decode import decode
-from harness.data.dicom import TECHNICAL
 from harness.data.guess_columns import (
     MOST_CLASSES,
     Guess,
@@ -24,12 +22,14 @@ from harness.data.guess_columns import (
     take_split,
 )
 from harness.data.guess_images import name_images
-from harness.data.headers import read_header
 from harness.data.names import fixed_folder
-from harness.data.npz import SPLIT, is_archive, read_rows
 from harness.data.sources import FOLDERS, images_under
 from harness.data.tables import SUFFIXES, read_table
 from harness.errors import RequestError, Unreadable
+from harness.images.decode import decode
+from harness.images.dicom import TECHNICAL
+from harness.images.headers import read_header
+from harness.images.npz import SPLIT, is_archive, read_rows
 from harness.store.home import Home
 
 SAMPLE = 8

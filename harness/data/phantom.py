@@ -307,7 +307,7 @@ def display(drawn: Slice) -> Image:
 
 def _write(path: Path, drawn: Slice) -> None:
     if drawn.kind.startswith("MONO"):
-        from harness.data.dicom import write_dicom
+        from harness.images.dicom import write_dicom
 
         # A stored value of 0 means -1024 HU; a quarter of a unit a step keeps what 12 bits can.
         stored = np.round((drawn.hu + 1024) * 4).astype(np.uint16)

@@ -18,13 +18,12 @@ from harness.data.acknowledge import acknowledge, way_out
 from harness.data.answers import split_answers
 from harness.data.audit import Finding, audit, findings_from_json, findings_to_json
 from harness.data.folds import check_folds, make_folds
-from harness.data.pixels import Store, open_store, remove_store, store_folder
 from harness.data.scan import EMPTY_LABEL, Scan, scan_data
 from harness.data.sources import NO_FILE, NO_LABEL
 from harness.data.together import group_copies
 from harness.errors import RequestError
+from harness.images.pixels import Pixels, Store, open_store, remove_store, store_folder
 from harness.numbering import by_appearance, numbered
-from harness.ragged import Pixels
 from harness.store.files import is_done, read_json, write_bytes, write_json
 from harness.store.home import Home, lock
 from harness.types import TEST, Dataset, Folds, Progress

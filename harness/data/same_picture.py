@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from harness.data.copies import CLOSE_LOOK, almost_equal, equal_to, stored_sides
 from harness.data.crops import other_crops
-from harness.ragged import Pixels
+from harness.images.pixels import Pixels
 
 Ints = NDArray[np.int64]
 UNKNOWN_SIZE = 2**31

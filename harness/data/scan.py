@@ -13,7 +13,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.config.data import Data
-from harness.data.headers import (
+from harness.data.manifest import COLUMNS, NO_GROUP, NO_GROUP_VALUE, Labels, choose_rows, needed_columns, require_unique
+from harness.data.phantom import ensure_phantom, patients_of
+from harness.data.sources import NO_FILE, Source, read_source
+from harness.data.where import keep_rows
+from harness.errors import RequestError, nearest
+from harness.images.headers import (
     DICOM,
     FACTS,
     IDENTIFYING_COLUMNS,
@@ -22,11 +27,6 @@ from harness.data.headers import (
     headers_of,
     salted,
 )
-from harness.data.manifest import COLUMNS, NO_GROUP, NO_GROUP_VALUE, Labels, choose_rows, needed_columns, require_unique
-from harness.data.phantom import ensure_phantom, patients_of
-from harness.data.sources import NO_FILE, Source, read_source
-from harness.data.where import keep_rows
-from harness.errors import RequestError, nearest
 from harness.store.home import Home
 from harness.types import Progress
 

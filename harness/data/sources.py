@@ -12,11 +12,11 @@ from pathlib import Path
 import pandas as pd
 
 from harness.config.data import Data
-from harness.data.decode import IMAGE_SUFFIXES
 from harness.data.names import fixed_folder, image_ids, pattern_columns, pattern_folder, take_apart, template_columns
-from harness.data.npz import is_archive, read_rows
 from harness.data.tables import SUFFIXES, read_table
 from harness.errors import RequestError, nearest
+from harness.images.decode import IMAGE_SUFFIXES
+from harness.images.npz import is_archive, read_rows
 from harness.store.home import Home
 
 FOLDERS = "folders"

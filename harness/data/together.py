@@ -10,8 +10,8 @@ import pandas as pd
 
 from harness.data.copies import clusters
 from harness.data.same_picture import same_picture, sizes_of
+from harness.images.pixels import Pixels
 from harness.numbering import by_appearance, first_rows, numbered
-from harness.ragged import Pixels
 from harness.store.files import read_json, write_json
 from harness.store.home import Home
 

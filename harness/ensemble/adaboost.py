@@ -25,7 +25,7 @@ from harness.ensemble.encoders import fit_encoders, mean_of_encoders
 from harness.ensemble.oof import Embed, Fitted, OofTable
 from harness.errors import RequestError
 from harness.metrics import softmax
-from harness.store.files import pack, unpack
+from harness.store.arrays import pack, unpack
 from harness.types import Progress
 
 ROUNDS = 100

@@ -26,7 +26,7 @@ from harness.errors import HarnessError, RequestError
 from harness.metrics import softmax
 from harness.numbering import by_appearance
 from harness.seeds import derive_seed
-from harness.store.files import pack, unpack
+from harness.store.arrays import pack, unpack
 from harness.types import Progress, silent
 
 HEADS = 20

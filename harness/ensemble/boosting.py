@@ -20,7 +20,7 @@ from harness.ensemble.boosted_trees import BoostedTrees, device_in_use, fit_tree
 from harness.ensemble.encoders import fit_encoders, mean_of_encoders
 from harness.ensemble.oof import Embed, Fitted, OofTable
 from harness.errors import RequestError
-from harness.store.files import pack, unpack
+from harness.store.arrays import pack, unpack
 from harness.types import Progress
 
 SETTINGS = {

@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.calibration.deployed import Parts, out_of_bag_parts
+from harness.calibration.operating_points import Rule
 from harness.ensemble.contents import contents_section
 from harness.ensemble.cost import Cost, network_costs
-from harness.ensemble.decisions import Rule
-from harness.ensemble.deployed import Parts, by_fold_index, out_of_bag_parts
 from harness.ensemble.doubt_part import NOT_ASKED, Usual, augment_part, reference_part, usual_images
 from harness.ensemble.gather import Gathered, gather
+from harness.ensemble.labels import by_fold_index
 from harness.ensemble.made import Made
 from harness.ensemble.methods import METHODS, Method, require_method
 from harness.ensemble.nested import fit_best_single, nested_full
@@ -44,10 +45,11 @@ from harness.ensemble.table import BEST_SINGLE, MEAN, oof_reason, score_ensemble
 from harness.ensemble.trust import CALIBRATED, Development, trust_sections
 from harness.errors import DiskFull, HarnessError, Interrupted, Leak
 from harness.hardware import commit, parse_devices
-from harness.store.files import new_folder, pack
+from harness.store.arrays import pack
+from harness.store.files import new_folder
 from harness.store.home import Home, lock
 from harness.store.records import StudyRecord, audit_tags, count_test_reads
-from harness.track.mlflow_runs import StoreAway, log_run
+from harness.track.mlflow_store import StoreAway, log_run
 from harness.types import Progress, silent
 
 __all__ = ["Built", "Candidate", "EnsembleResult", "ScoreRow", "build"]

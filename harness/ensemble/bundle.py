@@ -22,16 +22,15 @@ from numpy.typing import NDArray
 
 from harness.config.data import Decode
 from harness.ensemble.about import checked, read_about, read_plain
-from harness.ensemble.deployed import by_fold_index
 from harness.ensemble.embed import Load, run_encoder
-from harness.ensemble.labels import LabelModels
+from harness.ensemble.labels import LabelModels, by_fold_index
 from harness.ensemble.methods import reader
 from harness.ensemble.names import KNOWN
 from harness.ensemble.networks import check_network
 from harness.ensemble.oof import Embed, Model, check_probabilities
 from harness.ensemble.trees import check_trees
 from harness.errors import HarnessError, RequestError
-from harness.ragged import Pixels, Ragged
+from harness.images.pixels import Pixels, Ragged
 from harness.train.checkpoint import load_fold
 from harness.types import Progress, silent
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import RequestError
-from harness.ragged import Pixels
-from harness.store.files import pack, unpack
+from harness.images.pixels import Pixels
+from harness.store.arrays import pack, unpack
 
 SIZE = 8
 """bytes of a digest: two images in a billion share one by chance"""

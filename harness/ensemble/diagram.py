@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.config.data import Decode
-from harness.drawing import Arrow, Box, Drawing
 from harness.ensemble.about import About, Member
 from harness.ensemble.methods import METHODS
 from harness.ensemble.names import FITTED
+from harness.models.diagram import Arrow, Box, Drawing
 
 SHOWN = 8
 """members drawn one by one, and classes named"""

@@ -10,13 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.calibration.uncertainty import (
+    HeldOut,
+    NoReference,
+    confidence,
+    coverage_curve,
+    describe_doubt,
+    fit_reference,
+    reference_file,
+)
 from harness.config.load import read_spec
 from harness.config.spec import Augment
-from harness.ensemble.doubt import confidence, coverage_curve, describe_doubt
 from harness.ensemble.embed import run_encoder
 from harness.ensemble.gather import Gathered
 from harness.ensemble.members import best_first
-from harness.ensemble.reference import HeldOut, NoReference, fit_reference, reference_file
 from harness.ensemble.save import NetworkSet, Part
 from harness.ensemble.trust import Trust
 from harness.types import Progress

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from harness.ensemble.members import Member, check_unchanged
 from harness.errors import HarnessError, Leak, RequestError
+from harness.images.pixels import Pixels, select
 from harness.models.network import Network
-from harness.ragged import Pixels, select
 from harness.seeds import derive_seed
-from harness.store.files import pack, unpack, write_bytes
+from harness.store.arrays import pack, unpack
+from harness.store.files import write_bytes
 from harness.store.home import Home
 from harness.train.checkpoint import FoldMeta, load_fold, read_meta
 from harness.train.infer import infer

@@ -6,7 +6,7 @@ from pathlib import Path
 from harness.config.data import Decode
 from harness.ensemble.bundle import load_bundle
 from harness.errors import RequestError, nearest
-from harness.models.onnx_file import write_onnx
+from harness.models.onnx import write_onnx
 from harness.train.checkpoint import load_fold
 from harness.train.images import STRIDE
 

@@ -6,6 +6,7 @@ rows whose answer to c is known; the others get the members' mean, which nothing
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from harness.errors import HarnessError, RequestError
 from harness.metrics import UNKNOWN
 from harness.types import Progress, silent
 
+Floats = NDArray[np.float64]
 Fit = Callable[[OofTable, Embed | None, int, Progress | None], Fitted]
 Load = Callable[[Mapping[str, bytes]], Model]
 
@@ -89,3 +91,31 @@ def load_labels(load: Load, files: Mapping[str, bytes], classes: int) -> LabelMo
             raise RequestError(f"{name} is of none of the bundle's {classes} labels. Build the ensemble again.")
         own[int(number)][rest] = data
     return LabelModels(tuple(load(part) for part in own))
+
+
+PER_ENCODER = ("heads", "boosters")
+"""attributes of a fitted method that hold one fit for each encoder (m, k)"""
+
+
+def by_fold_index(model: Model, logits: NDArray[np.float32], embed: Embed | None) -> Floats:
+    """(K, n, C) probabilities of new rows by the networks of one fold index at a time, from logits (M, K, n, C). Their
+    mean is what `model.predict` says by all of them."""
+    return np.stack(
+        [_only_fold_index(model, k).predict(logits[:, [k]], _of_index(embed, k)) for k in range(logits.shape[1])]
+    ).astype(np.float64)
+
+
+def _of_index(embed: Embed | None, k: int) -> Embed | None:
+    return None if embed is None else lambda m, _: embed(m, k)
+
+
+def _only_fold_index(model: Model, k: int) -> Model:
+    """The fitted method for the networks of fold index k alone, which are then its index 0."""
+    if isinstance(model, LabelModels):
+        return LabelModels(tuple(_only_fold_index(one, k) for one in model.models))
+    for name in PER_ENCODER:
+        fits = getattr(model, name, None)
+        if fits is not None:
+            own = {(m, 0): fit for (m, index), fit in fits.items() if index == k}
+            return cast(Model, replace(cast(Any, model), **{name: own}))
+    return model

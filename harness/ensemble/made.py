@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ensemble.deployed import by_fold_index
 from harness.ensemble.embed import EncoderCache
+from harness.ensemble.labels import by_fold_index
 from harness.ensemble.methods import METHODS
 from harness.ensemble.oof import Model, check_probabilities
 from harness.ensemble.save import NetworkSet

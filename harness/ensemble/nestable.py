@@ -8,9 +8,9 @@ from harness.config.spec import Spec
 from harness.ensemble.members import Member
 from harness.ensemble.nested import too_few_folds
 from harness.errors import RequestError
+from harness.models.network import require_same_weights
 from harness.models.weights import kind_of
 from harness.store.records import StudyRecord
-from harness.train.pinned import require_same_weights
 
 
 def require_nestable(members: Sequence[Member], studies: Sequence[StudyRecord], k: int) -> None:

@@ -17,8 +17,8 @@ from harness.config.spec import Model
 from harness.ensemble.about import About
 from harness.errors import HarnessError, RequestError
 from harness.models.backbones import resolve
+from harness.models.catalog import known_rows
 from harness.models.network import outline
-from harness.models.table import known_rows
 from harness.train.checkpoint import FoldMeta, read_meta
 
 SLACK = 1.25

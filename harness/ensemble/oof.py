@@ -132,3 +132,17 @@ def mean_predict(logits: NDArray[np.float32], multilabel: bool = False) -> NDArr
     for member in range(len(logits)):
         total += single_predict(logits, member, multilabel)
     return total / len(logits)
+
+
+def without_fold(table: OofTable, embed: Embed | None, k: int) -> tuple[OofTable, Embed | None]:
+    """The table of a study that never had fold k: its rows and the networks that held it out are gone."""
+    rows = table.fold != k
+    left = [index for index in range(table.k) if index != k]
+    smaller = OofTable(
+        y=table.y[rows],
+        groups=table.groups[rows],
+        fold=table.fold[rows] - (table.fold[rows] > k),
+        logits=table.logits[rows],
+        encoder_ids=tuple(tuple(ids[index] for index in left) for ids in table.encoder_ids),
+    )
+    return smaller, None if embed is None else lambda m, index: embed(m, left[index])[rows]

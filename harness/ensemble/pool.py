@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.prepare import Prepared
-from harness.ensemble.deployed import without_fold
 from harness.ensemble.embed import EncoderCache, StudyOutputs, read_encoders
 from harness.ensemble.members import Member, read_oof
 from harness.ensemble.methods import Method
 from harness.ensemble.nested import Chosen, best, stitched, values_without
-from harness.ensemble.oof import Embed, OofTable, single_oof
+from harness.ensemble.oof import Embed, OofTable, single_oof, without_fold
 from harness.errors import HarnessError
 from harness.train.checkpoint import FoldMeta
 from harness.types import Progress, silent

@@ -35,6 +35,7 @@ from harness.ensemble.save import Network, NetworkSet
 from harness.errors import HarnessError, RequestError
 from harness.hardware import give_back
 from harness.metrics import probabilities
+from harness.models.network import require_same_weights
 from harness.models.weights import kind_of
 from harness.numbering import by_appearance
 from harness.seeds import derive_seed
@@ -42,7 +43,6 @@ from harness.store.files import is_done
 from harness.store.home import Home
 from harness.train.checkpoint import NO_FOLD, read_meta
 from harness.train.crossval import Part, read_fold, train_part
-from harness.train.pinned import require_same_weights
 from harness.train.precision import parse_precision, threads_of
 from harness.types import EpochReport, Progress
 

@@ -31,7 +31,7 @@ from harness.metrics import METRICS
 from harness.output.format import BELIEVABLE_P
 from harness.stats.intervals import PREFIX, How, all_intervals, by_group
 from harness.stats.paired import holm, paired_differences
-from harness.track.views import words_tags
+from harness.track.mlflow_store import words_tags
 from harness.types import Difference, Interval, Progress
 
 Floats = NDArray[np.float64]

@@ -25,10 +25,11 @@ from harness.ensemble.save import Network, NetworkSet
 from harness.ensemble.soup_choice import choose_greedily, log_loss
 from harness.ensemble.soup_weights import blend, largest_shared_start
 from harness.errors import RequestError
+from harness.images.pixels import select
 from harness.metrics import METRICS, probabilities
-from harness.ragged import select
 from harness.seeds import derive_seed
-from harness.store.files import pack, unpack, write_bytes
+from harness.store.arrays import pack, unpack
+from harness.store.files import write_bytes
 from harness.store.home import Home
 from harness.train.checkpoint import NO_FOLD, save_weights
 from harness.train.infer import infer

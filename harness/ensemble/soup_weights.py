@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.errors import HarnessError, RequestError
+from harness.images.pixels import Pixels, select
 from harness.models.network import Network
 from harness.models.weights import load_tensors
-from harness.ragged import Pixels, select
 from harness.train.averaging import estimate_statistics
 from harness.train.checkpoint import SEVERAL, FoldMeta, digest, load_fold, read_meta
 from harness.train.images import stream_images, to_input

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from harness.ensemble.cross_fit import cross_fit, over_folds, rows_without
 from harness.ensemble.logistic import Linear, fit_logistic
 from harness.ensemble.oof import Embed, Fitted, OofTable, check_table
-from harness.store.files import pack, unpack
+from harness.store.arrays import pack, unpack
 from harness.types import Progress
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)

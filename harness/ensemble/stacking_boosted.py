@@ -22,7 +22,7 @@ from harness.ensemble.stacking import features
 from harness.errors import RequestError
 from harness.metrics import softmax
 from harness.seeds import derive_seed
-from harness.store.files import pack, unpack
+from harness.store.arrays import pack, unpack
 from harness.types import Progress
 
 SETTINGS = {"max_depth": 2, "eta": 0.05, "min_child_weight": 5.0, "lambda": 10.0, "max_bin": 64}

@@ -29,7 +29,7 @@ from harness.ensemble.oof import Embed, Fitted, OofTable, check_table
 from harness.errors import HarnessError, RequestError
 from harness.numbering import by_appearance, first_rows
 from harness.seeds import derive_seed
-from harness.store.files import pack, unpack
+from harness.store.arrays import pack, unpack
 from harness.types import Progress, silent
 
 PARTS = 5

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ensemble.calibration import FULL, UNSEEN, Calibration, answer, fit_after, fit_calibration
-from harness.ensemble.decisions import Answers, HeldOut, Rule, fit_decisions
-from harness.ensemble.deployed import Parts, alike, merged
+from harness.calibration.deployed import Parts, alike, merged
+from harness.calibration.maps import FULL, UNSEEN, Calibration, answer, fit_after, fit_calibration
+from harness.calibration.operating_points import Answers, HeldOut, Rule, fit_decisions
 from harness.ensemble.scores import Rows
 from harness.stats.calibration import Bin, Reliability, questions, reliability
 from harness.types import Interval

@@ -15,7 +15,7 @@ from harness.ensemble.cross_fit import Learn, over_folds, rows_without
 from harness.ensemble.oof import Embed, OofTable, check_table, single_oof
 from harness.errors import RequestError
 from harness.metrics import softmax
-from harness.store.files import pack, unpack
+from harness.store.arrays import pack, unpack
 
 Choose = Callable[[NDArray[np.float32], NDArray[np.int64], int], NDArray[np.float64]]
 """choose(q, name_order, seed) -> (M,) weights, at least 0, of sum 1. q (n, M) is each member's probability of the true

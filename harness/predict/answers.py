@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.calibration.operating_points import Unit, decide
+from harness.calibration.uncertainty import SHARE, abstains
 from harness.ensemble.bundle import Bundle
-from harness.ensemble.decisions import Unit, decide
-from harness.ensemble.doubt import SHARE, abstains
 from harness.errors import RequestError
 from harness.predict.doubts import Doubts
 from harness.predict.outputs_of_part import Floats, PartOutputs

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from harness.data.augment_geometry import resample, turned
 from harness.errors import RequestError
-from harness.ragged import Pixels, Ragged, gather
+from harness.images.pixels import Pixels, Ragged, gather
 
 BATCH = 256
 """images turned at a time"""

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.config.data import Decode
-from harness.data.decode import decode_bytes, read_file
-from harness.data.headers import threads
 from harness.errors import Unreadable
-from harness.ragged import Pixels, gather
+from harness.hardware import usable_cores
+from harness.images.decode import decode_bytes, read_file
+from harness.images.pixels import Pixels, gather
 from harness.types import Progress
 
 PART_BYTES = 128 * 2**20
@@ -46,7 +46,7 @@ def decoded(
     A file is read once, whatever the number of decodings.
     """
     step = part_length(decodes)
-    with ThreadPoolExecutor(threads(), thread_name_prefix="decode") as pool:
+    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode") as pool:
         ahead: list[Future[Decoded]] = []
         try:
             ahead = [pool.submit(_decode, file, decodes) for file in files[:step]]

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from harness.calibration.uncertainty import Reference, read_reference
 from harness.ensemble.bundle import Bundle
-from harness.ensemble.reference import Reference, read_reference
 from harness.errors import RequestError
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ensemble.decisions import Answers, Unit, kept, parse_rule, pooled, rates
+from harness.calibration.operating_points import Answers, Unit, kept, parse_rule, pooled, rates
 from harness.ensemble.trust import bare, reliabilities, without_intervals
 from harness.metrics import METRICS
 from harness.stats.calibration import Line, Reliability, calibration_line, questions

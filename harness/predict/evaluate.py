@@ -16,10 +16,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from harness.calibration.maps import FOLD_MODELS, FULL, answer
+from harness.calibration.operating_points import parse_rule
 from harness.ensemble.bundle import Bundle, load_bundle, outputs_of_bundle
-from harness.ensemble.calibration import FOLD_MODELS, FULL, answer
 from harness.ensemble.contents import FILE, seen
-from harness.ensemble.decisions import parse_rule
 from harness.ensemble.trust import CALIBRATED, SHARED
 from harness.errors import RequestError
 from harness.hardware import commit, parse_devices
@@ -38,11 +38,11 @@ from harness.predict.external import External, data_block, read_external
 from harness.predict.predict import find_bundle
 from harness.stats.intervals import How
 from harness.stats.subgroups import Sample, Subgroup, chosen_columns, kinds, subgroups, worst
-from harness.store.files import unpack
+from harness.store.arrays import unpack
 from harness.store.home import Home
 from harness.store.predictions import from_column
 from harness.store.records import read_study
-from harness.track.mlflow_runs import interval_metrics, log_run
+from harness.track.mlflow_store import interval_metrics, log_run
 from harness.types import Progress
 
 

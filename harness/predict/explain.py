@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.images.pixels import Pixels
 from harness.models.network import Network
 from harness.predict.feature_map import exposed, find_feature_map
-from harness.ragged import Pixels
 from harness.train.checkpoint import FoldMeta, load_fold
 from harness.train.images import own_sizes, stream_images, to_input
 from harness.train.pieces import in_fitting_batches

@@ -18,14 +18,13 @@ from harness.config.load import check_study, load_study, parse_override
 from harness.data.answers import split_answers
 from harness.data.attributes import read_attributes
 from harness.data.guess import guess
-from harness.data.npz import is_archive
-from harness.data.pixels import open_store
 from harness.data.scan import EMPTY_LABEL, scan_data
 from harness.data.sources import NO_FILE, NO_LABEL
 from harness.errors import RequestError
+from harness.images.npz import is_archive
+from harness.images.pixels import Pixels, open_store
 from harness.numbering import numbered
 from harness.predict.label_mapping import columns_mapping, in_words, label_mapping
-from harness.ragged import Pixels
 from harness.store.home import Home
 from harness.types import Progress
 

@@ -7,9 +7,9 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from harness.images.pixels import Pixels
 from harness.predict.explain import heat_maps
 from harness.predict.overlays import OPAQUE, blended
-from harness.ragged import Pixels
 
 Ints = NDArray[np.int64]
 

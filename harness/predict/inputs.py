@@ -7,11 +7,11 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from harness.data.decode import IMAGE_SUFFIXES
-from harness.data.dicom_series import Slice, in_series
-from harness.data.npz import archive_of
 from harness.data.tables import read_table
 from harness.errors import RequestError, nearest
+from harness.images.decode import IMAGE_SUFFIXES
+from harness.images.headers import Slice, in_series
+from harness.images.npz import archive_of
 
 LISTS = (".csv", ".tsv")
 COLUMNS = ("file", "path", "image", "filename", "filepath", "file_path", "image_path", "file_name", "dicom")

@@ -1,7 +1,7 @@
 """What MLflow runs to serve a bundle: it executes this file and takes the model handed to set_model.
 
-A copy of this file lies beside the bundle in every registered model (harness.track.models); this program has to be
-installed where it is served.
+A copy of this file lies beside the bundle in every registered model (harness.track.mlflow_registry); this program has
+to be installed where it is served.
 """
 
 import os
@@ -17,7 +17,7 @@ from harness.ensemble.bundle import load_bundle
 from harness.errors import HarnessError, RequestError
 from harness.hardware import parse_devices
 from harness.predict.served import Answerer
-from harness.track.models import BUNDLE, IMAGE
+from harness.track.mlflow_registry import BUNDLE, IMAGE
 
 
 class BundleModel(PythonModel):

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.calibration.maps import answer
+from harness.calibration.uncertainty import Reference, confidence, disagreement
 from harness.ensemble.bundle import Bundle, BundleOutputs, outputs_of_bundle
-from harness.ensemble.calibration import answer
-from harness.ensemble.doubt import confidence, disagreement
-from harness.ensemble.reference import Reference
 from harness.errors import RequestError
+from harness.images.pixels import Pixels
 from harness.metrics import probabilities
 from harness.predict.augmented import View, seen
-from harness.ragged import Pixels
 from harness.types import Progress
 
 Floats = NDArray[np.float64]

@@ -19,12 +19,12 @@ import PIL.ImageFont
 from numpy.typing import NDArray
 
 from harness.config.data import Decode
-from harness.data.decode import decode
 from harness.ensemble.bundle import Bundle
 from harness.errors import RequestError, Unreadable
+from harness.images.decode import decode
+from harness.images.pixels import Pixels
 from harness.metrics import METRICS
 from harness.predict.explain import heat_maps
-from harness.ragged import Pixels
 from harness.types import Progress
 
 COLOURS = "inferno"

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data.dicom_series import Slice
 from harness.ensemble.bundle import Bundle, load_bundle
 from harness.errors import RequestError, listed, nearest
 from harness.hardware import parse_devices
+from harness.images.headers import Slice
 from harness.predict.answers import Answers, answer, of_series, pooled_how
 from harness.predict.augmented import View, views
 from harness.predict.decoded import DecodedPart, decoded

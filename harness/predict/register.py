@@ -1,4 +1,4 @@
-"""Register a bundle in MLflow: under which name, with which code. harness.track.models does it."""
+"""Register a bundle in MLflow: under which name, with which code. harness.track.mlflow_registry does it."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from harness.ensemble.about import About, read_about
 from harness.errors import RequestError
 from harness.store.home import Home
-from harness.track.models import Registered, register_bundle
+from harness.track.mlflow_registry import Registered, register_bundle
 
 CODE = Path(__file__).with_name("mlflow_model.py")
 NEEDED = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "xgboost")

@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from harness.data.decode import decode_bytes
 from harness.ensemble.bundle import Bundle
 from harness.errors import RequestError, Unreadable
+from harness.images.decode import decode_bytes
+from harness.images.pixels import Pixels, gather
 from harness.predict.answers import answer
 from harness.predict.augmented import views
 from harness.predict.doubts import read_doubts
 from harness.predict.outputs import rows_of
 from harness.predict.outputs_of_part import joined, outputs_of_part
 from harness.predict.predict import Prediction
-from harness.ragged import Pixels, gather
 from harness.train.checkpoint import load_fold
 
 LARGEST_FILE = 256 * 2**20

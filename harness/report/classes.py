@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from harness.ensemble.decisions import rates
+from harness.calibration.operating_points import rates
 from harness.output.documents import Section, Table
 from harness.output.format import called, interval
 from harness.output.plots import SCALE, label, plot, side_by_side

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import RequestError
+from harness.images.pixels import Pixels
 from harness.metrics import UNKNOWN
 from harness.output.documents import Section, Table, picture
 from harness.output.format import called, plural
-from harness.ragged import Pixels
 from harness.report.predicted import Predicted
 from harness.types import Dataset, Folds
 

@@ -16,16 +16,16 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from harness.calibration.operating_points import ARGMAX, Answers, Rule, decide, said_out_of_fold, threshold, usual_rule
 from harness.data.prepare import Prepared
 from harness.ensemble.about import read_about, read_plain
-from harness.ensemble.decisions import ARGMAX, Answers, Rule, decide, said_out_of_fold, threshold, usual_rule
 from harness.ensemble.embed import EncoderCache, read_encoders
 from harness.ensemble.members import Member, read_oof
 from harness.ensemble.trust import CALIBRATED
 from harness.ensemble.verdict import PLAIN, of_document, recommended
 from harness.errors import RequestError
 from harness.metrics import UNKNOWN, probabilities
-from harness.store.files import unpack
+from harness.store.arrays import unpack
 from harness.store.home import Home
 from harness.store.predictions import from_column
 from harness.store.records import StudyRecord

@@ -139,8 +139,7 @@ SHOWN = ("factor", "delta", "lo", "hi", "p_holm", "verdict", "from", "to", "base
 def publish(table: Table, home: Home) -> str:
     """The table as a run of kind `ablation` in the study's experiment; once, as long as it stays the same. Returns the
     run's id."""
-    from harness.track.mlflow_runs import Tracking
-    from harness.track.views import words_tags
+    from harness.track.mlflow_store import Tracking, words_tags
 
     found = document(table)
     path = home.work(table.ablation) / "table.json"

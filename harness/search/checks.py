@@ -11,7 +11,7 @@ from harness.data.drawn_lesions import check_drawn_lesions
 from harness.data.prepare import Prepared
 from harness.errors import RequestError
 from harness.models.backbones import check_weights, resolve
-from harness.models.network import Network, build_network, require_any_size
+from harness.models.network import Network, build_network, require_any_size, require_same_weights
 from harness.models.stages import require_level
 from harness.models.weights import kind_of
 from harness.search.disk import disk_needed
@@ -21,7 +21,6 @@ from harness.store.records import StudyRecord
 from harness.train.averaging import check_average
 from harness.train.loss import check_loss
 from harness.train.optim import check_optimizer
-from harness.train.pinned import require_same_weights
 from harness.train.synthetic import check_synthetic
 from harness.types import Dataset
 

@@ -25,7 +25,6 @@ from harness.search.points import Point, Source, copy_of, twins
 from harness.search.referee import Referee
 from harness.search.start import pinned, start_files
 from harness.search.status import beating
-from harness.search.tracked import Tracked, open_tracking
 from harness.store.files import is_disk_full, is_done, sweep
 from harness.store.home import Home
 from harness.store.records import (
@@ -37,6 +36,7 @@ from harness.store.records import (
     read_trials,
     write_study,
 )
+from harness.track.mlflow_sync import Tracked, open_tracking
 from harness.types import (
     ENDED,
     EpochDone,

@@ -12,6 +12,7 @@ from harness.data.people import write_people
 from harness.data.prepare import Prepared, prepare
 from harness.errors import RequestError
 from harness.hardware import made_with, parse_devices, usable_cores
+from harness.models.network import pin_weights
 from harness.search import checks, ray_engine
 from harness.search.driver import CLOSE_SECONDS, Driver, Engine
 from harness.search.estimate import estimate_study
@@ -19,11 +20,10 @@ from harness.search.grid import check_sampler, total_trials
 from harness.search.nodes import Cluster
 from harness.search.precisions import choose_precisions, say_precisions
 from harness.search.start import pin_starts
-from harness.search.tracked import send_missing
 from harness.search.workers import Plan, run_here, run_in_processes
 from harness.store.home import Home, lock
 from harness.store.records import StudyRecord, read_study, read_trials, write_study
-from harness.train.pinned import pin_weights
+from harness.track.mlflow_sync import send_missing
 from harness.types import ENDED, DataReady, Estimated, Listener, Notice, StudyEnded, Working
 
 

@@ -17,7 +17,7 @@ from harness.data.people import identities
 from harness.data.prepare import Prepared
 from harness.errors import RequestError, nearest
 from harness.models.backbones import resolve
-from harness.models.start import read_header
+from harness.models.network import read_header
 from harness.models.weights import kind_of
 from harness.store.files import is_done
 from harness.store.home import Home

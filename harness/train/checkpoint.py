@@ -20,8 +20,7 @@ from harness.config.data import Decode
 from harness.config.spec import Model
 from harness.errors import HarnessError
 from harness.models.network import Network, build_network
-from harness.models.undrawn import without_drawing
-from harness.models.weights import load_tensors
+from harness.models.weights import load_tensors, without_drawing
 from harness.store import files
 from harness.store.files import write_bytes
 from harness.train.reading import mark

@@ -19,7 +19,7 @@ from harness.config.spec import Spec
 from harness.data.drawn_lesions import draw_lesions
 from harness.data.folds import draw_part
 from harness.data.prepare import Prepared
-from harness.ragged import Ragged, Subset, select
+from harness.images.pixels import Ragged, Subset, select
 from harness.seeds import derive_seed
 from harness.stats.fold_scale import scales_disagree
 from harness.stats.intervals import How, all_intervals

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.images.pixels import Selection
 from harness.models.network import Network
-from harness.ragged import Selection
 
 
 @dataclass(frozen=True)

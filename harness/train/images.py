@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.hardware import free_memory
-from harness.ragged import Ragged, Selection, Subset
+from harness.images.pixels import Ragged, Selection, Subset
 
 STRIDE = 32
 """what common networks divide an image's sides by"""

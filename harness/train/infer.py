@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from harness.hardware import keep_freed_memory
+from harness.images.pixels import Selection
 from harness.models.network import Network
-from harness.ragged import Selection
 from harness.train.checkpoint import FoldMeta
 from harness.train.images import stream_images, to_input
 from harness.train.pieces import in_fitting_batches

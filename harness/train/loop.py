@@ -21,9 +21,9 @@ from torch import Tensor
 from harness.config.spec import Spec
 from harness.data.augment_draws import changes_anything, draw
 from harness.hardware import algorithms, keep_freed_memory
+from harness.images.pixels import Selection
 from harness.models.network import Network, build_network
 from harness.models.stages import freeze, layers, training_mode
-from harness.ragged import Selection
 from harness.seeds import derive_seed
 from harness.train.averaging import Average, build_average
 from harness.train.checkpoint import ResumeState, digest

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.errors import RequestError
-from harness.ragged import Subset
+from harness.images.pixels import Subset
 
 SIDE = 64
 """images are modelled at this side at most; larger ones are reduced, and enlarged again"""

@@ -11,8 +11,8 @@ from small_data import quiet
 
 from harness.config.data import Data
 from harness.data.crops import other_crops
-from harness.data.foreground import foreground
 from harness.data.prepare import look
+from harness.images.decode import foreground
 from harness.store.home import Home
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"

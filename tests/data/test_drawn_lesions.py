@@ -10,7 +10,7 @@ from harness.data.phantom import draw
 from harness.data.prepare import prepare
 from harness.data.preview import largest_augmentation
 from harness.errors import RequestError
-from harness.ragged import Subset
+from harness.images.pixels import Subset
 from harness.report.dataset import _augmentation
 from harness.search.checks import check_training
 from harness.store.home import Home

@@ -14,8 +14,8 @@ from scipy import ndimage
 from benchmarks import shortcuts
 from benchmarks._copies import leaking
 from benchmarks._tiny_study import tiny
-from harness.data.decode import decode
 from harness.errors import RequestError
+from harness.images.decode import decode
 from harness.metrics import sigmoid
 from harness.store.home import Home, open_home
 from harness.store.records import read_trials

@@ -9,9 +9,9 @@ import pytest
 
 from harness.config.data import Decode
 from harness.data import phantom
-from harness.data.decode import decode
-from harness.data.headers import read_header
 from harness.errors import RequestError
+from harness.images.decode import decode
+from harness.images.headers import read_header
 from harness.store.home import Home
 
 

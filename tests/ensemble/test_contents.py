@@ -5,7 +5,7 @@ import pytest
 
 from harness.ensemble.contents import FILE, contents_section, seen
 from harness.errors import RequestError
-from harness.store.files import pack
+from harness.store.arrays import pack
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
 SALT = "ab" * 16

@@ -7,9 +7,10 @@ import pytest
 from simulated_members import Simulated
 
 from benchmarks.calibration_shift import Cell, simulated
-from harness.ensemble.calibration import UNSEEN, answer, fit_calibration
-from harness.ensemble.deployed import as_deployed, by_fold_index, merged, out_of_bag_parts
-from harness.ensemble.doubt import coverage_curve
+from harness.calibration.deployed import as_deployed, merged, out_of_bag_parts
+from harness.calibration.maps import UNSEEN, answer, fit_calibration
+from harness.calibration.uncertainty import coverage_curve
+from harness.ensemble.labels import by_fold_index
 from harness.ensemble.methods import METHODS
 from harness.ensemble.nested import best as best_of
 from harness.ensemble.nested import values_without

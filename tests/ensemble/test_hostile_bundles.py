@@ -25,7 +25,7 @@ from spoiled_bundles import bomb, checkpoint, npy, npz, put, rewrite, with_heade
 from harness.ensemble import about as about_module
 from harness.ensemble.bundle import load_bundle
 from harness.errors import HarnessError, RequestError
-from harness.store.files import pack, unpack
+from harness.store.arrays import pack, unpack
 
 MEMORY = 64 * 2**20
 """what a refusal may take; the bundle itself is 3 MB"""

@@ -9,8 +9,8 @@ import torch
 from harness.config.spec import Model
 from harness.ensemble.soup_weights import average, blend, disagreeing_norms, largest_shared_start
 from harness.errors import HarnessError, RequestError
+from harness.images.pixels import gather
 from harness.models.network import build_network
-from harness.ragged import gather
 from harness.train.checkpoint import NO_FOLD, SEVERAL, FoldMeta, digest, load_fold, save_weights
 from harness.train.images import to_input
 from harness.train.infer import infer

@@ -5,10 +5,10 @@ import pytest
 
 from benchmarks._tiny_study import tiny_tree
 from benchmarks.two_homes import METHODS, difference, run_home
+from harness.calibration.uncertainty import _parts
 from harness.data.people import read_people
 from harness.ensemble import bagging, retrain, stacking_embeddings
 from harness.ensemble.boosted_trees import watched_rows
-from harness.ensemble.reference import _parts
 from harness.numbering import by_appearance, first_rows, numbered
 from harness.store.home import Home
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
+from harness.calibration.operating_points import Answers, Rule, said_out_of_fold, threshold
 from harness.config.load import Study, check_study
 from harness.data.prepare import Prepared, prepare
-from harness.ensemble.decisions import Answers, Rule, said_out_of_fold, threshold
 from harness.metrics import METRICS
 from harness.output.documents import Section, markdown
 from harness.output.format import interval

@@ -13,7 +13,7 @@ from mlflow.entities import Run
 from harness.errors import HarnessError
 from harness.store.home import Home
 from harness.store.records import LoggedEpoch
-from harness.track.mlflow_runs import LONGEST_PARAM, Tracking, experiment_id, log_run
+from harness.track.mlflow_store import LONGEST_PARAM, Tracking, experiment_id, log_run
 from harness.types import EpochReport, Interval, TrialRecord
 
 PROCESSES = 8
@@ -164,7 +164,7 @@ import multiprocessing, sys
 from pathlib import Path
 import mlflow.tracking  # imported once for all: the store is what is opened for the first time
 from harness.store.home import Home
-from harness.track.mlflow_runs import Tracking
+from harness.track.mlflow_store import Tracking
 
 def work(number, barrier):
     barrier.wait()

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from harness.config.spec import Model
+from harness.images.pixels import Ragged, gather
 from harness.models.network import build_network
-from harness.ragged import Ragged, gather
 from harness.train.checkpoint import FoldMeta
 from harness.train.images import STRIDE, Varied, canvas, load_images, similar_batches, statistics
 from harness.train.infer import infer

@@ -7,11 +7,11 @@ from benchmarks._tiny_study import tiny_tree
 from harness.config.load import check_study
 from harness.errors import RequestError
 from harness.models.backbones import build_backbone
+from harness.models.network import pin_weights, require_same_weights
 from harness.search.dry_run import dry_run
 from harness.search.run import run_study
 from harness.store.home import Home
 from harness.store.records import read_study, read_trials
-from harness.train.pinned import pin_weights, require_same_weights
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import torch
 
 from harness import hardware
 from harness.config.spec import Model
+from harness.images.pixels import Ragged, Subset, lay_out, select
 from harness.models.network import build_network
-from harness.ragged import Ragged, Subset, lay_out, select
 from harness.train.checkpoint import FoldMeta
 from harness.train.images import Square, Streamed, Varied, load_images, statistics, stream_images, to_input
 from harness.train.infer import infer

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.errors import RequestError
-from harness.ragged import Subset
+from harness.images.pixels import Subset
 from harness.train.synthetic import check_synthetic, fit_and_sample, principal_directions, proportional
 
 Images = NDArray[np.uint8]
