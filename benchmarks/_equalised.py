@@ -17,7 +17,7 @@ import PIL.Image
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from harness.data.crops import in_square
+from harness.data.duplicates import in_square
 from harness.errors import RequestError
 from harness.images.decode import DICOM_SUFFIXES, foreground
 from harness.images.dicom import write_dicom

@@ -21,7 +21,7 @@ import PIL.Image
 from benchmarks._report import arguments, publish
 from benchmarks.cold_ingest import draw_slices
 from harness.config.data import Data
-from harness.data.scan import scan_data
+from harness.data.manifest import scan_data
 from harness.hardware import usable_cores
 from harness.store.home import Home
 

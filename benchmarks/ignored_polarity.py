@@ -38,11 +38,10 @@ from harness.calibration.maps import answer
 from harness.config.data import Data
 from harness.config.load import check_study, load_study
 from harness.config.spec import Spec
+from harness.data.manifest import root_of
 from harness.data.prepare import prepare, scan
-from harness.data.scan import root_of
 from harness.data.shortcuts import INVERTED
-from harness.data.sources import read_source
-from harness.data.tables import read_table
+from harness.data.sources import read_source, read_table
 from harness.ensemble.bundle import load_bundle, outputs_of_bundle
 from harness.ensemble.contents import FILE, seen
 from harness.errors import HarnessError, Leak, RequestError

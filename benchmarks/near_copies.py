@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from benchmarks._report import arguments, publish
 from harness.config.data import Decode
+from harness.data.duplicates import SamePicture, same_picture
 from harness.data.prepare import analysis
-from harness.data.same_picture import SamePicture, same_picture
 from harness.images.decode import decode_bytes, read_file
 from harness.images.pixels import Ragged, gather
 

@@ -51,8 +51,8 @@ from benchmarks._report import arguments, publish
 from harness.config.data import Data
 from harness.config.load import check_study
 from harness.config.spec import Spec
+from harness.data.manifest import root_of
 from harness.data.prepare import Prepared, look, scan
-from harness.data.scan import root_of
 from harness.data.sources import read_source
 from harness.ensemble.members import complete_members, read_oof
 from harness.errors import HarnessError, RequestError

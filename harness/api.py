@@ -258,7 +258,7 @@ def scan(
 ) -> Document:
     """Read every image and label of a study, divide them into folds, keep the decoded pixels: classes by part, and
     what cannot be used. `force`: unchanged files again, too."""
-    from harness.cli.data_document import scan_document
+    from harness.data.summary import scan_document
 
     with in_manner(quiet):
         return data_display(_plain(scan_document(study_of(study, settings), home_of(home), force)))
@@ -266,7 +266,7 @@ def scan(
 
 def show_data(study: StudyFile, settings: Settings = None, *, quiet: bool = False, home: Place = None) -> Document:
     """How many images of each class stand in each fold and in the test split, their sizes and formats."""
-    from harness.cli.data_document import files_document, manifest_of, usable
+    from harness.data.summary import files_document, manifest_of, usable
 
     checked, place = study_of(study, settings), home_of(home)
     with in_manner(quiet):
@@ -276,7 +276,7 @@ def show_data(study: StudyFile, settings: Settings = None, *, quiet: bool = Fals
 
 def audit(study: StudyFile, settings: Settings = None, *, quiet: bool = False, home: Place = None) -> Document:
     """What makes scores lie: groups in two parts, duplicates, conflicting labels, shortcuts, unreadable files."""
-    from harness.cli.data_document import findings_of
+    from harness.data.summary import findings_of
 
     checked = study_of(study, settings)
     with in_manner(quiet):

@@ -7,7 +7,7 @@ import PIL.Image
 import pydicom
 
 from harness.config.data import Data
-from harness.data.scan import Scan, scan_data
+from harness.data.manifest import Scan, scan_data
 from harness.images.dicom import write_dicom
 from harness.store.home import Home
 

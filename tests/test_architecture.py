@@ -27,6 +27,7 @@ FLOORS = {
     "train": 4,
     "inputs": 3,
     "data": 3,
+    "augment": 3,
     "images": 2,
     "models": 2,
     "track": 2,

@@ -34,7 +34,7 @@ def scan(
     Files that cannot be used are listed with their reasons. Exit code 2 when data.on_error says to refuse them.
     """
     claim_stdout()
-    from harness.cli.data_document import scan_document
+    from harness.data.summary import scan_document
     from harness.store.home import open_home
 
     study = _load(name, set_)
@@ -65,7 +65,7 @@ def show_(
     file that needs nothing else.
     """
     claim_stdout()
-    from harness.cli.data_document import files_document, manifest_of, usable
+    from harness.data.summary import files_document, manifest_of, usable
     from harness.errors import RequestError
     from harness.store.home import open_home
 
@@ -95,7 +95,7 @@ def audit(name: StudyFile, set_: Sets = None, json: Json = False) -> None:
     Exit code 2 when a finding blocks the study.
     """
     claim_stdout()
-    from harness.cli.data_document import findings_of
+    from harness.data.summary import findings_of
     from harness.store.home import open_home
 
     study = _load(name, set_)
@@ -119,7 +119,7 @@ def _refuse_blocking(findings: list[dict[str, Any]], study: "Study") -> None:
     blocking = [finding for finding in findings if finding["severity"] == "block"]
     if not blocking:
         return
-    from harness.data.acknowledge import way_out
+    from harness.data.audit import way_out
 
     kinds = [finding["kind"] for finding in blocking]
     unreadable = [finding for finding in blocking if finding["kind"] == "unreadable"]

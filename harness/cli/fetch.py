@@ -27,8 +27,8 @@ def fetch(
     tissuemnist, organamnist, organcmnist, organsmnist.
     """
     claim_stdout()
-    from harness.data.fetch import MEDMNIST, find_source
-    from harness.data.fetch import fetch as fetch_source
+    from harness.data.download import MEDMNIST, find_source
+    from harness.data.download import fetch as fetch_source
     from harness.errors import RequestError
     from harness.output.progress import step_progress
     from harness.store.home import open_home

@@ -13,8 +13,8 @@ from harness.cli.output import claim_stdout, print_json, show
 from harness.cli.study import Json
 
 if TYPE_CHECKING:
-    from harness.data.guess_columns import Guess
-    from harness.data.scan import Scan
+    from harness.data.guess import Guess
+    from harness.data.manifest import Scan
 
 WIDTH = 118
 ORDER = ("labels", "image", "pattern", "join", "label", "missing", "classes", "group", "split", "decode")
@@ -72,7 +72,7 @@ def init(
     home = open_home()
     with step_progress() as progress:
         from harness.data.guess import guess
-        from harness.data.scan import scan_data
+        from harness.data.manifest import scan_data
 
         found = guess(folder, home)
         root = _from_here(folder)

@@ -14,13 +14,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.config.data import Data, Decode
-from harness.data.acknowledge import acknowledge, way_out
-from harness.data.answers import split_answers
-from harness.data.audit import Finding, audit, findings_from_json, findings_to_json
+from harness.data.audit import Finding, acknowledge, audit, findings_from_json, findings_to_json, way_out
+from harness.data.duplicates import group_copies
 from harness.data.folds import check_folds, make_folds
-from harness.data.scan import EMPTY_LABEL, Scan, scan_data
+from harness.data.manifest import EMPTY_LABEL, Scan, scan_data, split_answers
 from harness.data.sources import NO_FILE, NO_LABEL
-from harness.data.together import group_copies
 from harness.errors import RequestError
 from harness.images.pixels import Pixels, Store, open_store, remove_store, store_folder
 from harness.numbering import by_appearance, numbered

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.data.augment_geometry import resample, turned
+from harness.augment.transforms import resample, turned
 from harness.errors import RequestError
 from harness.images.pixels import Pixels, Ragged, gather
 

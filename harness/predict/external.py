@@ -15,10 +15,8 @@ from numpy.typing import NDArray
 
 from harness.config.data import Data, Decode
 from harness.config.load import check_study, load_study, parse_override
-from harness.data.answers import split_answers
-from harness.data.attributes import read_attributes
 from harness.data.guess import guess
-from harness.data.scan import EMPTY_LABEL, scan_data
+from harness.data.manifest import EMPTY_LABEL, read_attributes, scan_data, split_answers
 from harness.data.sources import NO_FILE, NO_LABEL
 from harness.errors import RequestError
 from harness.images.npz import is_archive

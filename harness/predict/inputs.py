@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from harness.data.tables import read_table
+from harness.data.sources import read_table
 from harness.errors import RequestError, nearest
 from harness.images.decode import IMAGE_SUFFIXES
 from harness.images.headers import Slice, in_series

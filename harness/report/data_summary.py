@@ -7,7 +7,7 @@ from html import escape
 
 import numpy as np
 
-from harness.data.facts import rows_of
+from harness.data.summary import rows_of
 from harness.output.documents import Section, Table
 from harness.output.format import plural
 from harness.report.collect import Collected

@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.augment.drawn_lesions import draw_lesions
+from harness.augment.pipeline import mixed_pictures
 from harness.config.load import Study
 from harness.config.spec import Augment
 from harness.data.audit import Finding
-from harness.data.drawn_lesions import draw_lesions
-from harness.data.facts import Spread, by_class, grey_spread, left_out, rows_of, samples, size_spread, usable_rows
 from harness.data.prepare import Prepared
-from harness.data.preview import augmented, changes, largest_augmentation
+from harness.data.summary import Spread, by_class, grey_spread, left_out, rows_of, samples, size_spread, usable_rows
 from harness.output.documents import Section, curves, page, picture, share_cell, strip, table
-from harness.train.mixing import mixed_pictures
+from harness.report.preview import augmented, changes, largest_augmentation
 from harness.types import Dataset
 
 Ints = NDArray[np.int64]

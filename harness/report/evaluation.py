@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.config.load import Study
-from harness.data.attributes import read_attributes
+from harness.data.manifest import read_attributes
 from harness.data.prepare import Prepared, scan
 from harness.errors import HarnessError, RequestError
 from harness.output.documents import Section

@@ -4,10 +4,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from harness.augment.drawn_lesions import check_drawn_lesions
+from harness.augment.synthetic import check_synthetic
 from harness.config.load import Study, differences, spec_hash
 from harness.config.space import Choice, combinations, extremes, probes
 from harness.config.spec import Spec
-from harness.data.drawn_lesions import check_drawn_lesions
 from harness.data.prepare import Prepared
 from harness.errors import RequestError
 from harness.models.backbones import check_weights, resolve
@@ -21,7 +22,6 @@ from harness.store.records import StudyRecord
 from harness.train.averaging import check_average
 from harness.train.loss import check_loss
 from harness.train.optim import check_optimizer
-from harness.train.synthetic import check_synthetic
 from harness.types import Dataset
 
 DEPENDENT = (

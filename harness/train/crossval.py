@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from harness import metrics
+from harness.augment.drawn_lesions import draw_lesions
+from harness.augment.synthetic import fit_and_sample
 from harness.config.spec import Spec
-from harness.data.drawn_lesions import draw_lesions
 from harness.data.folds import draw_part
 from harness.data.prepare import Prepared
 from harness.images.pixels import Ragged, Subset, select
@@ -30,7 +31,6 @@ from harness.train.fold import FoldData
 from harness.train.infer import infer
 from harness.train.loop import OnEpoch, fit_fold
 from harness.train.precision import Precision
-from harness.train.synthetic import fit_and_sample
 from harness.types import Dataset, FoldResult, TrialResult
 
 

@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.augment.pipeline import draw_mix
+from harness.augment.sampling import changes_anything, draw
 from harness.config.spec import Spec
-from harness.data.augment_draws import changes_anything, draw
 from harness.hardware import algorithms, keep_freed_memory
 from harness.images.pixels import Selection
 from harness.models.network import Network, build_network
@@ -33,7 +34,6 @@ from harness.train.fold import Fitted, FoldData
 from harness.train.images import Images, load_images, own_sizes, statistics, to_input
 from harness.train.keeping import Keeper
 from harness.train.loss import build_loss
-from harness.train.mixing import draw_mix
 from harness.train.optim import add_trainable, build_optimizer
 from harness.train.pieces import in_fitting_batches
 from harness.train.precision import Precision, forward_of

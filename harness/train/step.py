@@ -13,13 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from harness.augment.pipeline import Mix, apply, apply_mix
 from harness.config.spec import Spec
-from harness.data.augment import apply
 from harness.errors import HarnessError
 from harness.hardware import is_out_of_memory
 from harness.train.images import to_input
 from harness.train.loss import Loss, mixed
-from harness.train.mixing import Mix, apply_mix
 from harness.train.optim import add_l1, clip_gradients
 from harness.train.pieces import pieces, release
 from harness.train.precision import Precision

@@ -7,8 +7,7 @@ from small_data import picture, quiet
 
 from harness.config.data import Data
 from harness.config.load import check_study, load_study
-from harness.data.acknowledge import acknowledge, way_out
-from harness.data.audit import Finding
+from harness.data.audit import Finding, acknowledge, way_out
 from harness.data.prepare import findings, prepare
 from harness.errors import RequestError
 from harness.store.home import Home

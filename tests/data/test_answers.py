@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from test_scan import data, make, quiet
 
+from harness.data.manifest import EMPTY_LABEL, scan_data
 from harness.data.prepare import findings, prepare
-from harness.data.scan import EMPTY_LABEL, scan_data
 from harness.errors import RequestError
 from harness.store.home import Home
 

@@ -10,7 +10,7 @@ from scipy import ndimage
 from small_data import quiet
 
 from harness.config.data import Data
-from harness.data.crops import other_crops
+from harness.data.duplicates import other_crops
 from harness.data.prepare import look
 from harness.images.decode import foreground
 from harness.store.home import Home

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from file_server import Files, serving
 
-from harness.data.fetch import MEDMNIST, TRIES, Fetched, Source, fetch, find_source
+from harness.data.download import MEDMNIST, TRIES, Fetched, Source, fetch, find_source
 from harness.errors import HarnessError, RequestError
 from harness.store.home import Home, lock
 

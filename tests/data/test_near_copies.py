@@ -9,8 +9,7 @@ import pytest
 from small_data import quiet
 
 from harness.config.data import Data
-from harness.data.copies import almost_equal
-from harness.data.crops import other_crops
+from harness.data.duplicates import almost_equal, other_crops
 from harness.data.prepare import look
 from harness.store.home import Home
 

@@ -8,10 +8,8 @@ import PIL.Image
 import pytest
 
 from harness.config.data import Data
-from harness.data.manifest import COLUMNS
-from harness.data.scan import EMPTY_LABEL, scan_data
-from harness.data.sources import NO_FILE, NO_LABEL
-from harness.data.tables import read_table
+from harness.data.manifest import COLUMNS, EMPTY_LABEL, scan_data
+from harness.data.sources import NO_FILE, NO_LABEL, read_table
 from harness.errors import RequestError
 from harness.store.home import Home
 

@@ -7,9 +7,7 @@ import pytest
 from small_data import film, picture, scan
 
 from harness.config.load import check_study, load_study
-from harness.data.names import pattern_folder
-from harness.data.sources import NO_FILE, NO_FOLDER, NO_LABEL, NO_MATCH
-from harness.data.tables import read_table
+from harness.data.sources import NO_FILE, NO_FOLDER, NO_LABEL, NO_MATCH, pattern_folder, read_table
 from harness.errors import RequestError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"

@@ -5,13 +5,13 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks._tiny_study import tiny
-from harness.data.drawn_lesions import SEEN, SEEN_AREA, check_drawn_lesions, draw_lesions, tissue
+from harness.augment.drawn_lesions import SEEN, SEEN_AREA, check_drawn_lesions, draw_lesions, tissue
 from harness.data.phantom import draw
 from harness.data.prepare import prepare
-from harness.data.preview import largest_augmentation
 from harness.errors import RequestError
 from harness.images.pixels import Subset
 from harness.report.dataset import _augmentation
+from harness.report.preview import largest_augmentation
 from harness.search.checks import check_training
 from harness.store.home import Home
 from harness.train.crossval import Part, part_data

@@ -7,9 +7,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from harness.augment.synthetic import check_synthetic, fit_and_sample, principal_directions, proportional
 from harness.errors import RequestError
 from harness.images.pixels import Subset
-from harness.train.synthetic import check_synthetic, fit_and_sample, principal_directions, proportional
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -117,7 +117,7 @@ def test_large_images_are_enlarged_from_the_modelled_size() -> None:
 
 
 def test_more_rows_than_are_fitted_keep_the_rare_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.train.synthetic.FIT_ROWS", 60)
+    monkeypatch.setattr("harness.augment.synthetic.FIT_ROWS", 60)
     x, y = discs(300)
     keep = np.flatnonzero((y == 0) | (np.cumsum(y == 1) <= 5))
     x_new, y_new = fit_and_sample(x[keep], y[keep], 2, 1.0, 2, "cpu")

@@ -8,8 +8,8 @@ import torch
 from scipy.stats import kstest
 from timm.data.mixup import Mixup
 
+from harness.augment.pipeline import Mix, apply_mix, boxes, draw_mix, mixed_pictures
 from harness.config.spec import Augment
-from harness.train.mixing import Mix, apply_mix, boxes, draw_mix, mixed_pictures
 
 
 def generator(seed: int = 0) -> torch.Generator:

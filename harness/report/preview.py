@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from harness.augment.pipeline import apply
+from harness.augment.sampling import GATED, draw
 from harness.config.load import Study
 from harness.config.space import extremes
 from harness.config.spec import Augment
-from harness.data.augment import apply
-from harness.data.augment_draws import GATED, draw
 from harness.seeds import derive_seed
 
 MIXING = ("mixup", "cutmix", "synthetic", "drawn_lesions")

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
+from harness.augment.pipeline import apply
+from harness.augment.policies import CHANGES
+from harness.augment.sampling import PARAMETERS, PLACES
 from harness.config.spec import Augment
-from harness.data.augment import apply
-from harness.data.augment_draws import PARAMETERS, PLACES
-from harness.data.augment_policy import CHANGES
 
 LETTER = """
     #######.

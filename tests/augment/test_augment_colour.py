@@ -7,11 +7,11 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as reference
 
+from harness.augment.pipeline import apply
+from harness.augment.policies import CHANGES, COLOUR, SIGNED, colour_change, slots
+from harness.augment.sampling import PARAMETERS, PLACES, draw
+from harness.augment.transforms import hue, saturation, to_grey
 from harness.config.spec import Augment
-from harness.data.augment import apply
-from harness.data.augment_colour import hue, saturation, to_grey
-from harness.data.augment_draws import PARAMETERS, PLACES, draw
-from harness.data.augment_policy import CHANGES, COLOUR, SIGNED, colour_change, slots
 
 FACTORS = [0.05, 0.4, 1.0, 1.3, 1.95]
 B = len(FACTORS)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from harness.augment.pipeline import apply, augment
+from harness.augment.policies import CHANGES
+from harness.augment.sampling import PARAMETERS, PLACES, draw
 from harness.config.spec import Augment
-from harness.data.augment import apply, augment
-from harness.data.augment_draws import PARAMETERS, PLACES, draw
-from harness.data.augment_policy import CHANGES
 
 SIZES = torch.tensor([[20, 31], [32, 32], [17, 24], [29, 12], [32, 31], [5, 7]])
 NEUTRAL = 0.37

@@ -16,11 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.augment.sampling import at
+from harness.augment.transforms import COLOURS, Area, mean_level, on_rows, per_image, shifted, sides, to_grey, turned
 from harness.config.spec import Augment
-from harness.data.augment_area import Area, on_rows, sides
-from harness.data.augment_colour import COLOURS, mean_level, per_image, to_grey
-from harness.data.augment_draws import at
-from harness.data.augment_geometry import shifted, turned
 
 GEOMETRY = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 COLOUR = ("brightness", "colour", "contrast", "sharpness", "posterize", "solarize", "autocontrast", "equalize")

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
+from harness.augment.pipeline import apply, augment
+from harness.augment.sampling import GATED, PARAMETERS, PLACES, amounts, at, draw
+from harness.augment.transforms import normal_field
 from harness.config.spec import Augment
-from harness.data.augment import apply, augment
-from harness.data.augment_corruptions import normal_field
-from harness.data.augment_draws import GATED, PARAMETERS, PLACES, amounts, at, draw
 
 EVERYTHING = Augment(
     hflip=0.5,
