@@ -11,8 +11,7 @@ import torch
 from harness.config.load import build_spec
 from harness.config.spec import Spec
 from harness.train.checkpoint import ResumeState
-from harness.train.fold import FoldData
-from harness.train.loop import fit_fold
+from harness.train.loop import FoldData, fit_fold
 from harness.train.precision import Precision
 
 

@@ -29,7 +29,7 @@ from harness.stats.intervals import share
 from harness.store.home import Home
 from harness.store.records import read_trials
 from harness.train.checkpoint import load_fold, read_meta
-from harness.train.infer import infer
+from harness.train.inference import infer
 
 BLEEDS = 150
 """new slices with a bleed"""

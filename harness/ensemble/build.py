@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from harness.calibration.deployed import Parts, out_of_bag_parts
 from harness.calibration.operating_points import Rule
 from harness.ensemble.contents import contents_section
-from harness.ensemble.cost import Cost, network_costs
 from harness.ensemble.doubt_part import NOT_ASKED, Usual, augment_part, reference_part, usual_images
 from harness.ensemble.gather import Gathered, gather
 from harness.ensemble.labels import by_fold_index
@@ -50,6 +49,7 @@ from harness.store.files import new_folder
 from harness.store.home import Home, lock
 from harness.store.records import StudyRecord, audit_tags, count_test_reads
 from harness.track.mlflow_store import StoreAway, log_run
+from harness.train.inference import Cost, network_costs
 from harness.types import Progress, silent
 
 __all__ = ["Built", "Candidate", "EnsembleResult", "ScoreRow", "build"]

@@ -22,7 +22,7 @@ from harness.store.arrays import pack, unpack
 from harness.store.files import write_bytes
 from harness.store.home import Home
 from harness.train.checkpoint import FoldMeta, load_fold, read_meta
-from harness.train.infer import infer
+from harness.train.inference import infer
 from harness.types import Dataset, Folds, Progress
 
 FORMAT = 1

@@ -7,8 +7,8 @@ from harness.config.data import Decode
 from harness.ensemble.bundle import load_bundle
 from harness.errors import RequestError, nearest
 from harness.models.onnx import write_onnx
+from harness.train.batches import STRIDE
 from harness.train.checkpoint import load_fold
-from harness.train.images import STRIDE
 
 KEPT = ("classes", "multilabel", "decode", "mean", "std", "model", "study", "trial", "fold", "encoder_id")
 """what the file says of itself: enough to decode an image for it and to read its answer"""

@@ -26,7 +26,7 @@ from harness.output.format import plural, span
 from harness.store.files import is_done
 from harness.store.home import Home, lock
 from harness.train.checkpoint import NO_FOLD, FoldMeta, read_meta
-from harness.train.crossval import Part, read_fold, train_part
+from harness.train.cross_validation import Part, read_fold, train_part
 from harness.train.precision import parse_precision, threads_of
 from harness.types import EpochReport, FoldResult, Progress
 

@@ -42,7 +42,7 @@ from harness.seeds import derive_seed
 from harness.store.files import is_done
 from harness.store.home import Home
 from harness.train.checkpoint import NO_FOLD, read_meta
-from harness.train.crossval import Part, read_fold, train_part
+from harness.train.cross_validation import Part, read_fold, train_part
 from harness.train.precision import parse_precision, threads_of
 from harness.types import EpochReport, Progress
 

@@ -32,7 +32,7 @@ from harness.store.arrays import pack, unpack
 from harness.store.files import write_bytes
 from harness.store.home import Home
 from harness.train.checkpoint import NO_FOLD, save_weights
-from harness.train.infer import infer
+from harness.train.inference import infer
 from harness.types import Progress, rank_value
 
 FORMAT = 1

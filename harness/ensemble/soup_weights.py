@@ -21,12 +21,11 @@ from harness.errors import HarnessError, RequestError
 from harness.images.pixels import Pixels, select
 from harness.models.network import Network
 from harness.models.weights import load_tensors
-from harness.train.averaging import estimate_statistics
+from harness.train.batches import prefetched, stream_images, to_input
 from harness.train.checkpoint import SEVERAL, FoldMeta, digest, load_fold, read_meta
-from harness.train.images import stream_images, to_input
-from harness.train.infer import BATCH
-from harness.train.pieces import in_fitting_batches
-from harness.train.prefetch import prefetched
+from harness.train.inference import INFERENCE_BATCH
+from harness.train.optim import estimate_statistics
+from harness.train.step import in_fitting_batches
 
 STATISTICS_ROWS = 2048
 """training rows, evenly spread, that batch-norm statistics are estimated on: each has many places in a feature map"""
@@ -123,7 +122,7 @@ def blend(
     def run(size: int) -> None:
         estimate_statistics(network, norms, _inputs(pixels, rows[spread], mean, std, device, size))
 
-    in_fitting_batches(run, BATCH, device)
+    in_fitting_batches(run, INFERENCE_BATCH, device)
     meta = replace(first, trial=SEVERAL, fold=fold, mean=mean, std=std, encoder_id=digest(network))
     return network, meta
 

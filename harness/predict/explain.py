@@ -18,9 +18,9 @@ from torch import Tensor
 from harness.images.pixels import Pixels
 from harness.models.network import Network
 from harness.predict.feature_map import exposed, find_feature_map
+from harness.train.batches import own_sizes, stream_images, to_input
 from harness.train.checkpoint import FoldMeta, load_fold
-from harness.train.images import own_sizes, stream_images, to_input
-from harness.train.pieces import in_fitting_batches
+from harness.train.step import in_fitting_batches
 from harness.types import Progress
 
 BATCH = 16

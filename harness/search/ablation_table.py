@@ -18,7 +18,7 @@ from harness.stats.paired import holm
 from harness.store.files import read_json, without_nan, write_json
 from harness.store.home import Home
 from harness.store.records import is_optimistic
-from harness.train.crossval import pooled_predictions
+from harness.train.cross_validation import pooled_predictions
 
 
 @dataclass(frozen=True)

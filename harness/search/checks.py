@@ -19,9 +19,8 @@ from harness.search.disk import disk_needed
 from harness.search.start import find_start, refuse_own_checkpoint, resolve_start, start_file
 from harness.store.home import Home
 from harness.store.records import StudyRecord
-from harness.train.averaging import check_average
 from harness.train.loss import check_loss
-from harness.train.optim import check_optimizer
+from harness.train.optim import check_average, check_optimizer
 from harness.types import Dataset
 
 DEPENDENT = (

@@ -15,8 +15,8 @@ from harness.errors import DiskFull, HarnessError
 from harness.hardware import give_back
 from harness.store.files import is_disk_full, write_text
 from harness.store.home import lock
-from harness.train.costs import trial_costs
-from harness.train.crossval import Place, cross_validate
+from harness.train.cross_validation import Place, cross_validate
+from harness.train.inference import trial_costs
 from harness.train.precision import parse_precision, threads_of
 from harness.types import EpochDone, EpochReport, FoldDone, FoldResult, TrialResult
 

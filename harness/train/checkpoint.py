@@ -23,7 +23,7 @@ from harness.models.network import Network, build_network
 from harness.models.weights import load_tensors, without_drawing
 from harness.store import files
 from harness.store.files import write_bytes
-from harness.train.reading import mark
+from harness.train.batches import mark
 
 STATE = 3
 """what a resume state holds; raise it with every change, and a fold that another version began begins anew"""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from harness.config.spec import Spec
 from harness.data.prepare import Prepared
 from harness.train.checkpoint import ResumeState
-from harness.train.crossval import Part, part_data
+from harness.train.cross_validation import Part, part_data
 from harness.train.loop import fit_fold
 from harness.train.precision import Precision, threads_of
 from harness.types import EpochReport

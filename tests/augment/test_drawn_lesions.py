@@ -14,7 +14,7 @@ from harness.report.dataset import _augmentation
 from harness.report.preview import largest_augmentation
 from harness.search.checks import check_training
 from harness.store.home import Home
-from harness.train.crossval import Part, part_data
+from harness.train.cross_validation import Part, part_data
 
 SIDE = 96
 

@@ -20,7 +20,7 @@ from harness.store.files import is_done
 from harness.store.home import Home
 from harness.store.records import read_trials, write_trial
 from harness.train.checkpoint import digest, load_fold, save_weights
-from harness.train.infer import infer
+from harness.train.inference import infer
 from harness.types import silent
 
 EVERY_METHOD = pytest.mark.parametrize("method", sorted(METHODS))

@@ -23,7 +23,7 @@ from harness.output.result import plain
 from harness.search.run import run_study
 from harness.store.home import Home
 from harness.store.records import require_study
-from harness.train import crossval, loop
+from harness.train import cross_validation, loop
 from harness.train.checkpoint import NO_FOLD, read_meta
 from harness.types import silent
 
@@ -60,7 +60,7 @@ def watch(monkeypatch, most: int = 99) -> list[tuple]:
         seen.append((np.sort(data.x_train.rows), np.sort(data.x_val.rows)))
         return original(spec, data, *rest)
 
-    monkeypatch.setattr(crossval, "fit_fold", watching)
+    monkeypatch.setattr(cross_validation, "fit_fold", watching)
     return seen
 
 

@@ -19,7 +19,7 @@ from harness.errors import RequestError
 from harness.metrics import softmax
 from harness.store.home import Home
 from harness.store.records import best_trial, read_trials
-from harness.train import crossval, loop
+from harness.train import cross_validation, loop
 from harness.train.checkpoint import NO_FOLD, read_meta
 from harness.types import silent
 
@@ -73,7 +73,7 @@ def watched(home, small_study):
         return original(spec, data, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(crossval, "fit_fold", watching)
+        patch.setattr(cross_validation, "fit_fold", watching)
         (result,) = build_every(home, [small_study.record], ["bagging-retrained"], 5, 0, "cpu", resamples=3)
     return result, seen
 

@@ -21,8 +21,8 @@ from harness.errors import RequestError
 from harness.metrics import softmax
 from harness.store.home import Home
 from harness.store.records import StudyRecord
+from harness.train.batches import to_input
 from harness.train.checkpoint import NO_FOLD, SEVERAL, digest, load_fold, read_meta
-from harness.train.images import to_input
 from harness.types import silent
 
 

@@ -11,9 +11,9 @@ from harness.ensemble.soup_weights import average, blend, disagreeing_norms, lar
 from harness.errors import HarnessError, RequestError
 from harness.images.pixels import gather
 from harness.models.network import build_network
+from harness.train.batches import to_input
 from harness.train.checkpoint import NO_FOLD, SEVERAL, FoldMeta, digest, load_fold, save_weights
-from harness.train.images import to_input
-from harness.train.infer import infer
+from harness.train.inference import infer
 
 SIDE = 32
 

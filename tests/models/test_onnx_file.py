@@ -15,9 +15,9 @@ from harness.images.pixels import gather
 from harness.models import onnx as models_onnx
 from harness.models.network import Network, build_network
 from harness.models.onnx import write_onnx
+from harness.train.batches import STRIDE
 from harness.train.checkpoint import FoldMeta, digest
-from harness.train.images import STRIDE
-from harness.train.infer import infer
+from harness.train.inference import infer
 
 CASES = [
     ("test_resnet", "native", "linear", 32, 1),

@@ -20,8 +20,8 @@ from harness.predict.explain import grad_cam, heat_maps, log_odds
 from harness.predict.feature_map import exposed, find_feature_map
 from harness.predict.overlays import best_member, blended, draw_overlay, overlay_name, shown_class
 from harness.predict.predict import Asked, predict
+from harness.train.batches import to_input
 from harness.train.checkpoint import load_fold
-from harness.train.images import to_input
 
 KINDS = [
     ("test_resnet", 64, "backbone.layer2", 8),

@@ -6,8 +6,8 @@ import pytest
 from harness.config.load import check_study, list_study_files, load_study
 from harness.errors import RequestError
 from harness.search.checks import check_training
+from harness.train.batches import row_order
 from harness.train.loss import class_weights
-from harness.train.sampling import row_order
 from harness.types import Dataset
 
 PARTNERS = {"patience": {"select": "inner"}, "unfreeze_every": {"freeze": 1}}

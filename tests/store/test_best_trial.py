@@ -22,7 +22,7 @@ from harness.search.start import find_start
 from harness.search.status import study_document, study_rows
 from harness.store.home import Home
 from harness.store.records import StudyRecord, front, read_study, read_trials, write_study, write_trial
-from harness.train.crossval import summarize
+from harness.train.cross_validation import summarize
 from harness.types import Dataset, FoldResult, Folds, Interval, TrialRecord
 
 BEST = 4

@@ -10,8 +10,7 @@ import torch
 
 from harness.config.load import build_spec
 from harness.train.checkpoint import ResumeState
-from harness.train.fold import FoldData
-from harness.train.loop import fit_fold
+from harness.train.loop import FoldData, fit_fold
 from harness.train.precision import Precision
 from harness.types import EpochReport
 

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from harness.config.spec import Model, Train
 from harness.errors import RequestError
 from harness.models.network import build_network
-from harness.train.averaging import Average, build_average, check_average, estimate_statistics, trained_norms
+from harness.train.optim import Average, build_average, check_average, estimate_statistics, trained_norms
 
 
 def small(dropout: float = 0.0) -> nn.Sequential:

@@ -5,7 +5,7 @@ import math
 import torch
 
 from harness.config.spec import Train
-from harness.train.keeping import Keeper
+from harness.train.loop import Keeper
 
 
 def seen(train: Train, values: list[float]) -> Keeper:

@@ -14,10 +14,9 @@ from harness import hardware
 from harness.config.spec import Model
 from harness.images.pixels import Ragged, Subset, lay_out, select
 from harness.models.network import build_network
+from harness.train.batches import Square, Streamed, Varied, load_images, prefetched, statistics, stream_images, to_input
 from harness.train.checkpoint import FoldMeta
-from harness.train.images import Square, Streamed, Varied, load_images, statistics, stream_images, to_input
-from harness.train.infer import infer
-from harness.train.prefetch import prefetched
+from harness.train.inference import infer
 
 SIDE = 12
 
@@ -72,7 +71,7 @@ def test_statistics_in_chunks_are_those_of_the_whole(store: np.memmap, monkeypat
     chosen = np.arange(5, 50)
     whole = np.array(store[chosen]).reshape(-1, store.shape[-1]) / 255
     at_once = statistics(select(store, chosen))
-    monkeypatch.setattr("harness.train.images.CHUNK_BYTES", 7 * store[0].nbytes)
+    monkeypatch.setattr("harness.train.batches.CHUNK_BYTES", 7 * store[0].nbytes)
     in_chunks = statistics(select(store, chosen))
     assert in_chunks == at_once == statistics(np.array(store[chosen]))
     np.testing.assert_allclose(in_chunks[0], whole.mean(axis=0), rtol=1e-12)

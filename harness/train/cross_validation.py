@@ -27,9 +27,8 @@ from harness.stats.intervals import How, all_intervals
 from harness.store.files import is_done, new_folder, read_json, trial_fingerprints, write_json
 from harness.store.predictions import to_column
 from harness.train.checkpoint import FoldMeta, ResumeState, digest, save_weights
-from harness.train.fold import FoldData
-from harness.train.infer import infer
-from harness.train.loop import OnEpoch, fit_fold
+from harness.train.inference import infer
+from harness.train.loop import FoldData, OnEpoch, fit_fold
 from harness.train.precision import Precision
 from harness.types import Dataset, FoldResult, TrialResult
 

@@ -3,10 +3,10 @@
 import pytest
 
 from harness.config.spec import Model
-from harness.ensemble.cost import NOTHING, Cost, network_costs
 from harness.ensemble.members import choose_members
 from harness.models.network import build_network
 from harness.train.checkpoint import FoldMeta, digest, save_weights
+from harness.train.inference import NOTHING, Cost, network_costs
 
 
 def checkpoint(path, backbone):

@@ -1,4 +1,6 @@
-"""Images on their way to the network: small sets whole on the device, larger ones batch by batch from the pixel store,
+"""Batches of images: kept on the device, streamed or padded, and their order.
+
+Images on their way to the network: small sets whole on the device, larger ones batch by batch from the pixel store,
 and images of their own sizes padded batch by batch.
 
 Which of the first two it is changes no number: both give the same bytes for the same rows.
@@ -10,11 +12,27 @@ For training, a batch holds images of similar sizes on the largest canvas among 
 
 n: images, B: images of a batch, S, H, W: sides. Batches are (B, channels, H, W) with the store's own order in memory:
 channels last.
+
+The next batch is gathered while the current one trains, where gathering costs anything.
+
+One thread beside the caller's, which it never outlives; on a card the copy runs on a stream of its own, out of pinned
+memory.
+
+B: images of a batch, H, W: sides.
+
+The order in which an epoch shows the training rows: all of them once, or every class equally often.
+
+Row numbers only: no image is ever copied to show it twice. n: training rows, C: classes or labels.
+
+Numbers that a device is still computing, copied to main memory without anybody waiting for them.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import torch
@@ -264,3 +282,149 @@ def _histogram(x: NDArray[np.uint8]) -> NDArray[np.float64]:
     """(channels, 256) how often each level occurs in (..., channels); whole numbers."""
     levels = torch.from_numpy(np.array(x, copy=not x.flags.writeable))  # torch counts bytes twice as fast as numpy
     return np.stack([torch.bincount(levels[..., c].reshape(-1), minlength=256).numpy() for c in range(x.shape[-1])])
+
+
+AHEAD = 2
+"""batches ready or in the making besides the one in use"""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    rows: Tensor
+    x: Tensor
+    arrived: torch.cuda.Event | None
+    """on a card: when both are there"""
+
+
+def prefetched(images: Images, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """(rows, (B, channels, H, W) uint8) for each batch of rows, in their order, both on the device.
+
+    The bytes are those of images.batch(rows). What gathering raises is raised here, at the batch it concerns. The
+    thread ends with the loop over this, also when that is left early.
+    """
+    if isinstance(images, Square):
+        yield from _resident(images, order)
+        return
+    card = images.device if images.device.startswith("cuda") else None
+    stream = torch.cuda.Stream(card) if card else None  # type: ignore[no-untyped-call]
+    waiting: deque[Future[_Batch]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
+        try:
+            for rows in order:
+                waiting.append(pool.submit(_moved, images, rows, stream))
+                if len(waiting) > AHEAD:
+                    yield _arrived(waiting.popleft().result(), card)
+            while waiting:
+                yield _arrived(waiting.popleft().result(), card)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _resident(images: Square, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    if not order:
+        return
+    # all row numbers at once: a copy to a card waits for all that the card still has to do
+    for rows in torch.split(torch.cat(list(order)).to(images.x.device), [len(rows) for rows in order]):
+        yield rows, images.batch(rows)
+
+
+def _moved(images: Streamed | Varied, rows: Tensor, stream: torch.cuda.Stream | None) -> _Batch:
+    """In the thread. On a CPU without operations of torch, which would start a second pool of threads here."""
+    if stream is None:
+        return _Batch(rows, images.gather(rows).permute(0, 3, 1, 2), None)
+    with torch.cuda.stream(stream):
+        # pinned memory is not given out again before the copy from it is done: torch's allocator sees to that
+        x = images.gather(rows).to(stream.device, non_blocking=True).permute(0, 3, 1, 2)
+        rows = rows.pin_memory().to(stream.device, non_blocking=True)
+        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        arrived.record(stream)
+    return _Batch(rows, x, arrived)
+
+
+def _arrived(batch: _Batch, card: str | None) -> tuple[Tensor, Tensor]:
+    if batch.arrived is not None:
+        training = torch.cuda.current_stream(card)
+        training.wait_event(batch.arrived)
+        for tensor in (batch.rows, batch.x):
+            tensor.record_stream(training)  # its memory is the copying stream's: it must not be used again too early
+    return batch.rows, batch.x
+
+
+def row_order(y: NDArray[np.int64], how: Literal["shuffle", "balanced"], seed: int) -> Tensor:
+    """(n,) int64 rows of one epoch, in time and memory proportional to y.
+
+    y: (n,) class numbers from 0, or (n, C) answers with 1, 0, -1 of a multi-label task; the TRAINING rows only.
+    shuffle: every row once. balanced: n rows with repetitions, see `balanced`.
+    """
+    if how == "balanced":
+        return balanced(y, seed)
+    return torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+
+
+def balanced(y: NDArray[np.int64], seed: int) -> Tensor:
+    """(n,) int64 rows in random order in which every class that y has comes equally often.
+
+    n rows are dealt to the classes evenly, to within one; a class is dealt out like a deck of cards that is shuffled
+    again when it is used up, so its rows come equally often, to within one. This is what independent draws do on
+    average, without their variance.
+
+    Several labels an image: class-aware sampling (Shen, Lin and Huang 2016), in which each label with a yes is a class
+    of the rows that have it, and the rows with known answers and no yes are one more. A row with two labels belongs to
+    both, so a common label that comes with rare ones still comes more often than they do. Rows without any known answer
+    teach nothing and are left out, unless there are no others.
+    """
+    generator = np.random.default_rng(seed)
+    classes = _rows_of_each_label(y) if y.ndim == 2 else _rows_of_each_class(y)
+    if not classes:
+        classes = [np.arange(len(y))]
+    share, rest = divmod(len(y), len(classes))
+    times = share + (generator.permutation(len(classes)) < rest)
+    dealt = [_deal(rows, int(count), generator) for rows, count in zip(classes, times, strict=True)]
+    return torch.from_numpy(generator.permutation(np.concatenate(dealt)))
+
+
+def _deal(rows: NDArray[np.int64], count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """(count,) of these rows, each as often as any other to within one."""
+    decks = np.tile(rows, (-(-count // len(rows)), 1))
+    return generator.permuted(decks, axis=1).ravel()[:count]
+
+
+def _rows_of_each_class(y: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The rows of each class that occurs."""
+    counts = np.bincount(y)
+    # of 16-bit numbers numpy's stable sort is a radix sort: its time is proportional to n
+    order = np.argsort(y.astype(np.uint16) if len(counts) <= 2**16 else y, kind="stable")
+    return [rows for rows in np.split(order, np.cumsum(counts)[:-1]) if len(rows)]
+
+
+def _rows_of_each_label(y: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The rows of each label that occurs, and those with known answers none of which is yes."""
+    yes = y == 1
+    none = (y == 0).any(axis=1) & ~yes.any(axis=1)
+    return [rows for rows in (*map(np.flatnonzero, yes.T), np.flatnonzero(none)) if len(rows)]
+
+
+def fetch(tensors: Sequence[Tensor]) -> Callable[[], list[NDArray[np.floating]]]:
+    """Start copying tensors to main memory; the function that is returned waits until they are there.
+
+    On a card the copies queue up behind what computes the tensors, into pinned memory, and the card goes on with
+    whatever comes next. The function may be called in another thread.
+    """
+    there = [tensor.detach().to("cpu", non_blocking=True) for tensor in tensors]
+    arrived = mark(tensors[0].device)
+
+    def read() -> list[NDArray[np.floating]]:
+        if arrived is not None:
+            arrived.synchronize()
+        return [tensor.numpy() for tensor in there]
+
+    return read
+
+
+def mark(device: torch.device) -> torch.cuda.Event | None:
+    """A mark behind all that a card has been given so far; None on a CPU, which is never behind."""
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))
+    return event
