@@ -21,7 +21,7 @@ from sklearn.ensemble import GradientBoostingClassifier
 from benchmarks._equalised import sharpness
 from harness.config.data import Data
 from harness.data.shortcuts import INVERTED
-from harness.ensemble.logistic import fit_logistic
+from harness.ensemble.heads import fit_logistic
 from harness.images.decode import decode
 from harness.stats.intervals import intervals
 from harness.types import Dataset, Folds

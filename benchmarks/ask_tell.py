@@ -17,9 +17,8 @@ import numpy as np
 
 from benchmarks._report import arguments, publish
 from harness.config.load import Study, check_study
-from harness.search.cube import random_point, value_at
 from harness.search.proposals import Proposals
-from harness.search.samplers import Proposal
+from harness.search.samplers import Proposal, random_point, value_at
 from harness.store.home import Home
 from harness.types import Interval, TrialRecord
 

@@ -33,7 +33,7 @@ from benchmarks._report import arguments, publish
 from harness.calibration.maps import FOLD_MODELS, answer, apply, choose_map, fit_after
 from harness.calibration.operating_points import parse_rule, rates, threshold
 from harness.calibration.uncertainty import abstains, confidence, describe_doubt
-from harness.ensemble.trust import halves
+from harness.ensemble.postprocess import halves
 from harness.metrics import logit, sigmoid
 from harness.seeds import derive_seed
 from harness.stats.calibration import fit_line

@@ -24,7 +24,7 @@ from benchmarks._report import RESULTS, arguments, publish
 from benchmarks._servers import Mlflow, Postgres, RayCluster, mlflow_server, postgres, ray_cluster
 from benchmarks._tiny_study import tiny
 from harness.config.load import Study
-from harness.search.nodes import Cluster
+from harness.search.ray_workers import Cluster
 from harness.search.run import run_study
 from harness.store.home import Home
 from harness.store.records import read_trials

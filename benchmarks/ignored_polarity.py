@@ -42,8 +42,7 @@ from harness.data.manifest import root_of
 from harness.data.prepare import prepare, scan
 from harness.data.shortcuts import INVERTED
 from harness.data.sources import read_source, read_table
-from harness.ensemble.bundle import load_bundle, outputs_of_bundle
-from harness.ensemble.contents import FILE, seen
+from harness.ensemble.bundle import FILE, load_bundle, outputs_of_bundle, seen
 from harness.errors import HarnessError, Leak, RequestError
 from harness.images.decode import looks_like_dicom
 from harness.predict.external import read_external

@@ -31,8 +31,7 @@ from benchmarks._report import arguments, publish
 from benchmarks._tiny_study import tiny_tree
 from harness.config.load import Study, check_study
 from harness.config.space import FloatRange
-from harness.search.pruning import stop_after_epoch, stop_after_folds
-from harness.search.racing import Field, Runner, make_field
+from harness.search.pruners import Field, Runner, make_field, stop_after_epoch, stop_after_folds
 from harness.search.samplers import as_past, distribution, propose
 from harness.stats.optimism import Search, best_corrected
 from harness.types import Interval

@@ -25,8 +25,7 @@ from benchmarks._report import arguments, publish
 from benchmarks.racing_table import study_of, table_path
 from harness.config.spec import Search
 from harness.metrics import METRICS
-from harness.search.pruning import stop_after_epoch, stop_after_folds
-from harness.search.racing import Field, Runner, make_field
+from harness.search.pruners import Field, Runner, make_field, stop_after_epoch, stop_after_folds
 from harness.search.run import run_study
 from harness.store.home import Home
 from harness.store.records import read_trials

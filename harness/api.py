@@ -87,7 +87,7 @@ def ablate(
 
     `factors`: only these, or all that begin so; `optim.lr=1e-4,1e-3` names values to try.
     """
-    from harness.search.ablate import plan_ablation, train_arms
+    from harness.search.ablation import plan_ablation, train_arms
     from harness.search.ablation_table import document, publish, tabulate
 
     place = home_of(home)
@@ -103,7 +103,7 @@ def ablate(
 
 def importance(name: str | None = None, method: str = "ped_anova", *, home: Place = None) -> Document:
     """Which searched keys made the difference, from the trials so far. `method`: ped_anova or fanova."""
-    from harness.cli.search import importance_document, read_importances
+    from harness.search.optuna_export import importance_document, read_importances
 
     study, _, ranked, warning = read_importances(home_of(home), name, method)
     found = _plain(importance_document(study, method, ranked, warning))
@@ -113,8 +113,7 @@ def importance(name: str | None = None, method: str = "ped_anova", *, home: Plac
 def compare(a: str, b: str, *, per_group: bool = False, home: Place = None) -> Document:
     """Is A better than B? Two studies (their best trials) or two trials, `NAME/7`, on the rows that both predicted;
     `per_group`: on the groups, whose images may be others."""
-    from harness.cli.compare import comparison_document
-    from harness.search.compare import compare_sides, find_side
+    from harness.search.compare import compare_sides, comparison_document, find_side
 
     place = home_of(home)
     found = compare_sides(place, find_side(place, a), find_side(place, b), per_group=per_group)
@@ -142,7 +141,7 @@ def build_ensemble(
     """Fit an ensemble of a study's (the newest completed one's) best trials, score it on the held-out test split, save
     it. `method`: mean, greedy, stacking, ..., or all. Several studies give members of several. `nested`: "full" trains
     the members again without each pair of folds, for honest scores where nothing is held out."""
-    from harness.cli.ensemble_document import make
+    from harness.ensemble.results import make
 
     names = [study] if isinstance(study, str) else list(study or ())
     with in_manner(quiet):
@@ -152,7 +151,7 @@ def build_ensemble(
 
 def ensembles(study: str | None = None, *, home: Place = None) -> Rows:
     """The ensembles that were built, of one study or of all, oldest first."""
-    from harness.cli.ensemble_document import saved_bundles, saved_document
+    from harness.ensemble.results import saved_bundles, saved_document
     from harness.store.records import require_study
 
     place = home_of(home)
@@ -164,7 +163,7 @@ def ensembles(study: str | None = None, *, home: Place = None) -> Rows:
 
 def show_ensemble(bundle: str | Path, *, home: Place = None) -> Document:
     """What an ensemble is made of and how well it did. `bundle`: STUDY/NAME, or a folder."""
-    from harness.cli.ensemble_document import find_saved, saved_document
+    from harness.ensemble.results import find_saved, saved_document
 
     return ensemble_display(_plain(saved_document(*find_saved(home_of(home), str(bundle)))))
 

@@ -50,8 +50,8 @@ SAME_FLOOR = {("api", "cli")}
 DOORS = {  # a library, or a part of one that has a door of its own
     "mlflow": ("track/", "predict/mlflow_model.py"),
     "optuna": ("search/",),
-    "ray": ("search/ray_engine.py",),
-    "xgboost": ("ensemble/boosted_trees.py",),
+    "ray": ("search/ray_workers.py",),
+    "xgboost": ("ensemble/boosting.py",),
     "yaml": ("config/load.py",),
     "pydicom": ("images/dicom.py",),
     "imagecodecs": ("images/dicom_codecs.py",),
@@ -81,13 +81,11 @@ TORCH_FREE = (
 ENSEMBLE_WITH_TORCH = (
     "ensemble/embed.py",
     "ensemble/bundle.py",
-    "ensemble/networks.py",
+    "ensemble/bundle_files.py",
     "ensemble/build.py",
-    "ensemble/members.py",
+    "ensemble/inputs.py",
+    "ensemble/new_networks.py",
 )
-ENSEMBLE_WITH_TORCH += ("ensemble/gather.py", "ensemble/save.py")
-ENSEMBLE_WITH_TORCH += ("ensemble/soup.py", "ensemble/soup_weights.py", "ensemble/cost.py", "ensemble/retrain.py")
-ENSEMBLE_WITH_TORCH += ("ensemble/made.py", "ensemble/export.py")
 """ensemble's door to networks; the fitting half is everything else"""
 
 

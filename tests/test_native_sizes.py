@@ -13,8 +13,7 @@ from PIL import Image
 from harness.config.data import Data, Decode
 from harness.config.load import check_study
 from harness.data.prepare import prepare
-from harness.ensemble.bundle import load_bundle, outputs_of_bundle
-from harness.ensemble.export import export_network
+from harness.ensemble.bundle import export_network, load_bundle, outputs_of_bundle
 from harness.errors import RequestError
 from harness.images.decode import decode
 from harness.images.pixels import Ragged, gather

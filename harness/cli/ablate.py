@@ -13,7 +13,7 @@ from harness.output.terminal import note
 if TYPE_CHECKING:
     from rich.table import Table as Drawn
 
-    from harness.search.ablate import Plan
+    from harness.search.ablation import Plan
 
 
 def ablate(
@@ -42,7 +42,7 @@ def ablate(
     claim_stdout()
     from harness.errors import Interrupted
     from harness.output.progress import study_listener
-    from harness.search.ablate import missing, plan_ablation, train_arms
+    from harness.search.ablation import missing, plan_ablation, train_arms
     from harness.store.home import open_home
 
     home = open_home()

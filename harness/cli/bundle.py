@@ -1,7 +1,5 @@
 """harness ensemble register, diagram: what can be done with a bundle that was built."""
 
-from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -9,7 +7,6 @@ import typer
 from harness.cli.options import Bundle
 from harness.cli.output import claim_stdout, print_json, show, show_command
 from harness.cli.study import Json
-from harness.output.terminal import note
 
 if TYPE_CHECKING:
     from harness.store.home import Home
@@ -29,8 +26,8 @@ def register(
     """
     claim_stdout()
     from harness.ensemble.bundle import load_bundle
+    from harness.ensemble.results import register as register_bundle
     from harness.predict.predict import find_bundle
-    from harness.predict.register import register as register_bundle
     from harness.store.home import open_home
 
     home = open_home()
@@ -46,21 +43,6 @@ def register(
     show_serving(home, found)
 
 
-def register_built(home: "Home", bundles: Iterable[Path]) -> dict[Path, "Registered"]:
-    """Register what was just built. Where MLflow is away the bundles stand all the same, and a note says so."""
-    from harness.predict.register import register as register_bundle
-    from harness.track.mlflow_store import StoreAway
-
-    found: dict[Path, Registered] = {}
-    for path in bundles:
-        try:
-            found[path] = register_bundle(home, path)
-        except StoreAway as error:
-            note(f"{path.name} is not registered: {error}")
-            note(f"When MLflow answers again, type: harness ensemble register {path.parent.name}/{path.name}")
-    return found
-
-
 def show_serving(home: "Home", found: "Registered") -> None:
     show("Serve it:")
     show_command(f"export MLFLOW_TRACKING_URI={home.mlflow_uri}")
@@ -73,8 +55,8 @@ def diagram(
 ) -> None:
     """How a bundle answers, as a flowchart: decoding, members, method, calibration, decision."""
     stream = claim_stdout()
-    from harness.ensemble.about import read_about
-    from harness.ensemble.diagram import ensemble_diagram
+    from harness.ensemble.bundle import ensemble_diagram
+    from harness.ensemble.bundle_files import read_about
     from harness.models.diagram import mermaid, plantuml
     from harness.predict.predict import find_bundle
     from harness.store.home import open_home

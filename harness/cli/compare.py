@@ -1,15 +1,16 @@
 """harness study compare: two studies or two trials on the same rows."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.complete import sides
 from harness.cli.output import claim_stdout, print_json, results, show
 from harness.cli.study import Json
+from harness.search.compare import comparison_document
 
 if TYPE_CHECKING:
-    from harness.search.compare import Comparison, Side
+    from harness.search.compare import Comparison
 
 Operand = typer.Argument(
     metavar="STUDY[/TRIAL]", autocompletion=sides, help="A study (its best trial), or one of its trials: NAME/7."
@@ -38,37 +39,6 @@ def compare(
         print_json(comparison_document(found))
         return
     _show(found)
-
-
-def comparison_document(found: "Comparison") -> dict[str, Any]:
-    """`study compare --json`."""
-    corrected = None
-    if found.corrected:
-        metric = found.a.record.tree["search"]["metric"]
-        corrected = dict(zip(("a", "b", "delta"), found.corrected, strict=True)) | {"metric": metric}
-    return {
-        "a": _side(found.a),
-        "b": _side(found.b),
-        "rows": found.rows,
-        "groups": found.groups,
-        "per_group": found.per_group,
-        "same_folds": found.same_folds,
-        "metrics": found.lines,
-        "delong": found.delong,
-        "mcnemar": found.mcnemar,
-        "corrected": corrected,
-        "notes": found.notes,
-    }
-
-
-def _side(side: "Side") -> dict[str, Any]:
-    return {
-        "study": side.record.name,
-        "trial": side.trial.number,
-        "best_of": side.best_of,
-        "optimistic": side.trial.optimistic,
-        "params": side.trial.params,
-    }
 
 
 def _show(found: "Comparison") -> None:

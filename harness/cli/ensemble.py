@@ -5,11 +5,11 @@ from typing import Annotated
 import typer
 
 from harness.cli.complete import methods, studies
-from harness.cli.ensemble_document import find_saved, make, saved_bundles, saved_document
 from harness.cli.help import Commands
 from harness.cli.options import Bundle
 from harness.cli.output import claim_stdout, print_json, results, show, show_command
 from harness.cli.study import Json
+from harness.ensemble.results import find_saved, make, saved_bundles, saved_document
 from harness.output.result import plain
 
 SHORT = {"test": "test", "nested_full": "nested full", "none": "nothing"}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.cli.output import results, show
-from harness.ensemble.verdict import OPTIMISM, of_document, why_recommended
+from harness.ensemble.score_table import OPTIMISM, of_document, why_recommended
 from harness.metrics import is_higher_better
 from harness.output.format import OPTIMISTIC, difference, duration, interval, judged, number, p_value, plural
 from harness.output.tables import numbers_of, table

@@ -27,7 +27,7 @@ def export(
     Normalisation is inside; classes and decoding are in its metadata. It is run by onnxruntime and compared first.
     """
     claim_stdout()
-    from harness.ensemble.export import export_network
+    from harness.ensemble.bundle import export_network
     from harness.predict.predict import find_bundle
 
     name, apart = export_network(find_bundle(bundle), out, member, fold)

@@ -1,19 +1,17 @@
 """harness study importance and plots: what a search tells of its keys. Read-only, also while the study runs."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.options import NewestStudy
 from harness.cli.output import claim_stdout, print_json, show
 from harness.output.terminal import note
+from harness.search.optuna_export import importance_document, read_importances
 
 if TYPE_CHECKING:
-    from harness.config.load import Study
-    from harness.search.importance import Importance
-    from harness.store.home import Home
-    from harness.types import TrialRecord
+    pass
 
 Method = Annotated[str, typer.Option("--method", metavar="M", help="ped_anova or fanova.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -51,7 +49,7 @@ def plots(
     from harness.errors import RequestError
     from harness.metrics import METRICS
     from harness.report.search import Axis, Row, Search, search_page
-    from harness.search.importance import scored_trials
+    from harness.search.optuna_export import scored_trials
     from harness.store.files import write_text
     from harness.store.home import open_home
 
@@ -80,29 +78,3 @@ def plots(
         print_json({"study": study.name, "page": path, "warning": warning or None})
     else:
         show(f"{path}")
-
-
-def importance_document(study: "Study", method: str, found: "list[Importance]", warning: str) -> dict[str, Any]:
-    """`study importance --json`."""
-    keys = [{"name": one.name, "importance": one.value, "trials": one.trials} for one in found]
-    return {"study": study.name, "method": method, "keys": keys, "warning": warning or None}
-
-
-def read_importances(
-    home: "Home", name: str | None, method: str
-) -> "tuple[Study, list[TrialRecord], list[Importance], str]":
-    """The study, its records, its importances and what is to be said against them."""
-    from harness.config.load import check_study
-    from harness.errors import RequestError, nearest
-    from harness.search.importance import caution, importances
-    from harness.store.records import read_trials, require_study
-
-    if method not in ("ped_anova", "fanova"):
-        raise RequestError(f"--method {method}: write ped_anova or fanova.{nearest(method, ['ped_anova', 'fanova'])}")
-    record = require_study(home, name)
-    study = check_study(record.tree, f"study {record.name} as it was begun")
-    trials = read_trials(home, record.name)
-    if not study.space:
-        raise RequestError(f"study {study.name} searches nothing: its file has no range.")
-    found = importances(study, trials, "ped_anova" if method == "ped_anova" else "fanova")
-    return study, trials, found, caution(study, trials)

@@ -11,7 +11,7 @@ from harness.cli.output import claim_stdout, print_json, results, show, show_com
 
 if TYPE_CHECKING:
     from harness.config.load import Study
-    from harness.search.nodes import Cluster
+    from harness.search.ray_workers import Cluster
     from harness.store.records import StudyRecord
     from harness.types import TrialRecord
 
@@ -108,7 +108,7 @@ def resume(
 def _cluster(backend: str, address: str | None, cpus: int | None, gpus: float | None, device: str) -> "Cluster | None":
     """The cluster that the options name, None for this machine. Raises RequestError where they do not go together."""
     from harness.errors import RequestError, nearest
-    from harness.search.nodes import Cluster
+    from harness.search.ray_workers import Cluster
 
     if backend == "ray":
         if device != "auto":

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import AdaBoostClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from harness.ensemble.encoders import fit_encoders, mean_of_encoders
+from harness.ensemble.heads import fit_encoders, mean_of_encoders
 from harness.ensemble.oof import Embed, Fitted, OofTable
 from harness.errors import RequestError
 from harness.metrics import softmax

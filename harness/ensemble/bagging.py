@@ -19,8 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ensemble.encoders import mean_of_encoders, require_embeddings
-from harness.ensemble.logistic import fit_logistic
+from harness.ensemble.heads import fit_logistic, mean_of_encoders, require_embeddings
 from harness.ensemble.oof import Embed, Fitted, OofTable, check_probabilities, check_table, mean_oof, mean_predict
 from harness.errors import HarnessError, RequestError
 from harness.metrics import softmax

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.calibration.operating_points import Answers, Unit, kept, parse_rule, pooled, rates
-from harness.ensemble.trust import bare, reliabilities, without_intervals
+from harness.ensemble.postprocess import bare, reliabilities, without_intervals
 from harness.metrics import METRICS
 from harness.stats.calibration import Line, Reliability, calibration_line, questions
 from harness.stats.intervals import How, all_intervals, share

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from harness.calibration.maps import FOLD_MODELS, FULL, answer
 from harness.calibration.operating_points import parse_rule
-from harness.ensemble.bundle import Bundle, load_bundle, outputs_of_bundle
-from harness.ensemble.contents import FILE, seen
-from harness.ensemble.trust import CALIBRATED, SHARED
+from harness.ensemble.bundle import FILE, Bundle, load_bundle, outputs_of_bundle, seen
+from harness.ensemble.postprocess import CALIBRATED, SHARED
 from harness.errors import RequestError
 from harness.hardware import commit, parse_devices
 from harness.predict.drift import (

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from harness.ensemble.verdict import OPTIMISM, PLAIN, of_document, why_recommended
+from harness.ensemble.score_table import OPTIMISM, PLAIN, of_document, why_recommended
 from harness.metrics import METRICS
 from harness.output.documents import Section, Table
 from harness.output.format import bare_p, interval, judged, number, read_interval, signed

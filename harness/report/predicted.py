@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from harness.calibration.operating_points import ARGMAX, Answers, Rule, decide, said_out_of_fold, threshold, usual_rule
 from harness.data.prepare import Prepared
-from harness.ensemble.about import read_about, read_plain
+from harness.ensemble.bundle_files import read_about, read_plain
 from harness.ensemble.embed import EncoderCache, read_encoders
 from harness.ensemble.members import Member, read_oof
-from harness.ensemble.trust import CALIBRATED
-from harness.ensemble.verdict import PLAIN, of_document, recommended
+from harness.ensemble.postprocess import CALIBRATED
+from harness.ensemble.score_table import PLAIN, of_document, recommended
 from harness.errors import RequestError
 from harness.metrics import UNKNOWN, probabilities
 from harness.store.arrays import unpack

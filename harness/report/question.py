@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from harness.config.space import Choice, Range
-from harness.ensemble.verdict import PLAIN, of_document, why_recommended
+from harness.ensemble.score_table import PLAIN, of_document, why_recommended
 from harness.output.documents import Section, Table
 from harness.output.format import (
     BELIEVABLE_P,

@@ -10,7 +10,7 @@ from harness.output.documents import Section, Table
 from harness.output.format import interval, number, plural, value
 from harness.report.collect import Collected
 from harness.report.search import Axis, Row, Search, history_plot, importance_plot, importance_table, parallel_plot
-from harness.search.importance import caution, importances, scored_trials
+from harness.search.optuna_export import caution, importances, scored_trials
 from harness.types import TrialRecord, not_ranked, rank_value
 
 MOST_KEYS = 8

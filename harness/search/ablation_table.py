@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.data.prepare import Prepared
 from harness.metrics import METRICS
-from harness.search.ablate import Plan, finished_arms, key_of
+from harness.search.ablation import Plan, finished_arms, key_of
 from harness.stats.ablation import ablation_effects
 from harness.stats.intervals import LEVEL
 from harness.stats.paired import holm

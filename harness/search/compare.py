@@ -308,3 +308,34 @@ def _matched(
     place = {name: row for row, name in enumerate(rows.ids.tolist())}
     rows = _take(rows, np.array([place[name] for name in ids.tolist()], np.int64))
     return rows.y, rows.fold, rows.groups, replace(found.search, p=rows.p)
+
+
+def comparison_document(found: "Comparison") -> dict[str, Any]:
+    """`study compare --json`."""
+    corrected = None
+    if found.corrected:
+        metric = found.a.record.tree["search"]["metric"]
+        corrected = dict(zip(("a", "b", "delta"), found.corrected, strict=True)) | {"metric": metric}
+    return {
+        "a": _side(found.a),
+        "b": _side(found.b),
+        "rows": found.rows,
+        "groups": found.groups,
+        "per_group": found.per_group,
+        "same_folds": found.same_folds,
+        "metrics": found.lines,
+        "delong": found.delong,
+        "mcnemar": found.mcnemar,
+        "corrected": corrected,
+        "notes": found.notes,
+    }
+
+
+def _side(side: "Side") -> dict[str, Any]:
+    return {
+        "study": side.record.name,
+        "trial": side.trial.number,
+        "best_of": side.best_of,
+        "optimistic": side.trial.optimistic,
+        "params": side.trial.params,
+    }

@@ -18,7 +18,7 @@ from harness.config.load import check_study
 from harness.config.space import Choice, Range, Space, fill, flatten
 from harness.metrics import probabilities
 from harness.models.weights import kind_of
-from harness.search.start import PREFIX, pinned
+from harness.search.warm_start import PREFIX, pinned
 from harness.stats.optimism import Search, best_corrected
 from harness.store.files import is_done
 from harness.store.home import Home

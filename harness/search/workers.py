@@ -21,7 +21,7 @@ from harness.data.prepare import Prepared, prepare
 from harness.errors import HarnessError
 from harness.hardware import choose_device, free_by_device, resident_memory
 from harness.search.driver import NextTask, OnOutcome
-from harness.search.objective import Boss, Outcome, Task, run_trial
+from harness.search.trial import Boss, Outcome, Task, run_trial
 from harness.store.home import Home
 from harness.types import EpochDone, FoldDone
 

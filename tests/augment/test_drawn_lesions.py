@@ -12,7 +12,7 @@ from harness.errors import RequestError
 from harness.images.pixels import Subset
 from harness.report.dataset import _augmentation
 from harness.report.preview import largest_augmentation
-from harness.search.checks import check_training
+from harness.search.run import check_training_settings
 from harness.store.home import Home
 from harness.train.cross_validation import Part, part_data
 
@@ -139,4 +139,4 @@ def test_it_is_refused_before_anything_is_trained(prepared) -> None:
     for value in (1.0, {"choice": [0.0, 1.0]}):
         study = tiny(name="coloured", augment__drawn_lesions=value, data__decode__channels=3)
         with pytest.raises(RequestError, match=r"augment\.drawn_lesions: 1 needs grey images"):
-            check_training(study, data.dataset)
+            check_training_settings(study, data.dataset)

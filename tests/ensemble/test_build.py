@@ -231,7 +231,7 @@ def test_wrong_requests(small_study):
 
 
 def test_torch_stays_out_of_the_fitting_half():
-    modules = "members, methods, scores, mean, bagging, boosting, stacking"
+    modules = "members, methods, scores, averaging, bagging, boosting, stacking"
     code = f"import sys; from harness.ensemble import {modules}; sys.exit('torch' in sys.modules)"
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0

@@ -13,7 +13,7 @@ from every_method import build_every
 from harness.config.load import check_study
 from harness.data.prepare import prepare
 from harness.ensemble.build import build, fit_method, score_candidates
-from harness.ensemble.gather import Gathered, gather
+from harness.ensemble.inputs import Gathered, gather
 from harness.ensemble.methods import METHODS
 from harness.errors import Leak
 from harness.store.files import is_done

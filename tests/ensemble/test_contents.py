@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from harness.ensemble.contents import FILE, contents_section, seen
+from harness.ensemble.bundle import FILE, contents_section, seen
 from harness.errors import RequestError
 from harness.store.arrays import pack
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from harness.ensemble.contribution import contributions, means_without
+from harness.ensemble.diversity import contributions, means_without
 from harness.metrics import METRICS, softmax
 from harness.stats.paired import paired_difference
 

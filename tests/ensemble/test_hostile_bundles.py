@@ -22,7 +22,7 @@ import pytest
 import torch
 from spoiled_bundles import bomb, checkpoint, npy, npz, put, rewrite, with_header, with_meta
 
-from harness.ensemble import about as about_module
+from harness.ensemble import bundle_files as about_module
 from harness.ensemble.bundle import load_bundle
 from harness.errors import HarnessError, RequestError
 from harness.store.arrays import pack, unpack

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from benchmarks._tiny_study import tiny
-from harness.cli.ensemble_document import FULL, make
 from harness.data.prepare import prepare
-from harness.ensemble.gather import gather
+from harness.ensemble.inputs import gather
 from harness.ensemble.methods import METHODS
 from harness.ensemble.nested import nested_full
-from harness.ensemble.pairs import plan_pairs, train_pairs
+from harness.ensemble.nested_training import plan_pairs, train_pairs
+from harness.ensemble.results import FULL, make
 from harness.errors import RequestError
 from harness.metrics import softmax
 from harness.output.result import plain

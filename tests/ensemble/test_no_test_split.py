@@ -12,7 +12,7 @@ from every_method import build_every
 
 import harness.api
 from benchmarks._tiny_study import tiny
-from harness.cli.ensemble_document import saved_document
+from harness.ensemble.results import saved_document
 from harness.metrics import METRICS
 from harness.output.result import plain
 from harness.predict.evaluate import evaluate

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from harness.config.load import check_study
 from harness.data.prepare import prepare
 from harness.ensemble.bundle import load_bundle, predict_bundle
-from harness.ensemble.gather import gather
-from harness.ensemble.retrain import draw_groups, retrain
+from harness.ensemble.inputs import gather
+from harness.ensemble.new_networks import draw_groups, retrain
 from harness.errors import RequestError
 from harness.metrics import softmax
 from harness.store.home import Home

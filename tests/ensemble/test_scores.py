@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.ensemble.score_table import Judged, of_document, of_result, recommended, verdict_together
 from harness.ensemble.scores import (
     Comparison,
     EnsembleResult,
@@ -22,7 +23,6 @@ from harness.ensemble.scores import (
     unusable,
     verdict_word,
 )
-from harness.ensemble.verdict import Judged, of_document, of_result, recommended, verdict_together
 from harness.metrics import METRICS
 from harness.stats.intervals import all_intervals
 from harness.stats.paired import holm, paired_difference

@@ -15,8 +15,8 @@ from fine_tunes import fine_tuned, start_file
 from sklearn.metrics import log_loss
 
 from harness.ensemble.bundle import load_bundle, predict_bundle
-from harness.ensemble.gather import Gathered, gather
-from harness.ensemble.soup import make_soup
+from harness.ensemble.inputs import Gathered, gather
+from harness.ensemble.new_networks import make_soup
 from harness.errors import RequestError
 from harness.metrics import softmax
 from harness.store.home import Home

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from harness.config.spec import Model
-from harness.ensemble.soup_weights import average, blend, disagreeing_norms, largest_shared_start
+from harness.ensemble.new_networks import average, blend, disagreeing_norms, largest_shared_start
 from harness.errors import HarnessError, RequestError
 from harness.images.pixels import gather
 from harness.models.network import build_network

@@ -11,8 +11,8 @@ from every_method import build_every
 
 from harness.calibration.operating_points import Answers, parse_rule, pooled, rates
 from harness.ensemble.bundle import load_bundle
+from harness.ensemble.postprocess import Development, trust_sections
 from harness.ensemble.scores import Rows, as_json
-from harness.ensemble.trust import Development, trust_sections
 from harness.metrics import METRICS, softmax
 from harness.store.arrays import unpack
 from harness.store.home import Home

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from harness.config.spec import Augment
-from harness.ensemble.doubt_part import shared_views
+from harness.ensemble.postprocess import shared_views
 from harness.errors import RequestError
 from harness.images.pixels import gather
 from harness.predict.augmented import View, seen, views

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from every_method import build_every
 
+from harness.ensemble.results import CODE, register
 from harness.errors import RequestError
 from harness.predict.predict import predict
-from harness.predict.register import CODE, register
 from harness.store.home import Home
 from harness.track.mlflow_store import StoreAway
 

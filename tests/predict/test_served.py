@@ -22,10 +22,10 @@ from every_method import build_every
 from PIL import Image
 
 from harness.ensemble.bundle import load_bundle
+from harness.ensemble.results import register
 from harness.errors import RequestError, Unreadable
 from harness.predict.outputs import as_document
 from harness.predict.predict import Asked, predict
-from harness.predict.register import register
 from harness.predict.served import LARGEST_FILE, Answerer, as_bytes
 from harness.store.home import Home
 

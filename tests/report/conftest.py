@@ -25,7 +25,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Hostile:
     around the best, and two ensembles."""
     from harness.config.load import check_study
     from harness.ensemble.build import build
-    from harness.search.ablate import plan_ablation, train_arms
+    from harness.search.ablation import plan_ablation, train_arms
     from harness.search.ablation_table import publish, tabulate
     from harness.search.run import run_study
     from harness.store.records import require_study

@@ -24,7 +24,7 @@ from harness.report.learning import by_fold
 from harness.report.question import question_section
 from harness.report.reproduce import reproduce_section
 from harness.report.study_report import sections_of, write_report
-from harness.search.factors import find_arms
+from harness.search.ablation import find_arms
 from harness.store.records import read_trials, require_study
 from harness.types import TrialRecord
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from harness.config.load import Study
 from harness.config.space import extremes
-from harness.search.objective import Outcome, Task
+from harness.search.trial import Outcome, Task
 from harness.store.home import Home
 from harness.types import EpochDone, FoldDone
 

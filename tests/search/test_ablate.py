@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from benchmarks._tiny_study import tiny_tree
 from harness.config.load import check_study, read_spec
 from harness.errors import HarnessError, RequestError
-from harness.search.ablate import missing, plan_ablation, train_arms
+from harness.search.ablation import missing, plan_ablation, train_arms
 from harness.search.ablation_table import COLUMNS, SHOWN, document, publish, tabulate
 from harness.search.run import run_study
 from harness.store.files import is_done

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness.config.load import check_study
-from harness.search.importance import caution, importances
+from harness.search.optuna_export import caution, importances
 from harness.store.home import Home
 from harness.store.records import StudyRecord, write_study, write_trial
 from harness.types import TrialRecord

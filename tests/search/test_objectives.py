@@ -14,11 +14,11 @@ from harness.data.prepare import prepare
 from harness.ensemble.members import choose_members
 from harness.errors import HarnessError, RequestError
 from harness.search.driver import Driver
-from harness.search.objective import Outcome
 from harness.search.proposals import Proposals
 from harness.search.run import begin, run_study
 from harness.search.status import study_document
 from harness.search.storage import open_optuna
+from harness.search.trial import Outcome
 from harness.store.home import Home
 from harness.store.records import best_trial, front, is_on_front, read_study, read_trials
 from harness.types import TrialEnded, TrialRecord

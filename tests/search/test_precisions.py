@@ -1,7 +1,7 @@
 """What a study is told of its number formats."""
 
 from benchmarks._tiny_study import tiny
-from harness.search.precisions import choose_precisions, say_precisions
+from harness.search.run import choose_precisions, say_precisions
 from harness.types import PrecisionChosen
 
 

@@ -7,8 +7,7 @@ import pytest
 
 from harness.config.spec import Search
 from harness.metrics import METRICS
-from harness.search.pruning import stop_after_epoch, stop_after_folds
-from harness.search.racing import Runner, make_field
+from harness.search.pruners import Runner, make_field, stop_after_epoch, stop_after_folds
 from harness.store.records import best_trial
 from harness.types import TrialRecord
 

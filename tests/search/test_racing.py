@@ -16,8 +16,7 @@ from benchmarks._tiny_study import tiny
 from benchmarks.racing import Full, replay, summary
 from harness.config.load import dump_yaml
 from harness.config.spec import Search
-from harness.search.racing import Field, Runner, after_folds, common_variance, inside_first_fold, make_field
-from harness.search.referee import Referee
+from harness.search.pruners import Field, Referee, Runner, after_folds, common_variance, inside_first_fold, make_field
 from harness.search.run import run_study
 from harness.store.home import Home
 from harness.store.records import LoggedEpoch, append_epoch, read_trials

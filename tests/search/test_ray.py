@@ -16,8 +16,7 @@ from benchmarks._servers import RayCluster, ray_cluster, session, wait_until
 from harness.config.load import dump_yaml
 from harness.errors import RequestError
 from harness.hardware import commit
-from harness.search.nodes import Cluster, leave_token, misfit, software
-from harness.search.ray_engine import joined, run_on_ray
+from harness.search.ray_workers import Cluster, joined, leave_token, misfit, run_on_ray, software
 from harness.search.run import run_study
 from harness.store.home import Home
 from harness.store.records import read_trials

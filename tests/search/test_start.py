@@ -23,7 +23,7 @@ from harness.errors import RequestError
 from harness.models.network import build_network
 from harness.search.corrected import competition, corrected_best
 from harness.search.run import run_study
-from harness.search.start import find_start, pin_starts, pinned, refuse_own_checkpoint, resolve_start, start_file
+from harness.search.warm_start import find_start, pin_starts, pinned, refuse_own_checkpoint, resolve_start, start_file
 from harness.stats.optimism import best_corrected
 from harness.store.home import Home
 from harness.store.records import best_trial, read_study, read_trials, write_study, write_trial

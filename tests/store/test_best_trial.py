@@ -16,10 +16,10 @@ from harness.ensemble.members import best_first, choose_members, complete_member
 from harness.metrics import METRICS, score, softmax
 from harness.report.collect import collect
 from harness.report.question import question_section
-from harness.search.ablate import plan_ablation
+from harness.search.ablation import plan_ablation
 from harness.search.compare import find_side
-from harness.search.start import find_start
 from harness.search.status import study_document, study_rows
+from harness.search.warm_start import find_start
 from harness.store.home import Home
 from harness.store.records import StudyRecord, front, read_study, read_trials, write_study, write_trial
 from harness.train.cross_validation import summarize

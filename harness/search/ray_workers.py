@@ -1,28 +1,114 @@
-"""Trials on a Ray cluster: an engine beside those of `search/workers.py`, and the only file that imports ray.
+"""Trials on a Ray cluster, and the checks of its nodes.
+
+Trials on a Ray cluster: an engine beside those of `search/workers.py`, and the only file that imports ray.
 
 Ray places one actor per trial in flight wherever CPUs and GPUs are free, now or when a machine joins later. An actor
 trains in a thread. The driver always has one call open to it, `say`, which takes the answer to the last event there
 and brings the next event back: one call per event, no polling, and a lost machine is an error of that call. All
 machines see one home, so a trial whose machine is lost goes on elsewhere from its last finished epoch.
+
+What trains on a machine of a cluster, one trial at a time: a plain object that knows nothing of how it is called.
+
+Its caller always has one call open to it, `say`, which takes the answer to the last event and returns the next one.
+
+The machines of a cluster, and whether one may train a study's trials: same home, same software.
+
+The check runs on each machine; it knows nothing of how it came there.
 """
 
 import os
+import secrets
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 from harness.config.load import Study
+from harness.data.prepare import prepare
 from harness.errors import HarnessError, RequestError
+from harness.hardware import commit
 from harness.search.driver import NextTask, OnOutcome
-from harness.search.nodes import Cluster, leave_token, misfit, software
-from harness.search.objective import Boss, Outcome, Task
-from harness.search.ray_worker import Worker
+from harness.search.trial import Boss, Outcome, Task, run_trial
+from harness.store.files import write_text
 from harness.store.home import Home
 from harness.types import EpochDone, FoldDone
+
+PATIENCE = 5.0
+"""seconds that a network file system may take to show what another machine wrote"""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster, and what one trial gets of it."""
+
+    address: str = "auto"
+    """HOST:PORT of the head node, or auto: the cluster that this machine is a node of"""
+    cpus: int = 1
+    """cores of a trial, and its threads"""
+    gpus: float = 0.0
+    """cards of a trial: 0, 1, or the part of one that it shares with others"""
+
+    @property
+    def device(self) -> str:
+        """What a trial trains on: Ray shows an actor its own card only."""
+        return "cuda:0" if self.gpus else "cpu"
+
+    @property
+    def demand(self) -> dict[str, float]:
+        return {"num_cpus": self.cpus, "num_gpus": self.gpus}
+
+
+@dataclass(frozen=True)
+class Software:
+    """What must be equal for trials of several machines to be comparable."""
+
+    harness: str
+    commit: str
+    torch: str
+
+
+def software() -> Software:
+    """Of this machine; torch is not imported for it."""
+    return Software(version("harness"), commit(), version("torch"))
+
+
+def leave_token(path: Path) -> str:
+    """Write a new random word there and return it."""
+    token = secrets.token_hex(16)
+    write_text(path, token)
+    return token
+
+
+def misfit(path: Path, token: str, wanted: Software, patience: float = PATIENCE) -> str:
+    """What makes this machine unfit, '' if nothing does. `token` was left at `path` by the driver."""
+    end = time.monotonic() + patience
+    while (found := _read(path)) != token:
+        if time.monotonic() > end:
+            what = "there is no such file" if found is None else "it says something else here"
+            return (
+                f"does not see the driver's home: {path} was written there, and {what}. Mount the home on every "
+                "machine at the same path, and name it in HARNESS_HOME."
+            )
+        time.sleep(0.2)
+    here = software()
+    pairs = [(field.name, getattr(here, field.name), getattr(wanted, field.name)) for field in fields(Software)]
+    different = [f"{name} {own} where the driver has {its}" for name, own, its in pairs if own != its]
+    return f"has {', '.join(different)}. Install the same on every machine." if different else ""
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except OSError:
+        return None
+
 
 LOOK_SECONDS = 5.0
 """between two looks whether the head node is there; without it Ray would end this process after 60 s"""
@@ -289,3 +375,55 @@ def _ray() -> Any:
     except ImportError as error:
         raise RequestError("--backend ray needs Ray. Type: pip install 'harness[ray]'") from error
     return ray
+
+
+Message = EpochDone | FoldDone | Outcome | BaseException
+
+
+class Worker:
+    """Trains one trial at a time in a thread, and is the trial's boss on behalf of the driver."""
+
+    def __init__(self, study: Study, home: Home, cluster: Cluster) -> None:
+        self._study, self._home, self._cluster = study, home, cluster
+        self._messages: SimpleQueue[Message] = SimpleQueue()
+        self._answers: SimpleQueue[bool] = SimpleQueue()
+
+    def ready(self, token: str, wanted: Software) -> str:
+        """Open the data. Returns what makes this machine unfit for the study, '' if nothing does."""
+        problem = misfit(self._home.cluster_token(self._study.name), token, wanted)
+        if problem:
+            return f"{socket.gethostname()} {problem}"
+        import torch
+
+        torch.set_num_threads(self._cluster.cpus)
+        spec = self._study.spec
+        self._data = prepare(spec.data, spec.seed, self._home, lambda what, done, total: None)
+        return ""
+
+    def say(self, word: Task | bool) -> Message:
+        """Give a task, or the answer to the last event. Returns what happens next; an Outcome is the last of a task."""
+        if isinstance(word, Task):
+            Thread(target=self._train, args=(word,), daemon=True).start()
+        else:
+            self._answers.put(word)
+        return self._messages.get()
+
+    def here(self) -> str:
+        """Returns '' when the worker is still there."""
+        return ""
+
+    def epoch(self, event: EpochDone) -> bool:
+        return self._ask(event)
+
+    def fold(self, event: FoldDone) -> bool:
+        return self._ask(event)
+
+    def _ask(self, event: EpochDone | FoldDone) -> bool:
+        self._messages.put(event)
+        return self._answers.get()
+
+    def _train(self, task: Task) -> None:
+        try:
+            self._messages.put(run_trial(task, self._data, self._cluster.device, self))
+        except BaseException as error:  # a thread's exception would be lost, and the driver would wait for ever
+            self._messages.put(error)

@@ -16,9 +16,8 @@ import numpy as np
 
 from harness.config.spec import Spec
 from harness.data.prepare import Prepared
-from harness.ensemble.gather import Gathered
+from harness.ensemble.inputs import Gathered, member_spec, require_nestable
 from harness.ensemble.members import Member
-from harness.ensemble.nestable import member_spec, require_nestable
 from harness.ensemble.nested import PairEmbed, PairTable
 from harness.errors import HarnessError
 from harness.hardware import give_back

@@ -9,7 +9,7 @@ import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
@@ -20,6 +20,9 @@ from harness.config.space import Choice, Range
 from harness.search.samplers import directions, distribution, quiet_optuna
 from harness.seeds import derive_seed
 from harness.types import TrialRecord, rank_value
+
+if TYPE_CHECKING:
+    from harness.store.home import Home
 
 Method = Literal["ped_anova", "fanova"]
 ENOUGH_TRIALS, ENOUGH_PER_KEY = 20, 5
@@ -96,3 +99,28 @@ def _evaluate(study: Study, scored: list[TrialRecord], names: list[str], method:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a value of its own per trial, which caution() says in words
         return dict(optuna.importance.get_param_importances(memory, evaluator=evaluator, params=names))
+
+
+def importance_document(study: "Study", method: str, found: "list[Importance]", warning: str) -> dict[str, Any]:
+    """`study importance --json`."""
+    keys = [{"name": one.name, "importance": one.value, "trials": one.trials} for one in found]
+    return {"study": study.name, "method": method, "keys": keys, "warning": warning or None}
+
+
+def read_importances(
+    home: "Home", name: str | None, method: str
+) -> "tuple[Study, list[TrialRecord], list[Importance], str]":
+    """The study, its records, its importances and what is to be said against them."""
+    from harness.config.load import check_study
+    from harness.errors import RequestError, nearest
+    from harness.store.records import read_trials, require_study
+
+    if method not in ("ped_anova", "fanova"):
+        raise RequestError(f"--method {method}: write ped_anova or fanova.{nearest(method, ['ped_anova', 'fanova'])}")
+    record = require_study(home, name)
+    study = check_study(record.tree, f"study {record.name} as it was begun")
+    trials = read_trials(home, record.name)
+    if not study.space:
+        raise RequestError(f"study {study.name} searches nothing: its file has no range.")
+    found = importances(study, trials, "ped_anova" if method == "ped_anova" else "fanova")
+    return study, trials, found, caution(study, trials)

@@ -1,5 +1,6 @@
 """One trial, from a drawn configuration to its result. It knows neither Optuna nor MLflow: it says what happens to a
-`Boss` and obeys what that answers, whether the boss sits in this process or behind a pipe."""
+`Boss` and obeys what that answers, whether the boss sits in this process or behind a pipe.
+"""
 
 import shutil
 import traceback

@@ -1,16 +1,33 @@
-"""Fold racing: the chance that a running trial still overtakes the best one. Pure functions of scores.
+"""When a trial is stopped early: race, wilcoxon, median.
+
+Whether a running trial is worth the rest of its training: `search.pruner`, as pure functions of scores.
+
+To Optuna a step is a FOLD, and what counts at it is that fold's held-out score. Epochs are compared inside the first
+fold only, at the same share of the schedule, and by `race` alone. Higher is better here, as in `racing`.
+
+Fold racing: the chance that a running trial still overtakes the best one. Pure functions of scores.
 
 All trials share the folds, so two trials are compared fold by fold, and what is at stake is the mean difference over
 all K folds. The folds to come are predicted from those seen; the first fold, while it is trained, from its curve. In
 this file higher is better: losses come in with their sign turned round. Races of models on paired cases: Maron and
 Moore 1994, Birattari et al. 2002.
+
+Who tells running trials to stop: what pruning needs to know of earlier trials, kept ready for it.
+
+It knows only what is on disk of trials that have ended, so that a study that was killed and resumed decides the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from harness.config.spec import Search
+from harness.metrics import METRICS
+from harness.store.home import Home
+from harness.store.records import read_epochs
+from harness.types import EpochReport, TrialRecord, rank_value
 
 LEAST_CURVES = 4
 """earlier trials that finished their first fold, before curves are believed"""
@@ -152,3 +169,108 @@ def common_variance(variances: NDArray[np.float64], freedoms: NDArray[np.float64
     agree = beyond <= polygamma(1, most)
     d0 = 2 * float(most if agree else brentq(lambda x: polygamma(1, x) - beyond, 1e-3, most))
     return float(np.exp(logs.mean() + digamma(d0 / 2) - np.log(d0 / 2))), d0
+
+
+def stop_after_folds(search: Search, own: Sequence[float], field: Field | None) -> str:
+    """Why a trial stops after its first n folds, whose scores are `own`; '' when it goes on.
+
+    race: its chance to overtake the best complete trial (`racing.after_folds`) is below race_p x n / K.
+    wilcoxon: the one-sided signed-rank test (Wilcoxon 1945) of the paired differences to the best complete trial;
+    with pruner_p = .13 it can stop a trial after three folds that are all worse.
+    median: the mean of the finished folds is worse than the median complete trial's mean over the same folds
+    (Golovin et al. 2017, section 3.2.2), from `startup` complete trials and two folds on.
+    Nothing is stopped after its last fold, on a score that is not defined, or before a trial is complete.
+    """
+    if search.pruner == "none" or field is None or not 0 < len(own) < field.k or not np.isfinite(own).all():
+        return ""
+    when = f"after {len(own)} of {field.k} folds"
+    if search.pruner == "race":
+        return _too_unlikely(search, after_folds(own, field), when)
+    if search.pruner == "wilcoxon":
+        return _signed_rank(search, own, field, when)
+    return _below_median(search, own, field, when)
+
+
+def stop_after_epoch(search: Search, value: float, epoch: int, epochs: int, field: Field | None) -> str:
+    """Why a trial stops after an epoch (from 0) of its first fold; '' when it goes on. Only `race` looks at epochs."""
+    if search.pruner != "race" or field is None:
+        return ""
+    when = f"after {epoch + 1} of {epochs} epochs of fold 0"
+    return _too_unlikely(search, inside_first_fold(value, epoch, epochs, field), when)
+
+
+def _too_unlikely(search: Search, standing: Standing | None, when: str) -> str:
+    """What is known from little has to be the surer: the chance asked for grows with the share of the training seen."""
+    if standing is None or standing.chance >= search.race_p * standing.seen:
+        return ""
+    chance = f"{standing.chance:.3f}" if standing.chance >= 0.001 else "below 0.001"
+    return f"{-standing.lead:.3f} behind trial {standing.rival} {when}, chance to overtake it {chance}"
+
+
+def _signed_rank(search: Search, own: Sequence[float], field: Field, when: str) -> str:
+    from scipy.stats import wilcoxon
+
+    difference = np.subtract(own, field.rival.folds[: len(own)])
+    if not difference.any():
+        return ""
+    # P(W+ <= observed) under symmetry about 0, exact over all sign patterns; zeros count half on either side
+    p = float(wilcoxon(difference, alternative="less", zero_method="zsplit", method="auto").pvalue)
+    behind = f"{-difference.mean():.3f} behind trial {field.rival.number} {when}, signed-rank p {p:.3f}"
+    return behind if p < search.pruner_p else ""
+
+
+def _below_median(search: Search, own: Sequence[float], field: Field, when: str) -> str:
+    n = len(own)
+    complete = [runner for runner in (field.rival, *field.others) if np.isfinite(runner.score)]
+    if n < 2 or len(complete) < search.startup:
+        return ""
+    behind = float(np.median([np.mean(runner.folds[:n]) for runner in complete]) - np.mean(own))
+    return f"{behind:.3f} behind the median of {len(complete)} trials {when}" if behind > 0 else ""
+
+
+class Referee:
+    """Of one study with K folds. Trials that failed, and copies, say nothing about others."""
+
+    def __init__(self, home: Home, study: str, search: Search, k: int, ended: Iterable[TrialRecord]) -> None:
+        self._home, self._study, self._search, self._k = home, study, search, k
+        self._sign = 1.0 if METRICS[search.metric].higher_is_better else -1.0
+        self._past: list[Runner] = []
+        self._field: Field | None = None
+        for record in ended:
+            self._add(record)
+        self._field = make_field(self._past, k)
+
+    def ended(self, record: TrialRecord) -> None:
+        """A trial has ended: later ones are judged by it, too."""
+        self._add(record)
+        self._field = make_field(self._past, self._k)
+
+    def after_epoch(self, report: EpochReport) -> str:
+        """Why the trial stops; '' when it goes on."""
+        if report.fold > 0:
+            return ""
+        value = self._sign * report.val[self._search.metric]
+        return stop_after_epoch(self._search, value, report.epoch, report.epochs, self._field)
+
+    def after_fold(self, values: Sequence[float]) -> str:
+        """Why the trial stops after the folds with these scores; '' when it goes on."""
+        return stop_after_folds(self._search, [self._sign * value for value in values], self._field)
+
+    def _add(self, record: TrialRecord) -> None:
+        says = record.state in ("complete", "pruned") and record.same_as is None and record.fold_values
+        if self._search.pruner == "none" or not says:
+            return
+        metric, sign = self._search.metric, self._sign
+        first = []
+        if self._search.pruner == "race":
+            epochs = read_epochs(self._home, self._study, record.number)
+            first = [logged.report for logged in epochs if logged.report.fold == 0]
+        self._past.append(
+            Runner(
+                record.number,
+                folds=tuple(sign * value for value in record.fold_values),
+                score=sign * rank_value(record, metric),
+                curve=tuple(sign * report.val[metric] for report in first),
+                epochs=first[-1].epochs if first else 0,
+            )
+        )

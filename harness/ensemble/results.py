@@ -1,19 +1,26 @@
-"""Build ensembles, and what is said of one or of all methods at once, as plain data: `ensemble build|show|list --json`.
+"""Build, list, show and register ensembles: what programs and commands are given.
+
+Build ensembles, and what is said of one or of all methods at once, as plain data: `ensemble build|show|list --json`.
 
 One way for the command line and for programs (harness.api): prints nothing but notes and progress.
+
+Register a bundle in MLflow: under which name, with which code. harness.track.mlflow_registry does it.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.ensemble.bundle_files import About, read_about
+from harness.errors import RequestError
 from harness.output.terminal import note
+from harness.store.home import Home
+from harness.track.mlflow_registry import Registered, register_bundle
 
 if TYPE_CHECKING:
     from harness.ensemble.build import Built
-    from harness.store.home import Home
-    from harness.track.mlflow_registry import Registered
 
 CROSS_FITTED, FULL = "cross-fitted", "full"
 """what `--nested` takes: the score that costs nothing, and the one that trains"""
@@ -52,7 +59,6 @@ def make(
     or of the newest completed one. nested: CROSS_FITTED, or FULL to train the members again. Raises RequestError for
     what the words do not fit, before anything is done."""
     from harness.calibration.operating_points import parse_rule
-    from harness.cli.bundle import register_built
     from harness.ensemble.methods import require_method
     from harness.ensemble.names import WITHOUT_TRAINING
     from harness.errors import RequestError, nearest
@@ -97,7 +103,7 @@ def saved_document(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
 
 def table_document(documents: list[dict[str, Any]], built: "Built") -> dict[str, Any]:
     """What `--method all` prints: the rows of all once, then each ensemble as it would stand alone."""
-    from harness.ensemble.verdict import verdict_together
+    from harness.ensemble.score_table import verdict_together
 
     shared = [note for note in documents[0]["notes"] if all(note in one["notes"] for one in documents)]
     first = documents[0]
@@ -146,4 +152,39 @@ def find_saved(home: "Home", bundle: str) -> tuple[Path, dict[str, Any]]:
             f"no ensemble {bundle!r} in {home.root}.{nearest(bundle, known)} "
             f"Known: {listed(known, 'harness ensemble list')}."
         )
+    return found
+
+
+CODE = Path(__file__).parents[1] / "predict" / "mlflow_model.py"
+NEEDED = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "xgboost")
+"""packages whose versions a model names: this program itself is not in the public index"""
+
+
+def model_name(about: About) -> str:
+    """harness-STUDY-METHOD"""
+    return f"harness-{about.study}-{about.method}"
+
+
+def register(home: Home, bundle: Path, name: str | None = None) -> Registered:
+    """The next version of `name`, or of harness-STUDY-METHOD. Raises StoreAway where MLflow does not answer,
+    RequestError for what is no name or no bundle. Checks no hash: whoever serves it does."""
+    if name is not None and not re.fullmatch(r"[\w.-]+", name):
+        raise RequestError(f"--name {name!r} is no name for a model: use letters, digits, and . _ - only.")
+    plain, about = read_about(bundle)
+    requirements = [f"{package}=={about.versions[package].partition('+')[0]}" for package in NEEDED]
+    tags = {f"harness.{key}": str(plain[key]) for key in ("study", "method", "commit", "data_hash")}
+    return register_bundle(home, about.study, name or model_name(about), bundle, CODE, requirements, tags)
+
+
+def register_built(home: "Home", bundles: Iterable[Path]) -> dict[Path, "Registered"]:
+    """Register what was just built. Where MLflow is away the bundles stand all the same, and a note says so."""
+    from harness.track.mlflow_store import StoreAway
+
+    found: dict[Path, Registered] = {}
+    for path in bundles:
+        try:
+            found[path] = register(home, path)
+        except StoreAway as error:
+            note(f"{path.name} is not registered: {error}")
+            note(f"When MLflow answers again, type: harness ensemble register {path.parent.name}/{path.name}")
     return found
