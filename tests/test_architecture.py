@@ -56,7 +56,7 @@ DOORS = {  # a library, or a part of one that has a door of its own
     "pydicom": ("images/dicom.py",),
     "imagecodecs": ("images/dicom_codecs.py",),
     "captum": ("predict/explain.py",),
-    "matplotlib": ("predict/overlays.py",),
+    "matplotlib": ("predict/explain.py",),
     "timm": ("models/timm_backbones.py",),
     "timm.optim": ("train/optim.py",),
     "torchvision": ("models/torchvision_backbones.py",),

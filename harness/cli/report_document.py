@@ -56,7 +56,7 @@ def _check(format_: str, out: Path | None) -> None:
 def _predictions(found: Collected, images: bool, device: str, progress: Progress) -> list[Section]:
     """What there is to say of the trial's predictions and of the ensembles; nothing where the data are gone."""
     from harness.hardware import parse_devices
-    from harness.predict.fold_overlays import fold_overlays
+    from harness.predict.explain import fold_overlays
     from harness.report.evaluation import Wanted, evaluation_sections
 
     trial, data, home = found.chosen, found.data, found.home

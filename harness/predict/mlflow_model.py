@@ -16,7 +16,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from harness.ensemble.bundle import load_bundle
 from harness.errors import HarnessError, RequestError
 from harness.hardware import parse_devices
-from harness.predict.served import Answerer
+from harness.predict.serving import Answerer
 from harness.track.mlflow_registry import BUNDLE, IMAGE
 
 

@@ -7,8 +7,7 @@ from harness.config.spec import Augment
 from harness.ensemble.postprocess import shared_views
 from harness.errors import RequestError
 from harness.images.pixels import gather
-from harness.predict.augmented import View, seen, views
-from harness.predict.predict import Asked, predict
+from harness.predict.predict import Asked, View, predict, seen, views
 
 BOTH = {"hflip": True, "vflip": True, "rotate": 90.0}
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 9, 9, 3), dtype=np.uint8)

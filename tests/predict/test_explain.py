@@ -16,9 +16,18 @@ from harness.errors import RequestError
 from harness.images.decode import decode
 from harness.images.pixels import gather
 from harness.models.network import Network, build_network
-from harness.predict.explain import grad_cam, heat_maps, log_odds
-from harness.predict.feature_map import exposed, find_feature_map
-from harness.predict.overlays import best_member, blended, draw_overlay, overlay_name, shown_class
+from harness.predict.explain import (
+    best_member,
+    blended,
+    draw_overlay,
+    exposed,
+    find_feature_map,
+    grad_cam,
+    heat_maps,
+    log_odds,
+    overlay_name,
+    shown_class,
+)
 from harness.predict.predict import Asked, predict
 from harness.train.batches import to_input
 from harness.train.checkpoint import load_fold

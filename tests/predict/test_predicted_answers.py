@@ -146,7 +146,7 @@ def test_one_answer_per_series(mean_bundle, tmp_path):
 
 def test_parts_do_not_change_the_answers(mean_bundle, home_files, at_home, monkeypatch):
     """More files than fit into one part of memory: the same numbers, in the same order."""
-    from harness.predict import decoded as module
+    from harness.predict import inputs as module
 
     monkeypatch.setattr(module, "PART_BYTES", 3 * 32 * 32)
     found = predict(mean_bundle, home_files, "cpu")

@@ -13,7 +13,7 @@ from harness.data.prepare import Prepared, prepare
 from harness.metrics import METRICS
 from harness.output.documents import Section, markdown
 from harness.output.format import interval
-from harness.predict.fold_overlays import fold_overlays
+from harness.predict.explain import fold_overlays
 from harness.report.classes import classes_section, confusion
 from harness.report.evaluation import Wanted, evaluation_sections
 from harness.report.groups import groups_section

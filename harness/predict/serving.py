@@ -17,12 +17,8 @@ from harness.ensemble.bundle import Bundle
 from harness.errors import RequestError, Unreadable
 from harness.images.decode import decode_bytes
 from harness.images.pixels import Pixels, gather
-from harness.predict.answers import answer
-from harness.predict.augmented import views
-from harness.predict.doubts import read_doubts
 from harness.predict.outputs import rows_of
-from harness.predict.outputs_of_part import joined, outputs_of_part
-from harness.predict.predict import Prediction
+from harness.predict.predict import Prediction, answer, joined, outputs_of_part, read_doubts, views
 from harness.train.checkpoint import load_fold
 
 LARGEST_FILE = 256 * 2**20
