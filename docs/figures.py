@@ -15,7 +15,7 @@ from harness.config.spec import Augment
 from harness.data.phantom import write_phantom
 from harness.images.decode import decode
 from harness.metrics import mean_over_folds
-from harness.report.preview import augmented
+from harness.report.data_page import augmented
 from harness.stats.optimism import Search, best_corrected
 
 IMAGES = Path(__file__).parent / "images"

@@ -244,7 +244,7 @@ def report(
 
     `out`: the file; left out, it stands beside the study's records. `format`: html, md or latex.
     """
-    from harness.cli.report_document import make_report
+    from harness.report.study_report import make_report
 
     path = None if out is None else Path(out)
     with _progress(quiet) as progress:
@@ -303,7 +303,7 @@ def backbone(name: str) -> Document:
 
 def doctor(home: Place = None) -> Document:
     """What this machine and this home have, and what is wrong with them."""
-    from harness.cli.checkup import examine
+    from harness.doctor import examine
 
     found = _plain(examine(home_of(home)))
     title = "something that a study needs is broken" if any(one["breaks"] for one in found["problems"]) else "all works"

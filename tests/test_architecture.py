@@ -21,6 +21,7 @@ FLOORS = {
     "cli": 8,
     "__main__": 9,
     "report": 7,
+    "doctor": 7,
     "predict": 6,
     "search": 5,
     "ensemble": 5,

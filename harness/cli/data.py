@@ -75,7 +75,7 @@ def show_(
     prepared, manifest = usable(study, home), manifest_of(study, home)
     document = files_document(study, prepared, manifest)
     if out is not None:
-        from harness.report.dataset import dataset_page
+        from harness.report.data_page import dataset_page
         from harness.store.files import write_text
 
         write_text(out, dataset_page(study, prepared, manifest, study.spec.seed))

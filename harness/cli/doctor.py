@@ -13,7 +13,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="One JSON document 
     Exit code 1 where something that a study needs is broken.
     """
     claim_stdout()
-    from harness.cli.checkup import examine
+    from harness.doctor import examine
     from harness.errors import HarnessError
 
     found = examine()

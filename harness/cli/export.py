@@ -7,8 +7,7 @@ import typer
 
 from harness.cli.options import Bundle
 from harness.cli.output import claim_stdout, print_json, show
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+from harness.cli.study import Json
 
 
 def export(

@@ -9,6 +9,7 @@ from harness.cli.export import export
 from harness.cli.help import Commands
 from harness.cli.options import Backbone
 from harness.cli.output import claim_stdout, print_json, results, show
+from harness.cli.study import Json
 from harness.output.terminal import note
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 app = Commands(help="Backbones from timm and torchvision.")
 app.command("export", short_help="One network of a bundle as an ONNX file.")(export)
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 SORTS = {"name": "name", "parameters": "parameters", "embedding": "embedding", "size": "size"}
 
 

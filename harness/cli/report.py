@@ -28,8 +28,8 @@ def report(
     It opens without a network, and MLflow's page of the study has it too. Works while the study still runs.
     """
     claim_stdout()
-    from harness.cli.report_document import make_report
     from harness.output.progress import step_progress
+    from harness.report.study_report import make_report
     from harness.store.home import open_home
 
     with step_progress() as progress:

@@ -7,6 +7,7 @@ import typer
 
 from harness.cli.options import NewestStudy
 from harness.cli.output import claim_stdout, print_json, show
+from harness.cli.study import Json
 from harness.output.terminal import note
 from harness.search.optuna_export import importance_document, read_importances
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     pass
 
 Method = Annotated[str, typer.Option("--method", metavar="M", help="ped_anova or fanova.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
 def importance(name: NewestStudy = None, method: Method = "ped_anova", json: Json = False) -> None:

@@ -14,7 +14,7 @@ from harness.metrics import METRICS
 from harness.output.documents import Section, Table
 from harness.output.format import bare_p, interval, judged, number, read_interval, signed
 from harness.output.plots import forest
-from harness.report.predicted import Built, best_built, scored
+from harness.report.collect import Built, best_built, scored
 from harness.types import Difference
 
 PARTLY = "~"

@@ -16,7 +16,7 @@ from harness.images.pixels import Pixels
 from harness.metrics import UNKNOWN
 from harness.output.documents import Section, Table, picture
 from harness.output.format import called, plural
-from harness.report.predicted import Predicted
+from harness.report.collect import Predicted
 from harness.types import Dataset, Folds
 
 Ints = NDArray[np.int64]

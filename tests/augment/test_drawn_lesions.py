@@ -10,8 +10,7 @@ from harness.data.phantom import draw
 from harness.data.prepare import prepare
 from harness.errors import RequestError
 from harness.images.pixels import Subset
-from harness.report.dataset import _augmentation
-from harness.report.preview import largest_augmentation
+from harness.report.data_page import _augmentation, largest_augmentation
 from harness.search.run import check_training_settings
 from harness.store.home import Home
 from harness.train.cross_validation import Part, part_data

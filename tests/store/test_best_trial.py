@@ -15,7 +15,7 @@ from harness.data.prepare import Prepared
 from harness.ensemble.members import best_first, choose_members, complete_members
 from harness.metrics import METRICS, score, softmax
 from harness.report.collect import collect
-from harness.report.question import question_section
+from harness.report.overview import question_section
 from harness.search.ablation import plan_ablation
 from harness.search.compare import find_side
 from harness.search.status import study_document, study_rows

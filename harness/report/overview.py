@@ -1,21 +1,30 @@
-"""What a study asked, and what came out: what won, by how much, and whether that is more than chance.
+"""Question and answer of a study, its cost, and how to reproduce it.
+
+What a study asked, and what came out: what won, by how much, and whether that is more than chance.
 
 Every difference stands with its interval; the best of many with its corrected value; an ensemble beside the best single
 member and the simple mean. Makes sentences and tables of numbers that the stages have made.
+
+What a study cost: time, images a second, disk; and what stopping trials early saved.
+
+Everything that is needed to run a study again: its file, the command, seeds, hashes, versions, the machine.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
+from harness.config.load import dump_yaml
 from harness.config.space import Choice, Range
+from harness.ensemble.names import WITHOUT_TRAINING
 from harness.ensemble.score_table import PLAIN, of_document, why_recommended
 from harness.output.documents import Section, Table
 from harness.output.format import (
     BELIEVABLE_P,
     NOT_CORRECTED,
     OPTIMISTIC,
+    duration,
     interval,
     is_chain,
     judged,
@@ -25,9 +34,9 @@ from harness.output.format import (
     read_interval,
     value,
 )
-from harness.report.collect import Collected
-from harness.report.predicted import Built, best_built, mean_beside, scored
+from harness.report.collect import Built, Collected, best_built, mean_beside, scored
 from harness.search.status import trial_notes
+from harness.store.home import disk_used
 from harness.store.records import no_best
 from harness.types import Difference, TrialRecord, not_ranked, rank_value
 
@@ -245,3 +254,120 @@ def _json_interval(found: Mapping[str, Any] | None) -> str:
     if found is None or found["value"] is None:
         return "-"
     return interval(read_interval(found))
+
+
+def cost_section(found: Collected) -> Section:
+    seconds, spent = sum(one.seconds for one in found.trials), found.record.spent
+    k = int(found.record.tree["data"]["folds"])
+    saved, seconds_saved = saved_folds(found.trials, k)
+    answer = f"{plural(len(found.trials), 'trial')} took {duration(seconds)} of training"
+    answer += f", {duration(spent)} by the clock" if spent else ""
+    if saved:
+        answer += f"; stopping trials early saved {saved} of {k * len(found.trials)} fold trainings, about "
+        answer += duration(seconds_saved)
+    copies = sum(one.same_as is not None for one in found.trials)
+    if copies:
+        answer += f"; {plural(copies, 'trial')} met an earlier configuration again and cost nothing"
+    return Section("cost", "Cost", answer + ".", "", (_trials(found, k), _disk(found)))
+
+
+def saved_folds(trials: Iterable[TrialRecord], k: int) -> tuple[int, float]:
+    """Folds that stopped trials did not finish, and the seconds that these would have taken at the pace of the
+    complete trials."""
+    complete = [one.seconds / k for one in trials if one.state == "complete" and one.same_as is None]
+    pace = sum(complete) / len(complete) if complete else 0.0
+    stopped = [one for one in trials if one.state == "pruned" and one.same_as is None]
+    left = sum(k - len(one.fold_values) for one in stopped)
+    return left, max(0.0, k * len(stopped) * pace - sum(one.seconds for one in stopped))
+
+
+def _trials(found: Collected, k: int) -> Table:
+    rows = []
+    for one in found.trials if not found.asked else [found.chosen] if found.chosen else []:
+        reports = [epoch.report for epoch in found.epochs.get(one.number, [])]
+        trained = sum(report.seconds for report in reports)
+        speed = f"{sum(report.images for report in reports) / trained:,.0f}" if trained else "-"
+        costs = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in one.costs.items())
+        folds = f"{len(one.fold_values)} of {k}" if one.same_as is None else f"as trial {one.same_as}"
+        rows.append((str(one.number), one.state, folds, duration(one.seconds), speed, costs or "-"))
+    note = "Images a second: training images of all epochs over the seconds that those took, validation included."
+    return Table("Time by trial", ("trial", "state", "folds", "time", "images a second", "costs"), rows, "llrrrl", note)
+
+
+def _disk(found: Collected) -> Table:
+    home = found.home
+    caches = [home.pixels / name for name in found.record.caches]
+    own = [home.study_artifacts(found.name), home.bundles(found.name), home.work(found.name)]
+    checkpoints, ensembles, records, *decoded = disk_used([*own, *caches])
+    sizes = [
+        ("checkpoints and predictions", checkpoints),
+        ("ensembles, beyond their members' checkpoints", ensembles),
+        ("records, embeddings, states", records),
+        ("decoded images, shared with other studies", sum(decoded)),
+    ]
+    return Table("Disk", ("what", "megabytes"), [(what, f"{size / 1e6:,.1f}") for what, size in sizes])
+
+
+UNKNOWN = "not recorded by the version that ran it"
+
+
+def reproduce_section(found: Collected) -> Section:
+    record = found.record
+    name = found.name
+    made = record.made_with
+    trial = found.chosen if found.asked else None
+    tree = found.study.fill(trial.params) if trial else record.tree
+    file = f"{name}-trial-{trial.number}" if trial else name
+    tree = {**tree, "name": file}
+    if trial:
+        tree["search"] = {**tree["search"], "trials": 1, "enqueue": []}
+    commands = [f"harness study run {file}.yaml"]
+    commands += _ablations(found, file, 0 if trial else None)
+    if not trial:
+        commands += _builds(found)
+    facts = [
+        ("study hash", record.spec_hash),
+        ("data hash", record.data_hash),
+        ("folds hash", record.folds_hash),
+        ("audit hash", record.audit_hash or UNKNOWN),
+        ("seed", str(record.tree["seed"])),
+        *((f"precision of {backbone}", how) for backbone, how in record.precision.items()),
+        *((f"weights {start}", meant) for start, meant in record.starts.items() if start != meant),
+        *(made.items() if made else (("commit, machine, versions", UNKNOWN),)),
+    ]
+    if trial:
+        facts.insert(0, ("trial hash", trial.tree_hash or UNKNOWN))
+    answer = (
+        f"Save the file below as {file}.yaml and run it: the same file, data and versions give the same numbers on the "
+        "same kind of machine."
+    )
+    table = Table("What it was made of", ("what", "value"), facts, "ll")
+    commands_ = Table("What to type", ("command",), [(command,) for command in commands], "l")
+    return Section("reproduce", "Run it again", answer, "", (commands_, table), listing=dump_yaml(tree))
+
+
+def _ablations(found: Collected, study: str, number: int | None) -> list[str]:
+    """What trains the arms of each ablation that has been run; number: what the trial is called in `study`, where that
+    is the file of one trial alone."""
+    commands = []
+    for table in found.ablations:
+        asked: dict[str, list[str]] = {}
+        for row in table["rows"]:
+            other = row["from"] if row["base"] == "to" else row["to"]
+            asked.setdefault(row["factor"], []).append(str(other).lower() if isinstance(other, bool) else str(other))
+        factors = " ".join(f"--factor {name}={','.join(values)}" for name, values in asked.items())
+        trial = table["trial"] if number is None else number
+        commands.append(f"harness study ablate {study} --trial {trial} --seeds {table['seeds']} {factors}")
+    return commands
+
+
+def _builds(found: Collected) -> list[str]:
+    """What builds the ensembles; every method of one number of members is `all`."""
+    tops: dict[int, list[str]] = {}
+    for one in found.built:
+        tops.setdefault(int(one.about["top"]), []).append(one.method)
+    return [
+        f"harness ensemble build --method {method} --top {top} --study {found.name}"
+        for top, built in tops.items()
+        for method in (["all"] if set(WITHOUT_TRAINING) <= set(built) else built)
+    ]

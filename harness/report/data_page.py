@@ -1,29 +1,42 @@
-"""One page about a data set: its classes by part, its pictures, sizes and grey levels, its faults, its augmentation.
+"""The page about a data set, and the data section of a report.
+
+One page about a data set: its classes by part, its pictures, sizes and grey levels, its faults, its augmentation.
 
 Shows no group, hashed or not, and images only by their path from the data's root. Knows a study and its prepared
 data; trains nothing, reads no records.
+
+The data of a study in short: how much there is, how it was divided, what it looks like, what is wrong with it.
+
+Says how many groups there are and never which. The whole page about a data set is dataset.py's.
+
+What augmentation does to real images: a few of them under several draws, at the largest changes a study allows.
 """
 
 from html import escape
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from harness.augment.drawn_lesions import draw_lesions
-from harness.augment.pipeline import mixed_pictures
+from harness.augment.pipeline import apply, mixed_pictures
+from harness.augment.sampling import GATED, draw
 from harness.config.load import Study
+from harness.config.space import extremes
 from harness.config.spec import Augment
 from harness.data.audit import Finding
 from harness.data.prepare import Prepared
 from harness.data.summary import Spread, by_class, grey_spread, left_out, rows_of, samples, size_spread, usable_rows
-from harness.output.documents import Section, curves, page, picture, share_cell, strip, table
-from harness.report.preview import augmented, changes, largest_augmentation
+from harness.output.documents import Section, Table, curves, page, picture, share_cell, strip, table
+from harness.output.format import plural
+from harness.report.collect import Collected
+from harness.seeds import derive_seed
 from harness.types import Dataset
 
 Ints = NDArray[np.int64]
 
-SAMPLES, DRAWS, PREVIEWED = 8, 7, 4
+PAGE_SAMPLES, DRAWS, PREVIEWED = 8, 7, 4
 """pictures of each class and split; draws of each previewed picture; pictures previewed"""
 MOST_CLASSES = 24
 """classes with pictures and curves; the counts name all"""
@@ -47,8 +60,8 @@ def dataset_page(study: Study, prepared: Prepared, manifest: pd.DataFrame, seed:
     shown = "" if len(classes) <= MOST_CLASSES else f"<p>The first {MOST_CLASSES} of {len(classes)} classes.</p>"
     rows = usable_rows(manifest, dataset)
     sections = [
-        Section("classes-by-part", "Classes by part", "", _balance(prepared)),
-        Section("findings", "Findings", "", _findings(prepared)),
+        Section("classes-by-part", "Classes by part", "", _page_balance(prepared)),
+        Section("findings", "Findings", "", _page_findings(prepared)),
         Section("pictures", "Pictures", "", shown + sample_pictures(prepared)),
         Section("sizes-and-formats", "Sizes and formats", "", shown + _sizes(rows, dataset)),
         Section("grey-levels", "Grey levels", "", shown + _grey_levels(prepared)),
@@ -63,7 +76,7 @@ def called(name: str) -> str:
     return f"class {name}" if name.isdigit() else name
 
 
-def _balance(prepared: Prepared) -> str:
+def _page_balance(prepared: Prepared) -> str:
     dataset, folds = prepared.dataset, prepared.folds
     parts = [(f"fold {k}", folds.held_out_rows(k)) for k in range(folds.k)]
     parts += [("development", folds.development_rows()), ("test", folds.test_rows())]
@@ -77,7 +90,7 @@ def _balance(prepared: Prepared) -> str:
     return table(caption, ["part", "images", "groups", *map(called, dataset.classes)], rows)
 
 
-def _findings(prepared: Prepared) -> str:
+def _page_findings(prepared: Prepared) -> str:
     if not prepared.findings:
         return "<p>The audit found nothing wrong.</p>"
     return "".join(_finding(finding, prepared.dataset) for finding in prepared.findings)
@@ -107,7 +120,7 @@ def _finding(finding: Finding, dataset: Dataset) -> str:
     )
 
 
-def sample_pictures(prepared: Prepared, count: int = SAMPLES) -> str:
+def sample_pictures(prepared: Prepared, count: int = PAGE_SAMPLES) -> str:
     """Some pictures of each class and part, as the network is shown them."""
     dataset, folds = prepared.dataset, prepared.folds
     parts = [("development", folds.development_rows()), ("test", folds.test_rows())]
@@ -235,3 +248,109 @@ def _left_out(manifest: pd.DataFrame, prepared: Prepared) -> str:
         return "<p>Nothing: every row has its file, every file its row, and all could be decoded.</p>"
     rows = [[escape(reason), str(count)] for reason, count in reasons.items()]
     return table("Rows and files that are not used, by reason", ["reason", "images"], rows)
+
+
+SECTION_SAMPLES = 6
+"""pictures of each class and part"""
+
+
+def data_section(found: Collected, images: bool) -> Section:
+    """`images`: whether pictures may be in the page."""
+    data = found.data
+    if data is None:
+        return Section("data", "Data", "The data are not there any more, so nothing is shown of them.")
+    dataset, folds = data.dataset, data.folds
+    groups = len(set(dataset.groups.tolist()))
+    column = str(found.record.tree["data"]["group"])
+    whole = f"{plural(len(dataset.y), 'image')} of {plural(len(dataset.classes), 'class').replace('classs', 'classes')}"
+    divided = (
+        f"{len(folds.development_rows()):,} for development in {folds.k} folds and "
+        f"{len(folds.test_rows()) or 'none'} held out as the test split"
+    )
+    together = found.record.tree["data"].get("copies") == "together"
+    if column == "none" and together:
+        grouped = f"group: none, but copies of one picture are one case ({groups:,} groups)"
+    elif column == "none":
+        grouped = "group: none, so every image counts as a case of its own"
+    else:
+        what = f"{column}, and no copy of an image," if together else column
+        grouped = f"no {what} stands in two parts ({groups:,} groups)"
+    blocking = sum(finding.severity == "block" for finding in data.findings)
+    audit = f"The audit found {plural(len(data.findings), 'thing')} to know" if data.findings else "The audit is clean"
+    audit += f", {blocking} of which block" if blocking else ""
+    shown = sample_pictures(data, SECTION_SAMPLES) if images else "<p>This page holds no pictures (--no-images).</p>"
+    more = f"<p>More: <code>harness data show {escape(found.name)} --out data.html</code></p>"
+    answer = f"{whole}: {divided}; {grouped}. {audit}."
+    return Section("data", "Data", answer, shown + more, (_section_balance(found), *_section_findings(found)))
+
+
+def _section_balance(found: Collected) -> Table:
+    data = found.data
+    assert data is not None
+    dataset, folds = data.dataset, data.folds
+    parts = [(f"fold {k}", folds.held_out_rows(k)) for k in range(folds.k)]
+    parts += [("development", folds.development_rows())]
+    parts += [("test", folds.test_rows())] if len(folds.test_rows()) else []
+    members = [rows_of(dataset, c) for c in range(len(dataset.classes))]
+    rows = []
+    for name, part in parts:
+        counts = [len(np.intersect1d(part, of)) for of in members]
+        cells = [f"{count:,} ({count / max(len(part), 1):.0%})" for count in counts]
+        rows.append((name, f"{len(part):,}", f"{len(set(dataset.groups[part].tolist())):,}", *cells))
+    columns = ("part", "images", "groups", *map(called, dataset.classes))
+    return Table("Balance of the folds", columns, rows, note="Of each class, images and their share of the part.")
+
+
+def _section_findings(found: Collected) -> list[Table]:
+    """What the audit found, and what data.where leaves out."""
+    tables = []
+    if found.data and found.data.findings:
+        rows = [
+            (one.kind.replace("_", " "), f"{len(one.images):,}" if one.images else "-", told_finding(one, dataset))
+            for dataset in (found.data.dataset,)
+            for one in found.data.findings
+        ]
+        tables.append(Table("What the audit found", ("finding", "images", "what"), rows, "lrl"))
+    left_out = found.data.filtered if found.data else {}
+    if left_out:
+        dropped = [(condition, f"{count:,}") for condition, count in left_out.items()]
+        tables.append(Table("Left out by data.where", ("condition", "images"), dropped, "lr"))
+    return tables
+
+
+MIXING = ("mixup", "cutmix", "synthetic", "drawn_lesions")
+"""what needs more than one picture"""
+
+
+def largest_augmentation(study: Study) -> Augment:
+    """Every augmentation at the largest value that the study may draw, the first policy among several; those without a
+    range at their own."""
+    values = study.spec.augment.model_dump()
+    for name, range_ in study.space.items():
+        if name == "augment.policy":
+            values["policy"] = next((end for end in extremes(range_) if end != "none"), "none")
+        elif name.startswith("augment."):
+            values[name.removeprefix("augment.")] = max(end for end in extremes(range_) if end is not None)
+    return Augment(**values)
+
+
+def changes(spec: Augment) -> dict[str, float | str]:
+    """What changes a single picture, by the names of the keys, with their values; those that are off are left out."""
+    on = {name: value for name, value in spec.model_dump().items() if value not in (0, "none") and name not in MIXING}
+    strengths = {"randaugment": ("policy_ops", "policy_magnitude"), "trivialaugment": ("policy_magnitude",)}
+    for name in {"policy_ops", "policy_magnitude"}.difference(strengths.get(spec.policy, ())):
+        on.pop(name, None)
+    if spec.probability == 1 or not any(name in on for name in GATED):
+        on.pop("probability", None)
+    if not spec.probability:
+        on = {name: value for name, value in on.items() if name not in GATED}
+    return on
+
+
+def augmented(pixels: NDArray[np.uint8], spec: Augment, draws: int, seed: int) -> NDArray[np.uint8]:
+    """(draws, S, S, channels) one image (S, S, channels) under that many draws."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "preview"))
+    image = torch.from_numpy(np.array(pixels, dtype=np.float32) / 255).permute(2, 0, 1)
+    batch = image.expand(draws, *image.shape).contiguous()
+    changed = apply(batch, draw(draws, generator), spec).permute(0, 2, 3, 1)
+    return np.asarray((changed * 255).round().clamp(0, 255).to(torch.uint8).numpy())
