@@ -1,27 +1,60 @@
-"""The stages for notebooks and programs: `from harness import api`.
+"""The Python API: one function per command.
+
+The stages for notebooks and programs: `from harness import api`.
 
 Each function does what the command of the same name does, with the same stage, and gives back what its `--json` prints:
 plain dicts and lists, which a notebook draws as a table, and whose `.table` is a pandas DataFrame. Wrong requests raise
 RequestError, failed work HarnessError (harness.errors), with the same words as on the command line. Progress goes to
 stderr unless `quiet`. `home` is a folder; left out, it is HARNESS_HOME, or mlruns/ here.
+
+What programs hand over in place of a command's words: a home, a study, settings.
+
+Places and settings as plain values; each becomes what the stages take.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.inputs import Place, Settings, StudyFile, assignments, home_of, study_of
 from harness.output.result import Document, Rows, data_display, ensemble_display, study_display
 from harness.output.terminal import in_manner
 
 if TYPE_CHECKING:
+    from harness.config.load import Study
     from harness.search.compare import Side
     from harness.store.home import Home
     from harness.store.records import StudyRecord
     from harness.types import Progress
+
+Place = str | Path | None
+"""the home: a folder, or where it is None what HARNESS_HOME or the working directory say"""
+StudyFile = str | Path | Mapping[str, Any]
+"""a study's name, the path of its YAML file, or the same keys as a dict, with a `name`"""
+Settings = Mapping[str, Any] | None
+"""keys to set, by dotted name: {"optim.lr": 1e-3, "search.trials": 4}"""
+
+
+def home_of(home: Place) -> Home:
+    from harness.store.home import Home, open_home
+
+    return open_home() if home is None else Home(Path(home).absolute())
+
+
+def study_of(study: StudyFile, settings: Settings, name: str | None = None) -> Study:
+    from harness.config.load import check_study, load_study, set_keys
+
+    if not isinstance(study, Mapping):
+        return load_study(str(study), assignments(settings), name)
+    tree = set_keys({**study, **({"name": name} if name else {})}, assignments(settings))
+    return check_study(tree, f"study {tree.get('name', '')}".rstrip())
+
+
+def assignments(settings: Settings) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
 
 
 def run_study(
@@ -286,8 +319,7 @@ def audit(study: StudyFile, settings: Settings = None, *, quiet: bool = False, h
 
 def backbones(text: str = "", library: str | None = None, family: str | None = None) -> Rows:
     """Every name that model.backbone takes and that contains `text`, with parameters, embedding, native image size."""
-    from harness.cli.models import chosen
-    from harness.models.catalog import known_rows
+    from harness.models.catalog import chosen, known_rows
 
     rows = chosen(known_rows(), text or None, library, family)
     return Rows([row._asdict() for row in sorted(rows, key=lambda row: row.name)], f"{len(rows)} backbones")
@@ -295,7 +327,7 @@ def backbones(text: str = "", library: str | None = None, family: str | None = N
 
 def backbone(name: str) -> Document:
     """One backbone: its stages and what each number of train.freeze freezes, its embedding, its weights."""
-    from harness.cli.models import describe
+    from harness.models.catalog import describe
 
     found = _plain(describe(name))
     return Document(found, f"{found['name']}: embedding of {found['embedding']}", found["freeze"])

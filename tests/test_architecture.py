@@ -26,7 +26,6 @@ FLOORS = {
     "search": 5,
     "ensemble": 5,
     "train": 4,
-    "inputs": 3,
     "data": 3,
     "augment": 3,
     "images": 2,
@@ -45,9 +44,6 @@ FLOORS = {
     "numbering": 0,
     "interrupt": 0,
 }
-SAME_FLOOR = {("api", "cli")}
-"""the few pairs on one floor where the first may know the second"""
-
 DOORS = {  # a library, or a part of one that has a door of its own
     "mlflow": ("track/", "predict/mlflow_model.py"),
     "optuna": ("search/",),
@@ -136,7 +132,7 @@ def floor_problems(package: Path) -> list[str]:
             if there == here:
                 continue
             above = FLOORS.get(there, 99) > FLOORS[here]
-            beside = FLOORS.get(there) == FLOORS[here] and (here, there) not in SAME_FLOOR
+            beside = FLOORS.get(there) == FLOORS[here] != 0
             if above or beside:
                 problems.append(f"{place}:{line}: {here} (floor {FLOORS[here]}) imports {there}")
     return sorted(set(problems))

@@ -1,33 +1,26 @@
-"""harness study: run, resume, list, show, reference."""
+"""Commands of studies: run, resume, list, show.
+
+harness study: run, resume, list, show, reference.
+
+`harness study run NAME --dry-run`: what would run, as text.
+"""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.complete import settings, studies
 from harness.cli.help import Commands
-from harness.cli.options import NewestStudy, StudyFile
-from harness.cli.output import claim_stdout, print_json, results, show, show_command
+from harness.cli.options import Device, Jobs, Json, NewestStudy, Sets, StudyFile, studies
+from harness.cli.streams import claim_stdout, print_json, results, show, show_command
 
 if TYPE_CHECKING:
     from harness.config.load import Study
+    from harness.search.dry_run import DryRun
     from harness.search.ray_workers import Cluster
     from harness.store.records import StudyRecord
     from harness.types import TrialRecord
 
 app = Commands(help="Search: train trials over their folds.")
-
-Sets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        autocompletion=settings,
-        help="Set one key of the study file, e.g. optim.lr=1e-3. Repeatable.",
-    ),
-]
-Jobs = Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="Trials trained at the same time.")]
-Device = Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu, cuda, or cuda:0,cuda:1.")]
 Backend = Annotated[str, typer.Option("--backend", metavar="B", help="local, or ray: the trials go to a Ray cluster.")]
 Address = Annotated[
     str | None, typer.Option("--address", metavar="A", help="Ray's head node, HOST:PORT; left out: this machine's own.")
@@ -38,7 +31,6 @@ CpusPerTrial = Annotated[
 GpusPerTrial = Annotated[
     float | None, typer.Option("--gpus-per-trial", metavar="X", help="Cards of a trial on Ray, 0 to 1; left out: 0.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 SHOWN = 20
 """trials in a table, best first, unless all are asked for"""
 
@@ -157,7 +149,6 @@ def _run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json
 
 
 def _dry_run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json: bool) -> None:
-    from harness.cli.dry_run import show_dry_run
     from harness.errors import Interrupted
     from harness.output.progress import study_listener
     from harness.search.status import BEFORE_TRIALS
@@ -290,3 +281,41 @@ def reference() -> None:
     from harness.config.reference import reference_page
 
     stream.write(reference_page())
+
+
+def show_dry_run(found: "DryRun") -> None:
+    """Data by fold, what is searched, how long it takes, what to type."""
+    from harness.output.format import bytes_, plural
+    from harness.output.progress import estimate_line
+    from harness.output.tables import table
+    from harness.types import Estimated
+
+    left = found.trials - found.done
+    show(f"study {found.study}: {found.state}, {_trials(found, left)}\n")
+    rows = [[part.name, f"{part.rows:,}", f"{part.groups:,}", *map(str, part.counts)] for part in found.parts]
+    columns = ["", "images", "groups", *found.classes]
+    show(table(columns, rows, right=columns[1:]))
+    for warning in found.warnings:
+        show(f"note: {warning}")
+    show("", table(["varies", "over"], [[name, text] for name, text in found.varies.items()]))
+    show(
+        f"\nsampler {found.sampler}, pruner {found.pruner}, by {found.metric}; {found.folds} folds x "
+        f"{found.epochs} epochs on {', '.join(found.devices)}"
+        + (f", {plural(found.jobs, 'trial')} at a time" if found.jobs > 1 else "")
+    )
+    for backbone, parameters in found.backbones.items():
+        way = f", {found.precision[backbone]}" if backbone in found.precision else ""
+        show(f"{backbone}: {parameters / 1e6:,.1f} million parameters{way}")
+    if found.estimate is not None:
+        show(f"\n{estimate_line(Estimated(found.estimate, found.disk_free))}.")
+    else:
+        show(f"\nNo estimate of the time. {bytes_(found.disk_free)} are free.")
+    show("Nothing was trained or recorded. Without --dry-run it runs.")
+
+
+def _trials(found: "DryRun", left: int) -> str:
+    from harness.output.format import plural
+
+    if not found.done:
+        return f"{plural(left, 'trial')} would run"
+    return f"{found.done} of {plural(found.trials, 'trial')} done, {left} would run"

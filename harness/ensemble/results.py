@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.ensemble.bundle_files import About, read_about
 from harness.errors import RequestError
 from harness.output.terminal import note
 from harness.store.home import Home
-from harness.track.mlflow_registry import Registered, register_bundle
 
 if TYPE_CHECKING:
     from harness.ensemble.build import Built
+    from harness.ensemble.bundle_files import About
+    from harness.track.mlflow_registry import Registered
 
 CROSS_FITTED, FULL = "cross-fitted", "full"
 """what `--nested` takes: the score that costs nothing, and the one that trains"""
@@ -160,14 +160,17 @@ NEEDED = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "xgboost")
 """packages whose versions a model names: this program itself is not in the public index"""
 
 
-def model_name(about: About) -> str:
+def model_name(about: "About") -> str:
     """harness-STUDY-METHOD"""
     return f"harness-{about.study}-{about.method}"
 
 
-def register(home: Home, bundle: Path, name: str | None = None) -> Registered:
+def register(home: Home, bundle: Path, name: str | None = None) -> "Registered":
     """The next version of `name`, or of harness-STUDY-METHOD. Raises StoreAway where MLflow does not answer,
     RequestError for what is no name or no bundle. Checks no hash: whoever serves it does."""
+    from harness.ensemble.bundle_files import read_about
+    from harness.track.mlflow_registry import register_bundle
+
     if name is not None and not re.fullmatch(r"[\w.-]+", name):
         raise RequestError(f"--name {name!r} is no name for a model: use letters, digits, and . _ - only.")
     plain, about = read_about(bundle)
@@ -178,6 +181,7 @@ def register(home: Home, bundle: Path, name: str | None = None) -> Registered:
 
 def register_built(home: "Home", bundles: Iterable[Path]) -> dict[Path, "Registered"]:
     """Register what was just built. Where MLflow is away the bundles stand all the same, and a note says so."""
+    from harness.track.mlflow_registry import Registered
     from harness.track.mlflow_store import StoreAway
 
     found: dict[Path, Registered] = {}

@@ -10,7 +10,61 @@ import io
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+
+def chosen(rows: "list[Row]", text: str | None, library: str | None, family: str | None) -> "list[Row]":
+    """The rows that fit, by name. Raises RequestError where none does."""
+    from harness.errors import RequestError, listed, nearest
+
+    families = sorted({row.family for row in rows})
+    if family is not None and family not in families:
+        raise RequestError(
+            f"--family {family}: no such family.{nearest(family, families)} Families: {listed(families)}."
+        )
+    found = [
+        row
+        for row in rows
+        if (text is None or text.lower() in row.name.lower())
+        and (library is None or row.name.startswith(f"{library}/"))
+        and (family is None or row.family == family)
+    ]
+    if not found:
+        said = " ".join(
+            f"--{key} {value}" for key, value in (("filter", text), ("library", library), ("family", family)) if value
+        )
+        raise RequestError(f"no backbone fits {said}. `harness models list` shows all of them.")
+    return found
+
+
+def describe(name: str) -> dict[str, Any]:
+    """What `harness models show --json` prints. Raises RequestError."""
+    from harness.models.backbones import about, resolve, weight_tags
+    from harness.models.network import outline
+    from harness.models.stages import stages
+
+    backbone = resolve(name)
+    facts = about(backbone)
+    size = int(facts["input"][-1])
+    network = outline(name, 2, 3, size)
+    found = stages(network)
+    total = sum(stage.parameters for stage in found)
+    left = [total - sum(stage.parameters for stage in found[:level]) for level in range(len(found))]
+    return {
+        "name": backbone.name,
+        "embedding": network.embedding_size,
+        "size": size,
+        "weights": weight_tags(backbone),
+        "license": facts["license"] if weight_tags(backbone) else None,
+        "mean": facts["mean"],
+        "std": facts["std"],
+        "stages": [{"name": stage.name, "parameters": stage.parameters} for stage in found],
+        "freeze": [
+            {"level": level, "frozen": [stage.name for stage in found[:level]], "trainable": count}
+            for level, count in enumerate(left)
+        ],
+    }
+
 
 LIBRARIES = ("timm", "torchvision")
 FILE = Path(__file__).with_name("backbones.csv")

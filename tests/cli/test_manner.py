@@ -8,7 +8,7 @@ import sys
 import pytest
 from cli_program import Place, environment
 
-from harness.cli.output import hoisted
+from harness.cli.streams import hoisted
 from harness.output import terminal as output_terminal
 from harness.output.terminal import in_color, set_manner
 

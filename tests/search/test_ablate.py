@@ -256,7 +256,7 @@ def test_other_data_and_wrong_requests_are_refused(home):
 
 
 def test_csv_is_the_table(ablated, tmp_path):
-    from harness.cli.ablate import _write_csv
+    from harness.cli.analysis import _write_csv
 
     _, _, _, table = ablated
     _write_csv(document(table), tmp_path / "t.csv")
