@@ -7,15 +7,14 @@ from statistics import median
 from typing import Any
 
 from benchmarks._servers import Postgres
-from harness.epochs import LoggedEpoch, append_epoch
-from harness.home import Home
-from harness.ledger import write_trial
-from harness.records import EpochReport, Interval, TrialRecord
+from harness.config.load import check_study
+from harness.config.space import flatten
 from harness.search.proposals import Proposals
-from harness.study.load import check_study
-from harness.study.space import flatten
-from harness.track.mirror import FLUSH_SECONDS
-from harness.track.mlflow_runs import Tracking
+from harness.store.home import Home
+from harness.store.records import LoggedEpoch, append_epoch, write_trial
+from harness.track.mlflow_store import Tracking
+from harness.track.mlflow_sync import FLUSH_SECONDS
+from harness.types import EpochReport, Interval, TrialRecord
 
 EPOCHS_OF_A_BATCH = 10
 

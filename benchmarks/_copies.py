@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from harness.data.crops import ALIKE, structure
-from harness.data.sources import Source
-from harness.data.tables import read_table
-from harness.records import Dataset, Folds
+from harness.data.duplicates import CROP_ALIKE, structure
+from harness.data.sources import Source, read_table
+from harness.types import Dataset, Folds
 
 
 def same_picture(pictures: list[NDArray[np.uint8]]) -> tuple[NDArray[np.int64], int]:
@@ -25,7 +24,7 @@ def same_picture(pictures: list[NDArray[np.uint8]]) -> tuple[NDArray[np.int64], 
     pictures: (side, side) each, equalised.
     """
     fine = np.stack([structure(one / 255) for one in pictures])
-    alike = np.triu(fine @ fine.T >= ALIKE, 1)
+    alike = np.triu(fine @ fine.T >= CROP_ALIKE, 1)
     return connected_components(csr_array(alike), directed=False)[1].astype(np.int64), int(alike.sum())
 
 

@@ -19,9 +19,9 @@ import PIL.Image
 import PIL.ImageOps
 from numpy.typing import NDArray
 
-from harness.data.decode import Unreadable
-from harness.data.dicom import is_dicom, read_dicom
-from harness.data.raster import read_raster
+from harness.errors import Unreadable
+from harness.images.dicom import is_dicom, read_dicom
+from harness.images.raster import read_raster
 
 PLACES = ("dicom_zoo", "nasty")
 Numbers = NDArray[np.float64]
@@ -178,7 +178,7 @@ def page(rows: list[Row]) -> str:
         "",
         "    python -m benchmarks._decoding_zoo --root ../shared/data > docs/decoding-zoo.md",
         "",
-        "The rules are in [decoding](decoding.md); tests/data/test_decode_zoo.py holds this page to them.",
+        "The rules are in [decoding](decoding.md); tests/images/test_decode_zoo.py holds this page to them.",
         "",
         "## Refused",
         "",

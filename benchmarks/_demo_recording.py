@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.commit import commit
-from harness.words import duration
+from harness.hardware import commit
+from harness.output.format import duration
 
 ROOT = Path(__file__).parents[1]
 MOST_SECONDS = 3600.0

@@ -17,13 +17,12 @@ import PIL.Image
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from harness.data.crops import in_square
-from harness.data.decode import DICOM_SUFFIXES
-from harness.data.dicom import write_dicom
-from harness.data.foreground import foreground
+from harness.data.duplicates import in_square
 from harness.errors import RequestError
-from harness.home import write_bytes
-from harness.records import Dataset
+from harness.images.decode import DICOM_SUFFIXES, foreground
+from harness.images.dicom import write_dicom
+from harness.store.files import write_bytes
+from harness.types import Dataset
 
 Grey = NDArray[np.float64]
 LEAST_SHARP = 0.05

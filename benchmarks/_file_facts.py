@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from sklearn.ensemble import GradientBoostingClassifier
 
 from benchmarks._equalised import sharpness
-from harness.data.decode import decode
+from harness.config.data import Data
 from harness.data.shortcuts import INVERTED
-from harness.ensemble.logistic import fit_logistic
-from harness.records import Dataset, Folds
+from harness.ensemble.heads import fit_logistic
+from harness.images.decode import decode
 from harness.stats.intervals import intervals
-from harness.study.dataset import Data
+from harness.types import Dataset, Folds
 
 Floats = NDArray[np.float64]
 Fit = Callable[[Floats, NDArray[np.int64]], Callable[[Floats], Floats]]

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.study.load import build_spec
-from harness.study.spec import Spec
+from harness.config.load import build_spec
+from harness.config.spec import Spec
 from harness.train.checkpoint import ResumeState
-from harness.train.fold import FoldData
-from harness.train.loop import fit_fold
+from harness.train.loop import FoldData, fit_fold
 from harness.train.precision import Precision
 
 

@@ -13,11 +13,10 @@ from typing import Any
 from mlflow import MlflowClient
 
 from benchmarks._tiny_study import tiny as tiny_study
-from harness.epochs import read_all_epochs
-from harness.home import Home
-from harness.ledger import read_trials
-from harness.records import TrialRecord
-from harness.study.load import Study, dump_yaml
+from harness.config.load import Study, dump_yaml
+from harness.store.home import Home
+from harness.store.records import read_all_epochs, read_trials
+from harness.types import TrialRecord
 
 FOLDS = 2
 SETTINGS = {"data__folds": FOLDS, "train__epochs": 4, "search__sampler": "random"}

@@ -5,7 +5,7 @@ import json
 import platform
 from pathlib import Path
 
-from harness.commit import commit
+from harness.hardware import commit
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from benchmarks._cluster_costs import report_of
 from benchmarks._tiny_study import tiny
+from harness import errors
 from harness.data.prepare import prepare
-from harness.events import EpochDone, Event, StudyStarted, TrialEnded
-from harness.home import Home
-from harness.search import ray_engine
-from harness.search.nodes import Cluster
-from harness.search.objective import Outcome, Task
-from harness.search.ray_worker import Worker
+from harness.search import ray_workers
+from harness.search.ray_workers import Cluster, Worker
 from harness.search.run import run_study
+from harness.search.trial import Outcome, Task
+from harness.store.home import Home
+from harness.types import EpochDone, Event, StudyStarted, TrialEnded
 
 EPOCHS, SECONDS = 40, 0.05
 
@@ -49,7 +49,7 @@ def run_sleepers(home: Home, address: str, workers: int, trials: int) -> Run:
     )
     prepare(study.spec.data, study.spec.seed, home, lambda what, done, total: None)
     times: list[tuple[float, Event]] = []
-    real, ray_engine.Worker = ray_engine.Worker, Sleeper  # type: ignore[misc]
+    real, ray_workers.Worker = ray_workers.Worker, Sleeper  # type: ignore[misc]
     try:
         run_study(
             study,
@@ -59,10 +59,10 @@ def run_sleepers(home: Home, address: str, workers: int, trials: int) -> Run:
             lambda event: times.append((time.perf_counter(), event)),
             Cluster(address),
         )
-    except ray_engine.HarnessError:
+    except errors.HarnessError:
         pass  # no trial was completed: that is what this study is
     finally:
-        ray_engine.Worker = real  # type: ignore[misc]
+        ray_workers.Worker = real  # type: ignore[misc]
     ended = [at for at, event in times if isinstance(event, TrialEnded)]
     epochs = [at for at, event in times if isinstance(event, EpochDone)]
     began = next(at for at, event in times if isinstance(event, EpochDone)) - SECONDS

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from harness.study.load import Study, check_study
-from harness.study.space import fill
+from harness.config.load import Study, check_study
+from harness.config.space import fill
 
 TREE: dict[str, Any] = {
     "name": "tiny",

@@ -16,12 +16,11 @@ from statistics import median
 import numpy as np
 
 from benchmarks._report import arguments, publish
-from harness.home import Home
-from harness.records import Interval, TrialRecord
-from harness.search.cube import random_point, value_at
+from harness.config.load import Study, check_study
 from harness.search.proposals import Proposals
-from harness.search.samplers import Proposal
-from harness.study.load import Study, check_study
+from harness.search.samplers import Proposal, random_point, value_at
+from harness.store.home import Home
+from harness.types import Interval, TrialRecord
 
 FOLDS, EARLY, MEASURED = 5, 20, 11
 
@@ -59,21 +58,21 @@ def one_trial(source: Proposals, draw: np.random.Generator) -> float:
 
 def fill_up(home: Home, study: Study, trials: int) -> None:
     """Trials with random points, written as any other."""
-    from harness.search import proposals
+    from harness.search import samplers
 
-    real = proposals.propose
+    real = samplers.propose
 
     def at_random(study: Study, past: object, number: int) -> Proposal:
         cube = dict(zip(study.space, random_point(len(study.space), number, 7).tolist(), strict=True))
         return Proposal({name: value_at(range_, cube[name]) for name, range_ in study.space.items()}, {})
 
-    proposals.propose = at_random  # type: ignore[assignment]
+    samplers.propose = at_random  # type: ignore[assignment]
     try:
         source, draw = Proposals(study, home), np.random.default_rng(1)
         while source.asked < trials:
             one_trial(source, draw)
     finally:
-        proposals.propose = real
+        samplers.propose = real
 
 
 def measure(few: Home, many: Home, sampler: str, trials: int, rounds: int) -> tuple[float, float]:

@@ -30,13 +30,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._report import arguments, publish
-from harness.ensemble.calibration import FOLD_MODELS, answer, apply, choose_map, fit_after
-from harness.ensemble.decisions import parse_rule, rates, threshold
-from harness.ensemble.doubt import abstains, confidence, describe_doubt
-from harness.ensemble.trust import halves
+from harness.calibration.maps import FOLD_MODELS, answer, apply, choose_map, fit_after
+from harness.calibration.operating_points import parse_rule, rates, threshold
+from harness.calibration.uncertainty import abstains, confidence, describe_doubt
+from harness.ensemble.postprocess import halves
 from harness.metrics import logit, sigmoid
 from harness.seeds import derive_seed
-from harness.stats.logit_line import fit_line
+from harness.stats.calibration import fit_line
 
 SIGNAL, NOISE, MEAN = 1.5, 1.5, -0.7
 """standard deviations of the latent log-odds and of a fold model's error, and the mean of the former: AUROC about .8,

@@ -27,8 +27,8 @@ from pathlib import Path
 from benchmarks._hurt_study import epochs_of, problems, results, said, start, tiny, weights, workers
 from benchmarks._report import arguments, publish
 from benchmarks._servers import Mlflow, kill_group
-from harness.home import Home
-from harness.study.load import Study
+from harness.config.load import Study
+from harness.store.home import Home
 
 KINDS = ("worker", "worker", "worker", "driver", "server")
 PATIENCE = 300.0

@@ -23,13 +23,12 @@ import torch
 from benchmarks._report import RESULTS, arguments, publish
 from benchmarks._servers import Mlflow, Postgres, RayCluster, mlflow_server, postgres, ray_cluster
 from benchmarks._tiny_study import tiny
-from harness.events import EpochDone, Event, FoldDone, Notice, StudyStarted, TrialEnded, TrialStarted
-from harness.home import Home
-from harness.ledger import read_trials
-from harness.records import TrialRecord
-from harness.search.nodes import Cluster
+from harness.config.load import Study
+from harness.search.ray_workers import Cluster
 from harness.search.run import run_study
-from harness.study.load import Study
+from harness.store.home import Home
+from harness.store.records import read_trials
+from harness.types import EpochDone, Event, FoldDone, Notice, StudyStarted, TrialEnded, TrialRecord, TrialStarted
 
 NODES = {"node-a": 1, "node-b": 1, "node-c": 1}
 
@@ -147,7 +146,7 @@ def examine(
 ) -> None:
     from mlflow import MlflowClient
 
-    from harness.search.tracked import send_missing
+    from harness.track.mlflow_sync import send_missing
 
     os.environ["MLFLOW_TRACKING_URI"] = mlflow.address
     send_missing(home, study, lambda event: None, 60.0)  # what `harness study resume` does first

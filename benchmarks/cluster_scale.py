@@ -18,7 +18,7 @@ from benchmarks._driver_model import Load, Seen, simulate
 from benchmarks._report import arguments, publish
 from benchmarks._servers import mlflow_server, postgres, ray_cluster
 from benchmarks._sleeper import EPOCHS, SECONDS, event_seconds, run_sleepers
-from harness.home import Home
+from harness.store.home import Home
 
 WORKERS = (10, 100, 1000)
 LENGTHS = (1.0, 5.0, 20.0, 60.0)

@@ -24,11 +24,11 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from benchmarks._report import arguments, publish
-from harness.data.dicom import write_dicom
-from harness.data.pixels import open_store
-from harness.data.scan import threads
-from harness.home import Home
-from harness.study.dataset import Decode
+from harness.config.data import Decode
+from harness.hardware import usable_cores
+from harness.images.dicom import write_dicom
+from harness.images.pixels import open_store
+from harness.store.home import Home
 
 HOW = Decode(size=128, channels=1)
 Shown = NDArray[np.uint8]
@@ -58,7 +58,7 @@ def loop(files: list[Path], read: Callable[[Path], Shown]) -> float:
     """Seconds to fill one array."""
     start = time.perf_counter()
     pixels = np.empty((len(files), HOW.size, HOW.size), np.uint8)
-    with ThreadPoolExecutor(threads()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for row, shown in enumerate(pool.map(read, files)):
             pixels[row] = shown
     return time.perf_counter() - start
@@ -129,7 +129,7 @@ def main() -> None:
         min(one["ratio"] for one in found.values()),
         0.8,
         options,
-        threads=threads(),
+        threads=usable_cores(),
         size=HOW.size,
         **found,
     )

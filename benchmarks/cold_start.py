@@ -18,8 +18,8 @@ from benchmarks._report import arguments, publish
 
 PREPARE = """
 import json, sys, time
-from harness.home import open_home
-from harness.study.load import load_study
+from harness.store.home import open_home
+from harness.config.load import load_study
 study = load_study(sys.argv[1], json.loads(sys.argv[2]))
 start = time.perf_counter()
 from harness.data.prepare import prepare

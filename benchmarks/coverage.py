@@ -22,10 +22,9 @@ from benchmarks._coverage_models import Cell, Recipes, draw, trained, truth
 from benchmarks._report import arguments, publish
 from harness.metrics import METRICS
 from harness.seeds import derive_seed
-from harness.stats.compare import paired_difference
 from harness.stats.intervals import intervals
-from harness.stats.subgroups import subgroups
-from harness.stats.unpaired import Sample, unpaired_differences
+from harness.stats.paired import paired_difference
+from harness.stats.subgroups import Sample, subgroups, unpaired_differences
 
 LEAST, ENOUGH, MOST_SIZE = 0.93, 20, 0.07
 PATIENTS, IMAGES, PREVALENCES, AUROCS = (20, 40, 100, 400), (1, 4, 0), (0.5, 0.2), (0.7, 0.9, 0.97, 0.99)

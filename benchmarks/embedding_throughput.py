@@ -18,14 +18,14 @@ import torch
 
 from benchmarks._folds import wait_for
 from benchmarks._report import arguments, publish
+from harness.config.spec import Model
 from harness.ensemble.embed import EncoderCache
-from harness.home import Home
 from harness.models.network import Network, build_network
-from harness.records import Dataset
-from harness.study.training import Model
+from harness.store.home import Home
+from harness.train.batches import to_input
 from harness.train.checkpoint import FoldMeta, digest, load_fold, save_weights
-from harness.train.images import to_input
-from harness.train.infer import BATCH
+from harness.train.inference import INFERENCE_BATCH
+from harness.types import Dataset
 
 CPU = (("resnet10t", 64, 8192), ("resnet18", 128, 2048), ("mobilenetv3_small_100", 96, 8192))
 CUDA = (("resnet10t", 224, 16384), ("resnet18", 224, 16384), ("deit_tiny_patch16_224", 224, 8192))
@@ -69,7 +69,7 @@ def compare(case: tuple[str, int, int], rounds: int, device: str) -> dict[str, A
         weights, pixels = checkpoint(Path(folder), backbone, size), store(Path(folder), rows, size)
         network, meta = load_fold(weights, device)
         network.to(memory_format=torch.channels_last)
-        batches = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).split(BATCH)
+        batches = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).split(INFERENCE_BATCH)
         x = [to_input(part.to(device), MEAN, STD, torch.channels_last) for part in batches]
         names = np.array([f"{row}" for row in range(rows)])
         dataset = Dataset(names, tuple(names), np.zeros(rows, np.int64), names, meta.classes, "d")
@@ -110,7 +110,7 @@ def main() -> None:
         min(case["ratio"] for case in found),
         0.9,
         options,
-        batch=BATCH,
+        batch=INFERENCE_BATCH,
         cases=found,
         device=options.device,
     )

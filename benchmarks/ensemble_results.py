@@ -14,10 +14,11 @@ from typing import Any
 
 from benchmarks.results_table import commit_of, counts, newest_bundles, numbers
 from harness.ensemble.names import KNOWN
-from harness.home import Home, open_home, read_json
-from harness.ledger import StudyRecord, require_study
-from harness.records import Interval
-from harness.words import duration, interval, number, p_value
+from harness.output.format import duration, interval, number, p_value
+from harness.store.files import read_json
+from harness.store.home import Home, open_home
+from harness.store.records import StudyRecord, require_study
+from harness.types import Interval
 
 PAGE = Path(__file__).parents[1] / "docs" / "ensemble-results.md"
 HEAD = """# Every method on three data sets

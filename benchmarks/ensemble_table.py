@@ -16,14 +16,13 @@ import numpy as np
 
 from benchmarks._report import arguments, publish
 from benchmarks.ensemble_fit import FOLDS, GOAL_SECONDS, HELD, MEMBERS, ROWS, TEST, simulated
-from harness.ensemble.contribution import contributions, means_without
-from harness.ensemble.diversity import diversity
+from harness.ensemble.diversity import contributions, diversity, means_without
 from harness.ensemble.methods import METHODS
 from harness.ensemble.nested import best, values_without
 from harness.ensemble.oof import mean_oof, mean_predict, single_oof, single_predict
 from harness.ensemble.scores import Predictions, Rows, compare, score_table
 from harness.metrics import METRICS
-from harness.records import Interval
+from harness.types import Interval
 
 METRIC = "auroc"
 

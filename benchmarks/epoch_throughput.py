@@ -17,9 +17,9 @@ from torch import nn
 
 from benchmarks._folds import card_memory, harness_epoch, random_fold, spec_of, wait_for
 from benchmarks._report import arguments, publish
+from harness.config.spec import Spec
 from harness.models.network import build_network
-from harness.study.spec import Spec
-from harness.train.fold import FoldData
+from harness.train.loop import FoldData
 from harness.train.precision import Precision, choose_precision, forward_of
 
 AUGMENT = {"hflip": 0.5, "rotate": 15.0, "translate": 0.1, "brightness": 0.2, "noise": 0.05}

@@ -13,10 +13,10 @@ from typing import Any
 
 from benchmarks._report import arguments, publish
 from benchmarks._tiny_study import tiny
-from harness.events import Estimated, Event, StudyEnded
-from harness.home import Home
+from harness.config.load import Study
 from harness.search.run import run_study
-from harness.study.load import Study
+from harness.store.home import Home
+from harness.types import Estimated, Event, StudyEnded
 
 GOAL = 0.5
 STUDIES: dict[str, dict[str, Any]] = {

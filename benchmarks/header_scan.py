@@ -20,9 +20,10 @@ import PIL.Image
 
 from benchmarks._report import arguments, publish
 from benchmarks.cold_ingest import draw_slices
-from harness.data.scan import scan_data, threads
-from harness.home import Home
-from harness.study.dataset import Data
+from harness.config.data import Data
+from harness.data.manifest import scan_data
+from harness.hardware import usable_cores
+from harness.store.home import Home
 
 Header = tuple[int, int, str]
 
@@ -41,7 +42,7 @@ def bare_dicom(path: Path) -> Header:
 
 def loop(files: list[Path], read: Callable[[Path], Header]) -> float:
     start = time.perf_counter()
-    with ThreadPoolExecutor(threads()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         assert len(list(pool.map(read, files))) == len(files)
     return time.perf_counter() - start
 
@@ -85,7 +86,7 @@ def main() -> None:
         rows = "".join(f"{path.name},{number % 2},{number // 4}\n" for number, path in enumerate(slices))
         (Path(folder) / "labels.csv").write_text(f"file,label,patient\n{rows}")
         found["dicom"] = measure(Data(root=folder, group="patient"), slices, bare_dicom, options.runs)
-    publish("header_scan", min(one["ratio"] for one in found.values()), 0.8, options, threads=threads(), **found)
+    publish("header_scan", min(one["ratio"] for one in found.values()), 0.8, options, threads=usable_cores(), **found)
 
 
 if __name__ == "__main__":

@@ -34,25 +34,24 @@ import pydicom
 from numpy.typing import NDArray
 
 from benchmarks._report import arguments, publish
-from harness.data.decode import looks_like_dicom
+from harness.calibration.maps import answer
+from harness.config.data import Data
+from harness.config.load import check_study, load_study
+from harness.config.spec import Spec
+from harness.data.manifest import root_of
 from harness.data.prepare import prepare, scan
-from harness.data.scan import root_of
 from harness.data.shortcuts import INVERTED
-from harness.data.sources import read_source
-from harness.data.tables import read_table
-from harness.ensemble.bundle import load_bundle, outputs_of_bundle
-from harness.ensemble.calibration import answer
-from harness.ensemble.contents import FILE, seen
+from harness.data.sources import read_source, read_table
+from harness.ensemble.bundle import FILE, load_bundle, outputs_of_bundle, seen
 from harness.errors import HarnessError, Leak, RequestError
-from harness.home import Home, open_home, without_nan, write_bytes
-from harness.ledger import StudyRecord, read_study
+from harness.images.decode import looks_like_dicom
 from harness.predict.external import read_external
 from harness.predict.predict import find_bundle
-from harness.stats.compare import paired_difference
 from harness.stats.intervals import intervals
-from harness.study.dataset import Data
-from harness.study.load import check_study, load_study
-from harness.study.spec import Spec
+from harness.stats.paired import paired_difference
+from harness.store.files import without_nan, write_bytes
+from harness.store.home import Home, open_home
+from harness.store.records import StudyRecord, read_study
 
 TEST_LABELS = "labels_test.csv"
 SEED = 0

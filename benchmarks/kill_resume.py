@@ -21,9 +21,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from benchmarks._report import arguments, publish
-from harness.home import Home
-from harness.ledger import read_trials
-from harness.records import TrialRecord
+from harness.store.home import Home
+from harness.store.records import read_trials
+from harness.types import TrialRecord
 
 STATEFUL = {
     "train.precision": "fp32",

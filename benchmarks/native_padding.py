@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks._report import arguments, publish
-from harness.data.decode import IMAGE_SUFFIXES
-from harness.train.images import batches, canvas, similar_batches
+from harness.images.decode import IMAGE_SUFFIXES
+from harness.train.batches import batches, canvas, similar_batches
 
 EPOCHS = 5
 

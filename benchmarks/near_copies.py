@@ -21,11 +21,11 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from benchmarks._report import arguments, publish
-from harness.data.decode import decode_bytes, read_file
+from harness.config.data import Decode
+from harness.data.duplicates import SamePicture, same_picture
 from harness.data.prepare import analysis
-from harness.data.same_picture import SamePicture, same_picture
-from harness.ragged import Ragged, gather
-from harness.study.dataset import Decode
+from harness.images.decode import decode_bytes, read_file
+from harness.images.pixels import Ragged, gather
 
 SHARED = Path(__file__).parents[1].parent / "shared/data"
 SIZES = (28, 32, 224)

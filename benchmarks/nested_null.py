@@ -37,8 +37,8 @@ from harness.ensemble.nested import (
 )
 from harness.ensemble.oof import Embed, OofTable, single_oof
 from harness.metrics import METRICS, mean_over_folds
-from harness.stats.compare import paired_differences
 from harness.stats.intervals import intervals
+from harness.stats.paired import paired_differences
 
 K, MEMBERS = 5, 5
 CHEAP = ("mean", "best single", "weighted", "greedy", "stacking", "stacking-boosted")

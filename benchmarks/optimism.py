@@ -29,13 +29,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks._report import arguments, publish
 from benchmarks._tiny_study import tiny_tree
-from harness.records import Interval
-from harness.search.pruning import stop_after_epoch, stop_after_folds
-from harness.search.racing import Field, Runner, make_field
+from harness.config.load import Study, check_study
+from harness.config.space import FloatRange
+from harness.search.pruners import Field, Runner, make_field, stop_after_epoch, stop_after_folds
 from harness.search.samplers import as_past, distribution, propose
 from harness.stats.optimism import Search, best_corrected
-from harness.study.load import Study, check_study
-from harness.study.space import FloatRange
+from harness.types import Interval
 
 Floats = NDArray[np.float64]
 

@@ -17,19 +17,19 @@ from numpy.typing import NDArray
 
 from benchmarks._report import arguments, publish
 from benchmarks._tiny_study import tiny
-from harness.data.decode import to_size
+from harness.config.data import Decode
+from harness.config.spec import Model
 from harness.data.phantom import PATIENTS, display, draw
-from harness.home import Home
-from harness.ledger import read_trials
+from harness.images.decode import to_size
 from harness.metrics import METRICS, softmax
 from harness.models.network import Network, build_network
 from harness.predict.explain import grad_cam, heat_maps, scaled
 from harness.search.run import run_study
-from harness.stats.proportions import share
-from harness.study.dataset import Decode
-from harness.study.training import Model
+from harness.stats.intervals import share
+from harness.store.home import Home
+from harness.store.records import read_trials
 from harness.train.checkpoint import load_fold, read_meta
-from harness.train.infer import infer
+from harness.train.inference import infer
 
 BLEEDS = 150
 """new slices with a bleed"""

@@ -23,13 +23,12 @@ import numpy as np
 
 from benchmarks._report import arguments, publish
 from benchmarks.racing_table import study_of, table_path
-from harness.home import Home
-from harness.ledger import read_trials
+from harness.config.spec import Search
 from harness.metrics import METRICS
-from harness.search.pruning import stop_after_epoch, stop_after_folds
-from harness.search.racing import Field, Runner, make_field
+from harness.search.pruners import Field, Runner, make_field, stop_after_epoch, stop_after_folds
 from harness.search.run import run_study
-from harness.study.search import Search
+from harness.store.home import Home
+from harness.store.records import read_trials
 
 K = 5
 SHARE = 0.6

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._report import RESULTS
-from harness.events import Event, TrialEnded
-from harness.home import Home, read_json
-from harness.ledger import read_trials
+from harness.config.load import Study, check_study
 from harness.search.run import run_study
-from harness.study.load import Study, check_study
+from harness.store.files import read_json
+from harness.store.home import Home
+from harness.store.records import read_trials
+from harness.types import Event, TrialEnded
 
 METRICS = ("auroc", "log_loss")
 DECIMALS = 6

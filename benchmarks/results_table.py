@@ -21,11 +21,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from mlflow.tracking import MlflowClient
 
-from harness.home import Home, is_done, open_home, read_json
-from harness.ledger import StudyRecord, list_studies
 from harness.metrics import METRICS
-from harness.records import Interval
-from harness.words import interval, p_value
+from harness.output.format import interval, p_value
+from harness.store.files import is_done, read_json
+from harness.store.home import Home, open_home
+from harness.store.records import StudyRecord, list_studies
+from harness.types import Interval
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"

@@ -16,18 +16,19 @@ import numpy as np
 import pandas as pd
 
 from benchmarks._report import arguments, publish
-from harness.data import pixels
-from harness.home import Home, new_folder
-from harness.study.dataset import Decode
+from harness.config.data import Decode
+from harness.images import pixels
+from harness.store.files import new_folder
+from harness.store.home import Home
 
 HOW = Decode(size=224, channels=1)
 WORKER = """
 import sys
 from pathlib import Path
 import pandas as pd
-from harness.data.pixels import open_store
-from harness.home import Home
-from harness.study.dataset import Decode
+from harness.images.pixels import open_store
+from harness.store.home import Home
+from harness.config.data import Decode
 rows = pd.read_parquet(sys.argv[2])
 made = open_store(Path(sys.argv[1]), rows, Decode(size=224, channels=1), Home(Path(sys.argv[3])), lambda *_: None)
 total = sum(int(made.pixels[start : start + 64].sum()) for start in range(0, len(made.pixels), 64))

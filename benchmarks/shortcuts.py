@@ -48,22 +48,23 @@ from benchmarks._file_facts import (
     read_grey,
 )
 from benchmarks._report import arguments, publish
-from harness.data.npz import is_archive
+from harness.config.data import Data
+from harness.config.load import check_study
+from harness.config.spec import Spec
+from harness.data.manifest import root_of
 from harness.data.prepare import Prepared, look, scan
-from harness.data.scan import root_of
 from harness.data.sources import read_source
 from harness.ensemble.members import complete_members, read_oof
 from harness.errors import HarnessError, RequestError
-from harness.home import Home, open_home, without_nan
-from harness.ledger import StudyRecord, require_study
+from harness.images.npz import is_archive
 from harness.metrics import METRICS, logit, softmax
-from harness.records import Difference, Interval
-from harness.stats.compare import of_replicates, paired_differences
+from harness.output.format import interval, number, p_value
 from harness.stats.intervals import group_weights, intervals, percentiles
-from harness.study.dataset import Data
-from harness.study.load import check_study
-from harness.study.spec import Spec
-from harness.words import interval, number, p_value
+from harness.stats.paired import of_replicates, paired_differences
+from harness.store.files import without_nan
+from harness.store.home import Home, open_home
+from harness.store.records import StudyRecord, require_study
+from harness.types import Difference, Interval
 
 Ints = NDArray[np.int64]
 STRATA, REPS = 5, 2000

@@ -17,19 +17,18 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks._report import arguments, publish
-from harness.epochs import LoggedEpoch, append_epoch
-from harness.home import Home
-from harness.ledger import StudyRecord, write_study, write_trial
+from harness.config.load import load_study
 from harness.metrics import METRICS
-from harness.records import EpochReport, Interval, TrialRecord
-from harness.study.load import load_study
+from harness.store.home import Home
+from harness.store.records import LoggedEpoch, StudyRecord, append_epoch, write_study, write_trial
+from harness.types import EpochReport, Interval, TrialRecord
 
 RUNNING = 4
 SHOW = """
 import sys, time
 began = time.perf_counter()
 import json, math, rich.console, rich.table, rich.text, textwrap, typer
-import harness.cli.app, harness.cli.tables, harness.cli.watch, harness.epochs, harness.heartbeat, harness.ledger
+import harness.cli.app, harness.output.tables, harness.search.status, harness.store.records
 imported = time.perf_counter()
 code = harness.cli.app.run(["study", "show", "many", *sys.argv[1:]])
 sys.stderr.write(f"{imported - began} {time.perf_counter() - imported} {code}")

@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 
 from benchmarks._report import arguments, publish
-from harness.events import Event, TrialEnded
-from harness.home import Home
+from harness.config.load import load_study
 from harness.search.run import run_study
-from harness.study.load import load_study
+from harness.store.home import Home
+from harness.types import Event, TrialEnded
 
 EARLY = 5
 SETS = (

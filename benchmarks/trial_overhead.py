@@ -11,10 +11,10 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks._report import arguments, publish
-from harness.events import EpochDone, Event, TrialEnded
-from harness.home import Home
+from harness.config.load import load_study
 from harness.search.run import run_study
-from harness.study.load import load_study
+from harness.store.home import Home
+from harness.types import EpochDone, Event, TrialEnded
 
 
 def main() -> None:

@@ -24,10 +24,9 @@ from torchvision import datasets, transforms
 
 from benchmarks._folds import card_memory, harness_epoch, spec_of, wait_for
 from benchmarks._report import arguments, publish
-from harness.data.pixels import open_store
-from harness.home import Home
-from harness.ragged import Ragged, select
-from harness.train.fold import FoldData
+from harness.images.pixels import Ragged, open_store, select
+from harness.store.home import Home
+from harness.train.loop import FoldData
 from harness.train.precision import choose_precision
 
 BACKBONES = ("resnet18", "resnet10t")

@@ -19,15 +19,16 @@ import pandas as pd
 
 from benchmarks._report import arguments, publish
 from benchmarks._tiny_study import tiny_tree
+from harness.config.load import check_study
 from harness.data.phantom import ensure_phantom
 from harness.ensemble.build import build
 from harness.ensemble.names import KNOWN
-from harness.home import Home, read_json
-from harness.ledger import read_trials, require_study
 from harness.predict.evaluate import evaluate
 from harness.search.compare import compare_sides, find_side
 from harness.search.run import run_study
-from harness.study.load import check_study
+from harness.store.files import read_json
+from harness.store.home import Home
+from harness.store.records import read_trials, require_study
 
 DIFFERS = {
     "seconds", "images_per_second", "started", "finished", "ended", "spent", "estimate", "run_id", "bundle", "path",

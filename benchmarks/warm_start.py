@@ -22,8 +22,8 @@ from benchmarks._report import arguments, publish
 PREPARE = """
 import json, sys, time
 from harness.data.prepare import prepare
-from harness.home import open_home
-from harness.study.dataset import Data, Decode
+from harness.store.home import open_home
+from harness.config.data import Data, Decode
 data = Data(root=sys.argv[1], group="patient", decode=Decode(size=32))
 start = time.perf_counter()
 found = prepare(data, 0, open_home(), lambda what, done, total: None)

@@ -10,13 +10,13 @@ import matplotlib
 import numpy as np
 from matplotlib import pyplot
 
-from harness.data.decode import decode
+from harness.config.data import Decode
+from harness.config.spec import Augment
 from harness.data.phantom import write_phantom
-from harness.data.preview import augmented
+from harness.images.decode import decode
 from harness.metrics import mean_over_folds
+from harness.report.data_page import augmented
 from harness.stats.optimism import Search, best_corrected
-from harness.study.dataset import Decode
-from harness.study.training import Augment
 
 IMAGES = Path(__file__).parent / "images"
 SWITCHES = (

@@ -117,9 +117,8 @@ def rooms() -> str:
 
 def backbone() -> str:
     """What `harness models diagram resnet10t --channels 1 --size 64` prints."""
-    from harness.drawing import mermaid
     from harness.models.backbones import resolve
-    from harness.models.diagram import diagram
+    from harness.models.diagram import diagram, mermaid
     from harness.models.network import outline
 
     drawing = diagram(outline("resnet10t", 2, 1, 64), resolve("resnet10t").name, 1, 64, 1)
@@ -127,7 +126,7 @@ def backbone() -> str:
 
 
 def study_page() -> str:
-    from harness.cli.reference import reference_page
+    from harness.config.reference import reference_page
 
     return reference_page()
 

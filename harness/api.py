@@ -1,27 +1,60 @@
-"""The stages for notebooks and programs: `from harness import api`.
+"""The Python API: one function per command.
+
+The stages for notebooks and programs: `from harness import api`.
 
 Each function does what the command of the same name does, with the same stage, and gives back what its `--json` prints:
 plain dicts and lists, which a notebook draws as a table, and whose `.table` is a pandas DataFrame. Wrong requests raise
 RequestError, failed work HarnessError (harness.errors), with the same words as on the command line. Progress goes to
 stderr unless `quiet`. `home` is a folder; left out, it is HARNESS_HOME, or mlruns/ here.
+
+What programs hand over in place of a command's words: a home, a study, settings.
+
+Places and settings as plain values; each becomes what the stages take.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.manner import in_manner
-from harness.displays import Document, Rows, data_display, ensemble_display, study_display
-from harness.inputs import Place, Settings, StudyFile, assignments, home_of, study_of
+from harness.output.result import Document, Rows, data_display, ensemble_display, study_display
+from harness.output.terminal import in_manner
 
 if TYPE_CHECKING:
-    from harness.home import Home
-    from harness.ledger import StudyRecord
-    from harness.records import Progress
+    from harness.config.load import Study
     from harness.search.compare import Side
+    from harness.store.home import Home
+    from harness.store.records import StudyRecord
+    from harness.types import Progress
+
+Place = str | Path | None
+"""the home: a folder, or where it is None what HARNESS_HOME or the working directory say"""
+StudyFile = str | Path | Mapping[str, Any]
+"""a study's name, the path of its YAML file, or the same keys as a dict, with a `name`"""
+Settings = Mapping[str, Any] | None
+"""keys to set, by dotted name: {"optim.lr": 1e-3, "search.trials": 4}"""
+
+
+def home_of(home: Place) -> Home:
+    from harness.store.home import Home, open_home
+
+    return open_home() if home is None else Home(Path(home).absolute())
+
+
+def study_of(study: StudyFile, settings: Settings, name: str | None = None) -> Study:
+    from harness.config.load import check_study, load_study, set_keys
+
+    if not isinstance(study, Mapping):
+        return load_study(str(study), assignments(settings), name)
+    tree = set_keys({**study, **({"name": name} if name else {})}, assignments(settings))
+    return check_study(tree, f"study {tree.get('name', '')}".rstrip())
+
+
+def assignments(settings: Settings) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
 
 
 def run_study(
@@ -50,14 +83,14 @@ def resume_study(
     name: str, *, jobs: int = 1, device: str = "auto", quiet: bool = False, home: Place = None
 ) -> Document:
     """Go on with a study exactly as it was begun, whatever its file says now."""
-    from harness.ledger import require_study
+    from harness.store.records import require_study
 
     return run_study(require_study(home_of(home), name).tree, jobs=jobs, device=device, quiet=quiet, home=home)
 
 
 def studies(home: Place = None) -> Rows:
     """The studies that can be run and those that ran, with the best trial of each."""
-    from harness.cli.study_document import study_rows
+    from harness.search.status import study_rows
 
     return Rows(
         _plain(study_rows(home_of(home))), "studies", ("study", "state", "done", "total", "best", "description")
@@ -66,7 +99,7 @@ def studies(home: Place = None) -> Rows:
 
 def show(name: str | None = None, *, home: Place = None) -> Document:
     """The trials of a study (the newest completed one) and what it is doing now. Looks only: it may run meanwhile."""
-    from harness.ledger import require_study
+    from harness.store.records import require_study
 
     place = home_of(home)
     return _of_study(place, require_study(place, name))
@@ -87,7 +120,7 @@ def ablate(
 
     `factors`: only these, or all that begin so; `optim.lr=1e-4,1e-3` names values to try.
     """
-    from harness.search.ablate import plan_ablation, train_arms
+    from harness.search.ablation import plan_ablation, train_arms
     from harness.search.ablation_table import document, publish, tabulate
 
     place = home_of(home)
@@ -103,7 +136,7 @@ def ablate(
 
 def importance(name: str | None = None, method: str = "ped_anova", *, home: Place = None) -> Document:
     """Which searched keys made the difference, from the trials so far. `method`: ped_anova or fanova."""
-    from harness.cli.search import importance_document, read_importances
+    from harness.search.optuna_export import importance_document, read_importances
 
     study, _, ranked, warning = read_importances(home_of(home), name, method)
     found = _plain(importance_document(study, method, ranked, warning))
@@ -113,8 +146,7 @@ def importance(name: str | None = None, method: str = "ped_anova", *, home: Plac
 def compare(a: str, b: str, *, per_group: bool = False, home: Place = None) -> Document:
     """Is A better than B? Two studies (their best trials) or two trials, `NAME/7`, on the rows that both predicted;
     `per_group`: on the groups, whose images may be others."""
-    from harness.cli.compare import comparison_document
-    from harness.search.compare import compare_sides, find_side
+    from harness.search.compare import compare_sides, comparison_document, find_side
 
     place = home_of(home)
     found = compare_sides(place, find_side(place, a), find_side(place, b), per_group=per_group)
@@ -142,7 +174,7 @@ def build_ensemble(
     """Fit an ensemble of a study's (the newest completed one's) best trials, score it on the held-out test split, save
     it. `method`: mean, greedy, stacking, ..., or all. Several studies give members of several. `nested`: "full" trains
     the members again without each pair of folds, for honest scores where nothing is held out."""
-    from harness.cli.ensemble_document import make
+    from harness.ensemble.results import make
 
     names = [study] if isinstance(study, str) else list(study or ())
     with in_manner(quiet):
@@ -152,8 +184,8 @@ def build_ensemble(
 
 def ensembles(study: str | None = None, *, home: Place = None) -> Rows:
     """The ensembles that were built, of one study or of all, oldest first."""
-    from harness.cli.ensemble_document import saved_bundles, saved_document
-    from harness.ledger import require_study
+    from harness.ensemble.results import saved_bundles, saved_document
+    from harness.store.records import require_study
 
     place = home_of(home)
     if study is not None:
@@ -164,7 +196,7 @@ def ensembles(study: str | None = None, *, home: Place = None) -> Rows:
 
 def show_ensemble(bundle: str | Path, *, home: Place = None) -> Document:
     """What an ensemble is made of and how well it did. `bundle`: STUDY/NAME, or a folder."""
-    from harness.cli.ensemble_document import find_saved, saved_document
+    from harness.ensemble.results import find_saved, saved_document
 
     return ensemble_display(_plain(saved_document(*find_saved(home_of(home), str(bundle)))))
 
@@ -245,7 +277,7 @@ def report(
 
     `out`: the file; left out, it stands beside the study's records. `format`: html, md or latex.
     """
-    from harness.cli.report_document import make_report
+    from harness.report.study_report import make_report
 
     path = None if out is None else Path(out)
     with _progress(quiet) as progress:
@@ -258,7 +290,7 @@ def scan(
 ) -> Document:
     """Read every image and label of a study, divide them into folds, keep the decoded pixels: classes by part, and
     what cannot be used. `force`: unchanged files again, too."""
-    from harness.cli.data_document import scan_document
+    from harness.data.summary import scan_document
 
     with in_manner(quiet):
         return data_display(_plain(scan_document(study_of(study, settings), home_of(home), force)))
@@ -266,7 +298,7 @@ def scan(
 
 def show_data(study: StudyFile, settings: Settings = None, *, quiet: bool = False, home: Place = None) -> Document:
     """How many images of each class stand in each fold and in the test split, their sizes and formats."""
-    from harness.cli.data_document import files_document, manifest_of, usable
+    from harness.data.summary import files_document, manifest_of, usable
 
     checked, place = study_of(study, settings), home_of(home)
     with in_manner(quiet):
@@ -276,7 +308,7 @@ def show_data(study: StudyFile, settings: Settings = None, *, quiet: bool = Fals
 
 def audit(study: StudyFile, settings: Settings = None, *, quiet: bool = False, home: Place = None) -> Document:
     """What makes scores lie: groups in two parts, duplicates, conflicting labels, shortcuts, unreadable files."""
-    from harness.cli.data_document import findings_of
+    from harness.data.summary import findings_of
 
     checked = study_of(study, settings)
     with in_manner(quiet):
@@ -287,8 +319,7 @@ def audit(study: StudyFile, settings: Settings = None, *, quiet: bool = False, h
 
 def backbones(text: str = "", library: str | None = None, family: str | None = None) -> Rows:
     """Every name that model.backbone takes and that contains `text`, with parameters, embedding, native image size."""
-    from harness.cli.models import chosen
-    from harness.models.table import known_rows
+    from harness.models.catalog import chosen, known_rows
 
     rows = chosen(known_rows(), text or None, library, family)
     return Rows([row._asdict() for row in sorted(rows, key=lambda row: row.name)], f"{len(rows)} backbones")
@@ -296,7 +327,7 @@ def backbones(text: str = "", library: str | None = None, family: str | None = N
 
 def backbone(name: str) -> Document:
     """One backbone: its stages and what each number of train.freeze freezes, its embedding, its weights."""
-    from harness.cli.models import describe
+    from harness.models.catalog import describe
 
     found = _plain(describe(name))
     return Document(found, f"{found['name']}: embedding of {found['embedding']}", found["freeze"])
@@ -304,7 +335,7 @@ def backbone(name: str) -> Document:
 
 def doctor(home: Place = None) -> Document:
     """What this machine and this home have, and what is wrong with them."""
-    from harness.cli.checkup import examine
+    from harness.doctor import examine
 
     found = _plain(examine(home_of(home)))
     title = "something that a study needs is broken" if any(one["breaks"] for one in found["problems"]) else "all works"
@@ -313,7 +344,7 @@ def doctor(home: Place = None) -> Document:
 
 @contextmanager
 def _listener(quiet: bool) -> Iterator[Any]:
-    from harness.cli.progress import study_listener
+    from harness.output.progress import study_listener
 
     with in_manner(quiet), study_listener() as listener:
         yield listener
@@ -321,22 +352,21 @@ def _listener(quiet: bool) -> Iterator[Any]:
 
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Progress]:
-    from harness.cli.progress import step_progress
+    from harness.output.progress import step_progress
 
     with in_manner(quiet), step_progress() as progress:
         yield progress
 
 
 def _plain(found: Any) -> Any:
-    from harness.cli.output import plain
+    from harness.output.result import plain
 
     return plain(found)
 
 
 def _of_study(home: Home, record: StudyRecord) -> Document:
-    from harness.cli.study_document import study_document
-    from harness.cli.watch import look
-    from harness.ledger import read_trials
+    from harness.search.status import look, study_document
+    from harness.store.records import read_trials
 
     trials = read_trials(home, record.name)
     document = _plain(study_document(record, trials, look(home, record, trials)))

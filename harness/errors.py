@@ -1,6 +1,7 @@
 """What goes wrong, as part of the interface: two kinds, each with its exit code.
 
-A message names the thing, the place (file, line or key) and what to type instead.
+A message names the thing, the place (file, line or key) and what to type instead. Unreadable is the one way in which a
+file fails to become pixels, whatever the library underneath raised.
 """
 
 import difflib
@@ -44,3 +45,19 @@ def listed(names: Iterable[str], command: str = "", most: int = 12) -> str:
     known = list(names)
     more = f", and {len(known) - most} more{f' ({command})' if command else ''}" if len(known) > most else ""
     return (", ".join(known[:most]) or "none") + more
+
+
+class Unreadable(RequestError):
+    """A file that cannot be shown to a model.
+
+    `reason` is short, names no file and holds no value from a DICOM header.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def cannot_open(error: OSError) -> Unreadable:
+    """What the operating system said."""
+    return Unreadable(f"cannot be opened: {error.strerror or type(error).__name__}")

@@ -207,3 +207,7 @@ METRICS: dict[str, Metric] = {
     )
 }
 """Every metric of the project, by the name it has in study files, tables and MLflow."""
+
+
+def is_higher_better(metric: str) -> bool:
+    return METRICS[metric].higher_is_better

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from benchmarks._tiny_study import tiny_tree
-from harness.home import Home
-from harness.ledger import StudyRecord
+from harness.store.home import Home
+from harness.store.records import StudyRecord
 
 # A shell that starts the tests in the background makes them, and every program that they start, deaf to Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -31,9 +31,9 @@ class SmallStudy:
 @pytest.fixture(scope="session")
 def small_study(tmp_path_factory: pytest.TempPathFactory) -> SmallStudy:
     """Two trials of three folds on the built-in data set."""
+    from harness.config.load import check_study
     from harness.data.phantom import ensure_phantom
     from harness.search.run import run_study
-    from harness.study.load import check_study
 
     home = Home(tmp_path_factory.mktemp("small"))
     record = run_study(check_study(TREE, "small"), home, 1, "cpu", lambda event: None)

@@ -4,8 +4,8 @@ from typing import Any
 
 from harness.ensemble.build import build
 from harness.ensemble.scores import EnsembleResult
-from harness.home import Home
-from harness.ledger import StudyRecord
+from harness.store.home import Home
+from harness.store.records import StudyRecord
 
 
 def build_every(

@@ -1,8 +1,8 @@
 """Bundles name no file: which file is a row of predictions.parquet?"""
 
 from harness.data.people import read_people
-from harness.home import Home
 from harness.numbering import as_text
+from harness.store.home import Home
 
 
 def names_by_row(home: Home, study: str) -> dict[str, str]:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from harness import api
-from harness.cli import app, output
-from harness.displays import Document, Rows
+from harness.cli import app, streams
 from harness.errors import RequestError
+from harness.output.result import Document, Rows
 
 TREE: dict[str, Any] = {
     "name": "by_hand",
@@ -36,7 +36,7 @@ def command(home: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> Any:
 
     stream = io.StringIO()
     monkeypatch.setenv("HARNESS_HOME", str(home))
-    monkeypatch.setattr(output, "_claimed", stream)
+    monkeypatch.setattr(streams, "_claimed", stream)
     assert app.run([*words, "--json"]) == 0
     return json.loads(stream.getvalue())
 

@@ -9,12 +9,12 @@ import pydicom
 import pytest
 from every_method import build_every
 
-from harness.data.dicom import write_dicom
-from harness.home import Home
-from harness.ledger import require_study
+from harness.config.load import check_study
+from harness.images.dicom import write_dicom
 from harness.predict.predict import predict
 from harness.search.run import run_study
-from harness.study.load import check_study
+from harness.store.home import Home
+from harness.store.records import require_study
 
 PATIENTS = 24
 

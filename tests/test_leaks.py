@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from every_method import build_every
 
+from harness.config.load import check_study
 from harness.data.phantom import ensure_phantom
-from harness.home import Home
-from harness.ledger import read_trials, require_study
 from harness.search.run import run_study
-from harness.study.load import check_study
+from harness.store.home import Home
+from harness.store.records import read_trials, require_study
 
 SHUFFLES = 3
 METHODS = ("mean", "bagging", "boosting", "stacking", "soup", "soup-greedy", "bagging-retrained")

@@ -10,13 +10,13 @@ from every_method import build_every
 from numbered_rows import names_by_row
 from PIL import Image
 
-from harness.columns import from_column, to_column
+from harness.config.load import check_study
 from harness.ensemble.bundle import load_bundle
-from harness.home import Home
-from harness.ledger import read_trials, require_study
 from harness.predict.predict import Asked, predict
 from harness.search.run import run_study
-from harness.study.load import check_study
+from harness.store.home import Home
+from harness.store.predictions import from_column, to_column
+from harness.store.records import read_trials, require_study
 
 METHODS = ("mean", "bagging", "boosting", "stacking", "soup", "soup-greedy", "bagging-retrained")
 

@@ -10,19 +10,18 @@ from every_method import build_every
 from numbered_rows import names_by_row
 from PIL import Image
 
-from harness.columns import from_column
-from harness.data.decode import decode
+from harness.config.data import Data, Decode
+from harness.config.load import check_study
 from harness.data.prepare import prepare
-from harness.ensemble.bundle import load_bundle, outputs_of_bundle
-from harness.ensemble.export import export_network
+from harness.ensemble.bundle import export_network, load_bundle, outputs_of_bundle
 from harness.errors import RequestError
-from harness.home import Home
-from harness.ledger import read_trials, require_study
+from harness.images.decode import decode
+from harness.images.pixels import Ragged, gather
 from harness.predict.predict import Asked, predict
-from harness.ragged import Ragged, gather
 from harness.search.run import run_study
-from harness.study.dataset import Data, Decode
-from harness.study.load import check_study
+from harness.store.home import Home
+from harness.store.predictions import from_column
+from harness.store.records import read_trials, require_study
 
 
 def quiet(*_: object) -> None:

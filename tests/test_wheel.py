@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.commit import commit
+from harness.hardware import commit
 
 ROOT = Path(__file__).parents[1]
 UV = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
@@ -106,7 +106,7 @@ def test_an_installed_wheel_knows_its_commit_its_studies_and_its_types(installed
 
     (tmp_path / "consumer.py").write_text(
         "from harness import api\n"
-        "from harness.study.load import check_study\n"
+        "from harness.config.load import check_study\n"
         'reveal_type(check_study({"name": "x"}, "x").spec.optim.lr)\n'
         'reveal_type(api.run_study("lr_aug_sweep")["study"])\n'
         "api.run_study(3)\n"

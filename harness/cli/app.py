@@ -11,28 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli import (
-    ablate,
-    bundle,
-    compare,
-    data,
-    doctor,
-    editors,
-    ensemble,
-    evaluate,
-    init,
-    models,
-    predict,
-    report,
-    search,
-    server,
-    study,
-)
+from harness.cli import analysis, data, ensemble, models, predict, setup, study
 from harness.cli.help import Commands, Group
-from harness.cli.interrupt import catch_signals
-from harness.cli.manner import COLORS, hoisted, in_color, set_manner
-from harness.cli.output import escape_control, flush_results
+from harness.cli.streams import flush_results, hoisted
 from harness.errors import HarnessError, Interrupted
+from harness.interrupt import catch_signals
+from harness.output.terminal import COLORS, escape_control, in_color, set_manner
 
 ORDER = ("init", "study", "ensemble", "predict", "evaluate", "data", "models", "ui", "doctor", "completion")
 
@@ -53,30 +37,30 @@ app = Commands(
     rich_markup_mode=None,
 )
 app.add_typer(study.app, name="study")
-study.app.command("ablate", short_help="What each setting of a trial gives.")(ablate.ablate)
-study.app.command("importance", short_help="Which searched keys made the difference.")(search.importance)
-study.app.command("plots", short_help="A search's plots, as one page.")(search.plots)
-study.app.command("report", short_help="Everything about a study, as one page.")(report.report)
-study.app.command("compare", short_help="Is one study or trial better than another?")(compare.compare)
-study.app.command("schema", short_help="For editors: completes and checks a study file.")(editors.schema)
+study.app.command("ablate", short_help="What each setting of a trial gives.")(analysis.ablate)
+study.app.command("importance", short_help="Which searched keys made the difference.")(analysis.importance)
+study.app.command("plots", short_help="A search's plots, as one page.")(analysis.plots)
+study.app.command("report", short_help="Everything about a study, as one page.")(analysis.report)
+study.app.command("compare", short_help="Is one study or trial better than another?")(analysis.compare)
+study.app.command("schema", short_help="For editors: completes and checks a study file.")(setup.schema)
 app.add_typer(ensemble.app, name="ensemble")
-ensemble.app.command("register", short_help="A bundle as a model in MLflow.")(bundle.register)
-ensemble.app.command("diagram", short_help="How a bundle answers, as a flowchart.")(bundle.diagram)
+ensemble.app.command("register", short_help="A bundle as a model in MLflow.")(ensemble.register)
+ensemble.app.command("diagram", short_help="How a bundle answers, as a flowchart.")(ensemble.diagram)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
-app.command("init", short_help="A first study file for a folder of images.")(init.init)
+app.command("init", short_help="A first study file for a folder of images.")(setup.init)
 app.command("predict", short_help="Probabilities for new images.")(predict.predict)
-app.command("evaluate", short_help="An ensemble on another data set.")(evaluate.evaluate)
-app.command("ui", short_help="MLflow's pages: trials to sort and compare.")(server.ui)
-app.command("doctor", short_help="What this machine has, and what to type next.")(doctor.doctor)
-app.command("completion", short_help="Completion for bash, zsh and fish.")(editors.completion)
+app.command("evaluate", short_help="An ensemble on another data set.")(predict.evaluate)
+app.command("ui", short_help="MLflow's pages: trials to sort and compare.")(setup.ui)
+app.command("doctor", short_help="What this machine has, and what to type next.")(setup.doctor)
+app.command("completion", short_help="Completion for bash, zsh and fish.")(setup.completion)
 
 
 def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        from harness.commit import commit
+        from harness.hardware import commit
 
         typer.echo(f"harness {version('harness')} (commit {commit()})")
         raise typer.Exit()
@@ -128,7 +112,7 @@ def run(arguments: Sequence[str]) -> int:
 def _invoke(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
     if asked := os.environ.get("_HARNESS_COMPLETE"):
-        from harness.cli.complete import answer
+        from harness.cli.options import answer
 
         return answer(command, asked)
     try:

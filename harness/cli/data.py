@@ -1,4 +1,11 @@
-"""harness data: what a study would read, how it is divided, what is wrong with it, what the model would be shown."""
+"""Commands of data sets: scan, show, audit, decode, fetch, cache.
+
+harness data: what a study would read, how it is divided, what is wrong with it, what the model would be shown.
+
+harness data cache: decoded images and scans that are kept, and how to be rid of them.
+
+harness data fetch: public data sets, by name or by address.
+"""
 
 import io
 from pathlib import Path
@@ -6,19 +13,157 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli import cache, fetch
-from harness.cli.complete import study_files
 from harness.cli.help import Commands
-from harness.cli.options import StudyFile
-from harness.cli.output import claim_stdout, note, print_json, show
-from harness.cli.study import Json, Sets
+from harness.cli.options import Json, Sets, StudyFile, study_files
+from harness.cli.streams import claim_stdout, print_json, show
+from harness.output.terminal import note
 
 if TYPE_CHECKING:
-    from harness.study.load import Study
+    from harness.config.load import Study
+    from harness.data.cache import Cache
+
+cache_app = Commands(help="Decoded images and scans that are kept.")
+
+SHORT = 14
+"""characters of a name in a table: its kind and enough of its key; --json has all"""
+
+
+@cache_app.command("list", short_help="What is kept, how large, for which study.")
+def list_(json: Json = False) -> None:
+    """What is kept under mlruns/pixels: kind, size, last use, and the studies that read it."""
+    claim_stdout()
+    from harness.data.cache import list_caches
+    from harness.store.home import open_home
+
+    home = open_home()
+    caches = list_caches(home)
+    if json:
+        print_json({"folder": str(home.pixels), "caches": [_document(cache) for cache in caches]})
+        return
+    if not caches:
+        show(f"Nothing is kept in {home.pixels}.")
+        return
+    _show(caches)
+    show(f"\n{_size(sum(cache.bytes for cache in caches))} in {home.pixels}")
+    if any(not cache.studies for cache in caches):
+        show("What no study reads can go: harness data cache prune --dry-run")
+
+
+@cache_app.command("prune", short_help="Throw away what no study reads.")
+def prune_(
+    days: Annotated[
+        float | None, typer.Option("--days", metavar="N", help="Also what was not used for N days.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    json: Json = False,
+) -> None:
+    """Throw away scans and decoded images that no study reads; never what is in use.
+
+    All of it is made again from the images when it is needed.
+    """
+    claim_stdout()
+    from harness.data.cache import prune
+    from harness.store.home import open_home
+
+    done = prune(open_home(), days, dry_run)
+    freed = sum(cache.bytes for cache in done.gone)
+    if json:
+        kept = [{**_document(cache), "reason": reason} for cache, reason in done.kept]
+        pruned = [_document(cache) for cache in done.gone]
+        print_json({"dry_run": dry_run, "bytes": freed, "pruned": pruned, "kept": kept})
+        return
+    if done.gone:
+        _show(done.gone)
+        show(f"\n{_size(freed)} {'would be freed' if dry_run else 'freed'}.")
+    else:
+        show("Nothing to throw away.")
+    for cache, reason in done.kept:
+        note(f"kept {cache.name.lstrip('.')[:SHORT]}: {reason}")
+
+
+def _document(cache: "Cache") -> dict[str, Any]:
+    from datetime import UTC, datetime
+
+    used = datetime.fromtimestamp(cache.last_used, UTC).isoformat(timespec="seconds")
+    return {
+        "name": cache.name,
+        "kind": cache.kind,
+        "holds": cache.holds,
+        "bytes": cache.bytes,
+        "last_used": used,
+        "studies": list(cache.studies),
+        "in_use": cache.in_use,
+    }
+
+
+def _show(caches: "list[Cache]") -> None:
+    import time
+
+    from harness.output.format import duration
+    from harness.output.tables import table
+
+    now = time.time()
+    rows = [
+        [
+            cache.name.lstrip(".")[:SHORT],
+            cache.holds,
+            _size(cache.bytes),
+            f"{duration(max(0.0, now - cache.last_used))} ago",
+            ", ".join(cache.studies) or "-",
+        ]
+        for cache in caches
+    ]
+    show(table(["name", "holds", "size", "last used", "studies"], rows))
+
+
+def _size(count: int) -> str:
+    """3.1 MB"""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def fetch(
+    what: Annotated[str, typer.Argument(metavar="NAME|URL", help="A MedMNIST set, or the address of a file.")],
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FOLDER", help="Where to put it; data, or data/medmnist.")
+    ] = None,
+    checksum: Annotated[
+        str, typer.Option("--checksum", metavar="sha256:HEX", help="What the file must be; md5, sha1 and sha512 too.")
+    ] = "",
+    json: Json = False,
+) -> None:
+    """Download a data set; zip and tar archives are unpacked.
+
+    A download that was cut off goes on where it stopped. MedMNIST sets by name, with the checksums that the project
+    publishes: pathmnist, chestmnist, dermamnist, octmnist, pneumoniamnist, retinamnist, breastmnist, bloodmnist,
+    tissuemnist, organamnist, organcmnist, organsmnist.
+    """
+    claim_stdout()
+    from harness.data.download import MEDMNIST, find_source
+    from harness.data.download import fetch as fetch_source
+    from harness.errors import RequestError
+    from harness.output.progress import step_progress
+    from harness.store.home import open_home
+
+    source = find_source(what, checksum)
+    folder = to or Path("data/medmnist" if what in MEDMNIST else "data")  # where the shipped studies look
+    if folder.exists() and not folder.is_dir():
+        raise RequestError(f"--to {folder}: this is a file; name a folder.")
+    with step_progress() as progress:
+        done = fetch_source(source, folder, open_home(), progress)
+    if json:
+        print_json({"path": done.path, "new": done.new, "bytes": done.bytes, "sha256": done.sha256 or None})
+        return
+    show(f"{done.path}{'' if done.new else ' (it was there already)'}")
+    if done.sha256 and not source.checksum:
+        note(f"nothing was known to check it by. Next time: --checksum sha256:{done.sha256}")
+
 
 app = Commands(help="The images and labels of a study.")
-app.add_typer(cache.app, name="cache")
-app.command("fetch", short_help="Download a public data set.")(fetch.fetch)
+app.add_typer(cache_app, name="cache")
+app.command("fetch", short_help="Download a public data set.")(fetch)
 
 
 @app.command("scan", short_help="Read, check, divide and decode everything once.")
@@ -33,8 +178,8 @@ def scan(
     Files that cannot be used are listed with their reasons. Exit code 2 when data.on_error says to refuse them.
     """
     claim_stdout()
-    from harness.cli.data_document import scan_document
-    from harness.home import open_home
+    from harness.data.summary import scan_document
+    from harness.store.home import open_home
 
     study = _load(name, set_)
     document = scan_document(study, open_home(), force)
@@ -64,9 +209,9 @@ def show_(
     file that needs nothing else.
     """
     claim_stdout()
-    from harness.cli.data_document import files_document, manifest_of, usable
+    from harness.data.summary import files_document, manifest_of, usable
     from harness.errors import RequestError
-    from harness.home import open_home
+    from harness.store.home import open_home
 
     if out is not None and out.is_dir():
         raise RequestError(f"--out {out}: this is a folder; name a file, such as {out / 'data.html'}.")
@@ -74,8 +219,8 @@ def show_(
     prepared, manifest = usable(study, home), manifest_of(study, home)
     document = files_document(study, prepared, manifest)
     if out is not None:
-        from harness.home import write_text
-        from harness.report.dataset import dataset_page
+        from harness.report.data_page import dataset_page
+        from harness.store.files import write_text
 
         write_text(out, dataset_page(study, prepared, manifest, study.spec.seed))
     if json:
@@ -94,8 +239,8 @@ def audit(name: StudyFile, set_: Sets = None, json: Json = False) -> None:
     Exit code 2 when a finding blocks the study.
     """
     claim_stdout()
-    from harness.cli.data_document import findings_of
-    from harness.home import open_home
+    from harness.data.summary import findings_of
+    from harness.store.home import open_home
 
     study = _load(name, set_)
     findings = findings_of(study, open_home())
@@ -107,7 +252,7 @@ def audit(name: StudyFile, set_: Sets = None, json: Json = False) -> None:
 
 
 def _load(name: str, sets: list[str] | None) -> "Study":
-    from harness.study.load import load_study
+    from harness.config.load import load_study
 
     return load_study(name, sets)
 
@@ -118,7 +263,7 @@ def _refuse_blocking(findings: list[dict[str, Any]], study: "Study") -> None:
     blocking = [finding for finding in findings if finding["severity"] == "block"]
     if not blocking:
         return
-    from harness.data.acknowledge import way_out
+    from harness.data.audit import way_out
 
     kinds = [finding["kind"] for finding in blocking]
     unreadable = [finding for finding in blocking if finding["kind"] == "unreadable"]
@@ -130,8 +275,8 @@ def _refuse_blocking(findings: list[dict[str, Any]], study: "Study") -> None:
 
 
 def _show_folds(document: dict[str, Any]) -> None:
-    from harness.cli.tables import table
-    from harness.words import plural
+    from harness.output.format import plural
+    from harness.output.tables import table
 
     show(f"{plural(document['rows'], 'image')} of {plural(document['groups'], 'group')} in {document['root']}")
     for condition, rows in document["filtered"].items():
@@ -148,7 +293,7 @@ def _show_folds(document: dict[str, Any]) -> None:
 
 def _show_files(document: dict[str, Any]) -> None:
     """Sizes, formats, modes and what was left out, a line each."""
-    from harness.words import plural
+    from harness.output.format import plural
 
     def ends(side: str) -> str:
         low, high = document["sizes"][side]["min"], document["sizes"][side]["max"]
@@ -190,12 +335,11 @@ def decode(
     claim_stdout()
     from PIL import Image
 
-    from harness.data.decode import Unreadable
-    from harness.data.decode import decode as decode_file
-    from harness.errors import RequestError
-    from harness.home import write_bytes
-    from harness.study.load import check_study, load_study, parse_override
-    from harness.study.space import fill
+    from harness.config.load import check_study, load_study, parse_override
+    from harness.config.space import fill
+    from harness.errors import RequestError, Unreadable
+    from harness.images.decode import decode as decode_file
+    from harness.store.files import write_bytes
 
     if study is not None:
         how = load_study(study, set_).spec.data.decode

@@ -1,15 +1,22 @@
-"""harness ensemble: build, list, show."""
+"""Commands of ensembles: build, list, show, register, diagram.
 
-from typing import Annotated
+harness ensemble: build, list, show.
+
+harness ensemble register, diagram: what can be done with a bundle that was built.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from harness.cli.complete import methods, studies
-from harness.cli.ensemble_document import find_saved, make, saved_bundles, saved_document
 from harness.cli.help import Commands
-from harness.cli.options import Bundle
-from harness.cli.output import claim_stdout, plain, print_json, results, show, show_command
-from harness.cli.study import Json
+from harness.cli.options import Bundle, Json, methods, studies
+from harness.cli.streams import claim_stdout, print_json, results, show, show_command
+from harness.output.result import plain
+
+if TYPE_CHECKING:
+    from harness.store.home import Home
+    from harness.track.mlflow_registry import Registered
 
 SHORT = {"test": "test", "nested_full": "nested full", "none": "nothing"}
 """what an ensemble is judged on, in a table"""
@@ -70,10 +77,10 @@ def build(
     is trained, but by --nested full, and for bagging-retrained, which `all` leaves out.
     """
     claim_stdout()
-    from harness.cli.ensemble_tables import show_scores
-    from harness.cli.tables import short_path
-    from harness.cli.trust import show_trust
-    from harness.home import open_home
+    from harness.cli.ensemble_tables import show_scores, show_trust
+    from harness.ensemble.results import make
+    from harness.output.tables import short_path
+    from harness.store.home import open_home
 
     made = make(open_home(), method, study or (), top, seed, resamples, decide, device, register, reference, nested)
     built, registered, document = made.built, made.registered, made.document
@@ -107,11 +114,12 @@ def list_(
 ) -> None:
     """The ensembles that were built, oldest first."""
     claim_stdout()
-    from harness.cli.tables import numbers_of, table
-    from harness.home import open_home
-    from harness.ledger import require_study
-    from harness.records import Interval
-    from harness.words import interval
+    from harness.ensemble.results import saved_bundles, saved_document
+    from harness.output.format import interval
+    from harness.output.tables import numbers_of, table
+    from harness.store.home import open_home
+    from harness.store.records import require_study
+    from harness.types import Interval
 
     home = open_home()
     if study:
@@ -144,9 +152,9 @@ def show_(
 ) -> None:
     """What an ensemble is made of and how well it did."""
     claim_stdout()
-    from harness.cli.ensemble_tables import show_scores
-    from harness.cli.trust import show_trust
-    from harness.home import open_home
+    from harness.cli.ensemble_tables import show_scores, show_trust
+    from harness.ensemble.results import find_saved, saved_document
+    from harness.store.home import open_home
 
     document = saved_document(*find_saved(open_home(), bundle))
     if json:
@@ -154,3 +162,55 @@ def show_(
     else:
         show_scores(document)
         show_trust(document)
+
+
+def register(
+    bundle: Bundle,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Of the model; left out: harness-STUDY-METHOD.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make a bundle the next version of a model in MLflow's registry, to be served over HTTP.
+
+    `harness ensemble build` does it by itself. No second copy of a checkpoint is made.
+    """
+    claim_stdout()
+    from harness.ensemble.bundle import load_bundle
+    from harness.ensemble.results import register as register_bundle
+    from harness.predict.predict import find_bundle
+    from harness.store.home import open_home
+
+    home = open_home()
+    path = find_bundle(bundle, home)
+    load_bundle(path)  # a stranger's is checked before it is served
+    found = register_bundle(home, path, name)
+    if json:
+        print_json({"name": found.name, "version": found.version})
+        return
+    show(f"Registered as {found.name}, version {found.version}.")
+    if found.copied:
+        show(f"{found.copied / 2**20:.0f} MB had to be copied: no hard links lead from the bundle to the home.")
+    show_serving(home, found)
+
+
+def show_serving(home: "Home", found: "Registered") -> None:
+    show("Serve it:")
+    show_command(f"export MLFLOW_TRACKING_URI={home.mlflow_uri}")
+    show_command(f"mlflow models serve -m models:/{found.name}/{found.version} --env-manager local --port 5001")
+
+
+def diagram(
+    bundle: Bundle,
+    format_: Annotated[Literal["mermaid", "plantuml"], typer.Option("--format", help="Language.")] = "mermaid",
+) -> None:
+    """How a bundle answers, as a flowchart: decoding, members, method, calibration, decision."""
+    stream = claim_stdout()
+    from harness.ensemble.bundle import ensemble_diagram
+    from harness.ensemble.bundle_files import read_about
+    from harness.models.diagram import mermaid, plantuml
+    from harness.predict.predict import find_bundle
+    from harness.store.home import open_home
+
+    drawing = ensemble_diagram(*read_about(find_bundle(bundle, open_home())))
+    stream.write(mermaid(drawing) if format_ == "mermaid" else plantuml(drawing))

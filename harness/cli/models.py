@@ -1,22 +1,53 @@
-"""harness models: which backbones there are, and what their stages are."""
+"""Commands of models: list, show, diagram, export.
 
+harness models: which backbones there are, and what their stages are.
+
+harness models export: one network of a bundle as an ONNX file.
+"""
+
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from harness.cli.complete import families
-from harness.cli.export import export
 from harness.cli.help import Commands
-from harness.cli.options import Backbone
-from harness.cli.output import claim_stdout, note, print_json, results, show
+from harness.cli.options import Backbone, Bundle, Json, families
+from harness.cli.streams import claim_stdout, print_json, results, show
+from harness.output.terminal import note
 
 if TYPE_CHECKING:
-    from harness.models.table import Row
+    from harness.models.catalog import Row
+
+
+def export(
+    bundle: Bundle,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write, such as network.onnx.")],
+    member: Annotated[
+        str | None, typer.Option("--member", metavar="NAME", help="Such as trial-0007, where there are several.")
+    ] = None,
+    fold: Annotated[
+        int | None, typer.Option("--fold", metavar="N", min=0, help="Which of the member's networks, from 0.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write one network of a bundle as an ONNX file: uint8 pixels in, logits and embedding out.
+
+    Normalisation is inside; classes and decoding are in its metadata. It is run by onnxruntime and compared first.
+    """
+    claim_stdout()
+    from harness.ensemble.bundle import export_network
+    from harness.predict.predict import find_bundle
+
+    name, apart = export_network(find_bundle(bundle), out, member, fold)
+    if json:
+        print_json({"network": name, "file": out, "bytes": out.stat().st_size, "largest_difference": apart})
+    else:
+        show(f"{out}: {name}, {out.stat().st_size / 1e6:.1f} MB; onnxruntime's numbers are within {apart:.1g} of it")
+
 
 app = Commands(help="Backbones from timm and torchvision.")
 app.command("export", short_help="One network of a bundle as an ONNX file.")(export)
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 SORTS = {"name": "name", "parameters": "parameters", "embedding": "embedding", "size": "size"}
 
 
@@ -40,7 +71,7 @@ def list_(
 ) -> None:
     """Every name that model.backbone takes, with parameters, embedding, native image size and licence of weights."""
     claim_stdout()
-    from harness.models.table import known_rows
+    from harness.models.catalog import chosen, known_rows
 
     rows = chosen(known_rows(), filter_, library, family)
     rows.sort(key=lambda row: (getattr(row, SORTS[sort]) if sort != "name" else "", row.name))
@@ -55,30 +86,6 @@ def list_(
         "that the weights were trained on (others do, too); licence of the default weights, ? not stated, - none "
         f"published. Stages of one: harness models show {shown[0].name}"
     )
-
-
-def chosen(rows: "list[Row]", text: str | None, library: str | None, family: str | None) -> "list[Row]":
-    """The rows that fit, by name. Raises RequestError where none does."""
-    from harness.errors import RequestError, listed, nearest
-
-    families = sorted({row.family for row in rows})
-    if family is not None and family not in families:
-        raise RequestError(
-            f"--family {family}: no such family.{nearest(family, families)} Families: {listed(families)}."
-        )
-    found = [
-        row
-        for row in rows
-        if (text is None or text.lower() in row.name.lower())
-        and (library is None or row.name.startswith(f"{library}/"))
-        and (family is None or row.family == family)
-    ]
-    if not found:
-        said = " ".join(
-            f"--{key} {value}" for key, value in (("filter", text), ("library", library), ("family", family)) if value
-        )
-        raise RequestError(f"no backbone fits {said}. `harness models list` shows all of them.")
-    return found
 
 
 def _show_rows(rows: "list[Row]") -> None:
@@ -108,40 +115,13 @@ def show_(
 ) -> None:
     """One backbone: its stages and what each number of train.freeze freezes, its embedding, its weights."""
     claim_stdout()
+    from harness.models.catalog import describe
+
     document = describe(name)
     if json:
         print_json(document)
         return
     _show_backbone(document)
-
-
-def describe(name: str) -> dict[str, Any]:
-    """What `harness models show --json` prints. Raises RequestError."""
-    from harness.models.backbones import about, resolve, weight_tags
-    from harness.models.network import outline
-    from harness.models.stages import stages
-
-    backbone = resolve(name)
-    facts = about(backbone)
-    size = int(facts["input"][-1])
-    network = outline(name, 2, 3, size)
-    found = stages(network)
-    total = sum(stage.parameters for stage in found)
-    left = [total - sum(stage.parameters for stage in found[:level]) for level in range(len(found))]
-    return {
-        "name": backbone.name,
-        "embedding": network.embedding_size,
-        "size": size,
-        "weights": weight_tags(backbone),
-        "license": facts["license"] if weight_tags(backbone) else None,
-        "mean": facts["mean"],
-        "std": facts["std"],
-        "stages": [{"name": stage.name, "parameters": stage.parameters} for stage in found],
-        "freeze": [
-            {"level": level, "frozen": [stage.name for stage in found[:level]], "trainable": count}
-            for level, count in enumerate(left)
-        ],
-    }
 
 
 @app.command("diagram", short_help="A backbone with a head as a flowchart.")
@@ -162,9 +142,8 @@ def diagram_(
     Mermaid goes between ```mermaid fences into Markdown, or into a file for mermaid.live.
     """
     stream = claim_stdout()
-    from harness.drawing import mermaid, plantuml
     from harness.models.backbones import native_size, resolve
-    from harness.models.diagram import diagram
+    from harness.models.diagram import diagram, mermaid, plantuml
     from harness.models.network import outline
 
     backbone = resolve(name)

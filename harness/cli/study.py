@@ -1,33 +1,26 @@
-"""harness study: run, resume, list, show, reference."""
+"""Commands of studies: run, resume, list, show.
+
+harness study: run, resume, list, show, reference.
+
+`harness study run NAME --dry-run`: what would run, as text.
+"""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.complete import settings, studies
 from harness.cli.help import Commands
-from harness.cli.options import NewestStudy, StudyFile
-from harness.cli.output import claim_stdout, print_json, results, show, show_command
+from harness.cli.options import Device, Jobs, Json, NewestStudy, Sets, StudyFile, studies
+from harness.cli.streams import claim_stdout, print_json, results, show, show_command
 
 if TYPE_CHECKING:
-    from harness.ledger import StudyRecord
-    from harness.records import TrialRecord
-    from harness.search.nodes import Cluster
-    from harness.study.load import Study
+    from harness.config.load import Study
+    from harness.search.dry_run import DryRun
+    from harness.search.ray_workers import Cluster
+    from harness.store.records import StudyRecord
+    from harness.types import TrialRecord
 
 app = Commands(help="Search: train trials over their folds.")
-
-Sets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        autocompletion=settings,
-        help="Set one key of the study file, e.g. optim.lr=1e-3. Repeatable.",
-    ),
-]
-Jobs = Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="Trials trained at the same time.")]
-Device = Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu, cuda, or cuda:0,cuda:1.")]
 Backend = Annotated[str, typer.Option("--backend", metavar="B", help="local, or ray: the trials go to a Ray cluster.")]
 Address = Annotated[
     str | None, typer.Option("--address", metavar="A", help="Ray's head node, HOST:PORT; left out: this machine's own.")
@@ -38,7 +31,6 @@ CpusPerTrial = Annotated[
 GpusPerTrial = Annotated[
     float | None, typer.Option("--gpus-per-trial", metavar="X", help="Cards of a trial on Ray, 0 to 1; left out: 0.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 SHOWN = 20
 """trials in a table, best first, unless all are asked for"""
 
@@ -66,7 +58,7 @@ def run(
     search.trials is the TOTAL: a finished study is not run again, a larger total adds trials to it.
     """
     claim_stdout()
-    from harness.study.load import load_study
+    from harness.config.load import load_study
 
     cluster = _cluster(backend, address, cpus_per_trial, gpus_per_trial, device)
     study = load_study(name, set_, as_)
@@ -89,9 +81,9 @@ def resume(
 ) -> None:
     """Go on with a study exactly as it was begun, whatever its file says now."""
     claim_stdout()
-    from harness.home import open_home
-    from harness.ledger import require_study
-    from harness.study.load import check_study
+    from harness.config.load import check_study
+    from harness.store.home import open_home
+    from harness.store.records import require_study
 
     cluster = _cluster(backend, address, cpus_per_trial, gpus_per_trial, device)
     record = require_study(open_home(), name)
@@ -108,7 +100,7 @@ def resume(
 def _cluster(backend: str, address: str | None, cpus: int | None, gpus: float | None, device: str) -> "Cluster | None":
     """The cluster that the options name, None for this machine. Raises RequestError where they do not go together."""
     from harness.errors import RequestError, nearest
-    from harness.search.nodes import Cluster
+    from harness.search.ray_workers import Cluster
 
     if backend == "ray":
         if device != "auto":
@@ -126,11 +118,11 @@ def _cluster(backend: str, address: str | None, cpus: int | None, gpus: float | 
 
 
 def _run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json: bool) -> None:
-    from harness.cli.progress import study_listener
-    from harness.cli.watch import how_to_go_on, look
     from harness.errors import HarnessError, Interrupted
-    from harness.home import open_home
-    from harness.ledger import read_study, read_trials
+    from harness.output.progress import study_listener
+    from harness.search.status import how_to_go_on, look
+    from harness.store.home import open_home
+    from harness.store.records import read_study, read_trials
 
     home = open_home()
     with study_listener() as listener:
@@ -145,7 +137,7 @@ def _run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json
         raise HarnessError(f"study {study.name} left no record in {home.work(study.name)}.")
     trials = read_trials(home, study.name)
     if json:
-        from harness.cli.study_document import study_document
+        from harness.search.status import study_document
 
         print_json(study_document(record, trials, look(home, record, trials)))
     else:
@@ -157,11 +149,10 @@ def _run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json
 
 
 def _dry_run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", json: bool) -> None:
-    from harness.cli.dry_run import show_dry_run
-    from harness.cli.progress import study_listener
-    from harness.cli.watch import BEFORE_TRIALS
     from harness.errors import Interrupted
-    from harness.home import open_home
+    from harness.output.progress import study_listener
+    from harness.search.status import BEFORE_TRIALS
+    from harness.store.home import open_home
 
     with study_listener() as listener:
         try:
@@ -177,10 +168,9 @@ def _dry_run(study: "Study", jobs: int, device: str, cluster: "Cluster | None", 
 
 
 def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int = SHOWN) -> None:
-    from harness.cli.tables import best_first, front_table, trials_table
-    from harness.ledger import best_trial, trial_notes
-    from harness.search.front import front
-    from harness.words import OPTIMISTIC, interval, is_chain, number
+    from harness.output.format import OPTIMISTIC, interval, is_chain, number
+    from harness.search.status import best_first, front_table, trial_notes, trials_table
+    from harness.store.records import best_trial, front
 
     metric, costs = record.tree["search"]["metric"], record.tree["search"].get("costs", ())
     ahead = front(trials, metric, costs)
@@ -230,7 +220,7 @@ def _show_trials(record: "StudyRecord", trials: "list[TrialRecord]", most: int =
 
 
 def _corrected(record: "StudyRecord") -> str:
-    from harness.words import corrected
+    from harness.output.format import corrected
 
     return f" ({corrected(record.corrected)})" if record.corrected else ""
 
@@ -239,9 +229,8 @@ def _corrected(record: "StudyRecord") -> str:
 def list_(json: Json = False) -> None:
     """The studies that can be run and those that ran."""
     claim_stdout()
-    from harness.cli.study_document import study_rows
-    from harness.cli.tables import studies_table
-    from harness.home import open_home
+    from harness.search.status import studies_table, study_rows
+    from harness.store.home import open_home
 
     rows = study_rows(open_home())
     if json:
@@ -263,16 +252,16 @@ def show_(
 ) -> None:
     """The trials of a study, best first, and what it is doing now. Looks only: it may run meanwhile."""
     claim_stdout()
-    from harness.cli.watch import head_lines, look, running_table
-    from harness.home import open_home
-    from harness.ledger import read_trials, require_study
+    from harness.search.status import head_lines, look, running_table
+    from harness.store.home import open_home
+    from harness.store.records import read_trials, require_study
 
     home = open_home()
     record = require_study(home, name)
     trials = read_trials(home, record.name)
     live = look(home, record, trials)
     if json:
-        from harness.cli.study_document import study_document
+        from harness.search.status import study_document
 
         print_json(study_document(record, trials, live))
         return
@@ -289,6 +278,44 @@ def show_(
 def reference() -> None:
     """Every key of a study file, what it means and its default, as Markdown."""
     stream = claim_stdout()
-    from harness.cli.reference import reference_page
+    from harness.config.reference import reference_page
 
     stream.write(reference_page())
+
+
+def show_dry_run(found: "DryRun") -> None:
+    """Data by fold, what is searched, how long it takes, what to type."""
+    from harness.output.format import bytes_, plural
+    from harness.output.progress import estimate_line
+    from harness.output.tables import table
+    from harness.types import Estimated
+
+    left = found.trials - found.done
+    show(f"study {found.study}: {found.state}, {_trials(found, left)}\n")
+    rows = [[part.name, f"{part.rows:,}", f"{part.groups:,}", *map(str, part.counts)] for part in found.parts]
+    columns = ["", "images", "groups", *found.classes]
+    show(table(columns, rows, right=columns[1:]))
+    for warning in found.warnings:
+        show(f"note: {warning}")
+    show("", table(["varies", "over"], [[name, text] for name, text in found.varies.items()]))
+    show(
+        f"\nsampler {found.sampler}, pruner {found.pruner}, by {found.metric}; {found.folds} folds x "
+        f"{found.epochs} epochs on {', '.join(found.devices)}"
+        + (f", {plural(found.jobs, 'trial')} at a time" if found.jobs > 1 else "")
+    )
+    for backbone, parameters in found.backbones.items():
+        way = f", {found.precision[backbone]}" if backbone in found.precision else ""
+        show(f"{backbone}: {parameters / 1e6:,.1f} million parameters{way}")
+    if found.estimate is not None:
+        show(f"\n{estimate_line(Estimated(found.estimate, found.disk_free))}.")
+    else:
+        show(f"\nNo estimate of the time. {bytes_(found.disk_free)} are free.")
+    show("Nothing was trained or recorded. Without --dry-run it runs.")
+
+
+def _trials(found: "DryRun", left: int) -> str:
+    from harness.output.format import plural
+
+    if not found.done:
+        return f"{plural(left, 'trial')} would run"
+    return f"{found.done} of {plural(found.trials, 'trial')} done, {left} would run"

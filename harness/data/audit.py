@@ -1,4 +1,6 @@
-"""What is wrong with a data set, as far as rows, sizes and pixels can say: a list of findings, each with a severity.
+"""Findings about a data set, and their acknowledgements.
+
+What is wrong with a data set, as far as rows, sizes and pixels can say: a list of findings, each with a severity.
 
 Severity: `block` stops a study before anything is trained, `warn` is shown and recorded.
     group_overlap       block  a group on both sides of a split makes every number of the study too good
@@ -17,25 +19,29 @@ Nearly equal images may be different ones, so they warn.
 Knows arrays and the manifest: reads no files, keeps nothing.
 
 N: rows, S: side of the stored images in pixels.
+
+What a study says of the findings about its data: one that somebody has looked at does not block, and the reason goes
+wherever the finding goes. Knows findings only.
 """
 
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.data.copies import CLOSE_LOOK, clusters
-from harness.data.same_picture import same_picture, sizes_of
+from harness.config.data import Acknowledgeable
+from harness.data.duplicates import CLOSE_LOOK, clusters, same_picture, sizes_of
 from harness.data.shortcuts import find_shortcuts
+from harness.images.pixels import Pixels
 from harness.metrics import UNKNOWN
 from harness.numbering import by_appearance
-from harness.ragged import Pixels
-from harness.records import TEST, Dataset, Folds
+from harness.types import TEST, Dataset, Folds
 
 Ints = NDArray[np.int64]
 Kind = Literal[
@@ -273,3 +279,27 @@ def _shift(part: _Part, name: str, there: float, here: float) -> Finding:
     so = "metrics that need every class are undefined there" if there == 0.0 else "probabilities will be off there"
     what = f"class {name!r} is {there:.1%} of {part.name} and {here:.1%} of {part.rest}"
     return Finding("prevalence_shift", "warn", (), f"{what}: {so}. {part.way_out}")
+
+
+KINDS: tuple[str, ...] = get_args(Acknowledgeable)
+
+
+def acknowledge(findings: list[Finding], reasons: Mapping[Acknowledgeable, str] | None) -> list[Finding]:
+    """The findings, those of an acknowledged kind as warnings that end in the study's own words; what blocks first."""
+    known = {str(kind): reason for kind, reason in (reasons or {}).items()}
+    said = [
+        replace(finding, severity="warn", message=f"{finding.message.rstrip()} Acknowledged in the study: {reason}")
+        if (reason := known.get(finding.kind))
+        else finding
+        for finding in findings
+    ]
+    return sorted(said, key=lambda finding: finding.severity != "block")
+
+
+def way_out(blocking: Collection[str]) -> str:
+    """What to type where all the kinds of findings that block may be acknowledged; '' otherwise."""
+    kinds = sorted(set(blocking))
+    if not kinds or not set(kinds) <= set(KINDS):
+        return ""
+    said = " ".join(f"--set data.acknowledge.{kind}='why it may stay'" for kind in kinds)
+    return f" If it may stay as it is, say why, here or in the study file: {said}"

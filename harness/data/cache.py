@@ -13,8 +13,9 @@ from typing import Literal
 import pandas as pd
 
 from harness.errors import HarnessError, RequestError
-from harness.home import Home, is_done, lock
-from harness.ledger import list_studies
+from harness.store.files import is_done
+from harness.store.home import Home, lock
+from harness.store.records import list_studies
 
 Kind = Literal["store", "scan", "leftover"]
 """decoded pixels; a manifest; what a killed process left of either"""

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from harness.errors import RequestError
 from harness.numbering import by_appearance
-from harness.records import TEST, Folds
 from harness.seeds import derive_seed
+from harness.types import TEST, Folds
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

@@ -12,8 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.errors import RequestError
-from harness.home import Home, write_bytes
-from harness.records import Dataset
+from harness.store.files import write_bytes
+from harness.store.home import Home
+from harness.types import Dataset
 
 NUMBER = re.compile(r"g\d{6,}")
 FILE = "rows.parquet"

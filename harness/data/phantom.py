@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import RequestError
-from harness.home import Home, is_done, lock, new_folder, write_text
-from harness.records import Progress
 from harness.seeds import derive_seed
+from harness.store.files import is_done, new_folder, write_text
+from harness.store.home import Home, lock
+from harness.types import Progress
 
 VERSION = 1
 """part of the folder's name: raise it whenever a drawn pixel changes"""
@@ -306,7 +307,7 @@ def display(drawn: Slice) -> Image:
 
 def _write(path: Path, drawn: Slice) -> None:
     if drawn.kind.startswith("MONO"):
-        from harness.data.dicom import write_dicom
+        from harness.images.dicom import write_dicom
 
         # A stored value of 0 means -1024 HU; a quarter of a unit a step keeps what 12 bits can.
         stored = np.round((drawn.hu + 1024) * 4).astype(np.uint16)

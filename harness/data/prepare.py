@@ -13,19 +13,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.data.acknowledge import acknowledge, way_out
-from harness.data.answers import split_answers
-from harness.data.audit import Finding, audit, findings_from_json, findings_to_json
+from harness.config.data import Data, Decode
+from harness.data.audit import Finding, acknowledge, audit, findings_from_json, findings_to_json, way_out
+from harness.data.duplicates import group_copies
 from harness.data.folds import check_folds, make_folds
-from harness.data.pixels import Store, open_store, remove_store, store_folder
-from harness.data.scan import EMPTY_LABEL, NO_FILE, NO_LABEL, Scan, scan_data
-from harness.data.together import group_copies
+from harness.data.manifest import EMPTY_LABEL, Scan, scan_data, split_answers
+from harness.data.sources import NO_FILE, NO_LABEL
 from harness.errors import RequestError
-from harness.home import Home, is_done, lock, read_json, write_bytes, write_json
+from harness.images.pixels import Pixels, Store, open_store, remove_store, store_folder
 from harness.numbering import by_appearance, numbered
-from harness.ragged import Pixels
-from harness.records import TEST, Dataset, Folds, Progress
-from harness.study.dataset import Data, Decode
+from harness.store.files import is_done, read_json, write_bytes, write_json
+from harness.store.home import Home, lock
+from harness.types import TEST, Dataset, Folds, Progress
 
 VERSION = 5
 """part of the key of stored findings: raise it whenever the audit looks at something new"""

@@ -14,8 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.metrics import METRICS
-from harness.records import Dataset, Folds
 from harness.stats.intervals import group_weights, percentiles
+from harness.types import Dataset, Folds
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

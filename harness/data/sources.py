@@ -1,23 +1,38 @@
-"""Where a study's rows come from: a table of labels, the names of the files, or both, met with what lies on disk.
+"""Where rows come from: label tables, folders, file names and archives.
+
+Where a study's rows come from: a table of labels, the names of the files, or both, met with what lies on disk.
 
 Opens no image and judges no label. A row without a partner is a row with a `problem`, and what is not known of it is
 missing in its columns, not empty.
+
+Tables from files, whoever wrote them: CSV with any delimiter and encoding, or Parquet. Cells are text throughout.
+
+"007" stays "007", and "NA" is a value like any other. Knows nothing of what the columns mean.
+
+What the path of an image says about it: templates that build the path from columns, patterns that take it apart.
+
+Paths are from the root, with forward slashes. Knows text only.
 """
 
+import codecs
+import csv
+import io
 import os
+import posixpath
+import re
+import string
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from harness.data.decode import IMAGE_SUFFIXES
-from harness.data.names import fixed_folder, image_ids, pattern_columns, pattern_folder, take_apart, template_columns
-from harness.data.npz import is_archive, read_rows
-from harness.data.tables import SUFFIXES, read_table
+from harness.config.data import Data
 from harness.errors import RequestError, nearest
-from harness.home import Home
-from harness.study.dataset import Data
+from harness.images.decode import IMAGE_SUFFIXES
+from harness.images.npz import is_archive, read_rows
+from harness.store.home import Home
 
 FOLDERS = "folders"
 """data.labels: the first folder under the root is the class"""
@@ -231,3 +246,164 @@ def _class_folders(data: Data, root: Path, home: Home) -> Source:
             problem or (NO_FOLDER if folder is None else "") for problem, folder in zip(problems, folders, strict=True)
         ]
     return Source(root, columns, ids, [0] * len(ids), problems)
+
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
+PARQUET_MARK = b"PAR1"
+Table = tuple[list[str], list[list[str]], list[int]]
+"""column names, rows of cells, line number of each row (of Parquet: row numbers, from 1)"""
+
+
+def read_table(path: Path) -> Table:
+    """A table with comma, semicolon or tab between cells, or a Parquet file, told apart by content.
+
+    Text: UTF-8 with or without byte order mark, UTF-16 with one, else Latin-1. Space around names and cells is no part
+    of them. Parquet: whole numbers without a point, empty cells as '', nested columns left out.
+    Raises RequestError with the line that does not fit.
+    """
+    raw = path.read_bytes()
+    return _parquet(raw, path) if raw[:4] == PARQUET_MARK else _text(raw, path)
+
+
+def _text(raw: bytes, path: Path) -> Table:
+    utf_16 = raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # what spreadsheets call Unicode text
+    try:
+        text = raw.decode("utf-16" if utf_16 else "utf-8-sig")
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+    if "\0" in text:
+        raise RequestError(
+            f"{path} is not a text table. Save it as CSV in UTF-8 or as Parquet, or --set data.labels=FILE"
+        )
+    first = text.split("\n", 1)[0]
+    delimiter = max((",", ";", "\t"), key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    records: list[list[str]] = []
+    lines: list[int] = []
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        for record in reader:
+            if not any(cell.strip() for cell in record):
+                continue
+            if len(record) != len(header):
+                raise RequestError(
+                    f"{path}, line {reader.line_num}: {len(record)} cells, the header names {len(header)} columns. "
+                    'Put cells that contain the delimiter in "quotes".'
+                )
+            records.append([cell.strip() for cell in record])
+            lines.append(reader.line_num)
+    except csv.Error as error:
+        raise RequestError(f"{path}, line {reader.line_num}: not a table ({error}).") from None
+    _check_header(header, path)
+    return header, records, lines
+
+
+def _parquet(raw: bytes, path: Path) -> Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(pa.BufferReader(raw))
+    except (pa.ArrowException, OSError) as error:
+        raise RequestError(f"{path}: not readable as Parquet ({str(error).splitlines()[0][:100]}).") from None
+    flat = [name for name in table.column_names if not pa.types.is_nested(table.schema.field(name).type)]
+    header = [name.strip() for name in flat]
+    _check_header(header, path)
+    columns = [_cells(table.column(name).to_pylist()) for name in flat]
+    return header, [list(row) for row in zip(*columns, strict=True)], list(range(1, table.num_rows + 1))
+
+
+def _cells(values: list[Any]) -> list[str]:
+    """As text. Whole numbers that a gap in the column has turned into floats are whole again."""
+    floats = [value for value in values if isinstance(value, float)]
+    if floats and all(value != value or value.is_integer() for value in floats):
+        values = [int(value) if isinstance(value, float) and value == value else value for value in values]
+    return ["" if value is None or value != value else str(value).strip() for value in values]
+
+
+def _check_header(header: list[str], path: Path) -> None:
+    if not any(header):
+        raise RequestError(f"{path}: the file is empty. Its first line must name the columns.")
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise RequestError(f"{path}: the header names column {', '.join(twice)} twice. Rename one.")
+
+
+META = re.compile(r"[\\^$.|?*+(){}\[\]]")
+"""what begins the part of a pattern that is not plain text"""
+
+
+def template_columns(template: str) -> list[str]:
+    """The columns that an image template asks for. Raises RequestError where it is no template of columns."""
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise RequestError(f"data.image: {template!r} is no template ({error}). Write e.g. images/{{file}}") from None
+    columns = [name.strip() for _, name, _, _ in parts if name is not None]
+    if not columns or any(not name or set(name) & set(".[]") for name in columns):
+        raise RequestError(
+            f"data.image: {template!r} must name columns in braces and nothing more, "
+            "e.g. images/{file} or images/{id:0>3}.png"
+        )
+    return columns
+
+
+def fixed_folder(template: str) -> str:
+    """The folder that all images of a template lie in: 'images' for 'images/{file}', '' for '{file}'."""
+    return template.split("{", 1)[0].rpartition("/")[0]
+
+
+def image_ids(table: pd.DataFrame, template: str, path: Path, lines: list[int]) -> list[str]:
+    """Each row's path from the root, normalised, forward slashes. Raises RequestError where one leaves the root."""
+    columns = template_columns(template)
+    pattern = "".join(
+        text + ("" if name is None else f"{{{name.strip()}{':' + spec if spec else ''}}}")
+        for text, name, spec, _ in string.Formatter().parse(template)
+    )
+    ids: list[str] = []
+    cells = zip(*(table[column] for column in columns), strict=True)
+    for line, row in zip(lines, cells, strict=True):
+        try:
+            name = pattern.format_map(dict(zip(columns, row, strict=True))).replace("\\", "/")
+        except ValueError as error:
+            raise RequestError(
+                f"data.image: {template!r} cannot be filled in ({error}). Cells are text: pad with {{id:0>3}}."
+            ) from None
+        normal = posixpath.normpath(name)
+        if posixpath.isabs(normal) or normal.startswith("..") or normal == ".":
+            raise RequestError(
+                f"{path}, line {line}: the image {name!r} is not inside the root. "
+                "Set data.root to a folder that holds all images and name them from there."
+            )
+        ids.append(normal)
+    return ids
+
+
+def pattern_folder(pattern: str) -> str:
+    """The folder that all images of a pattern lie in: 'images' for r'images/(?P<case>.+)', '' for r'(?P<case>.+)'."""
+    if "|" in pattern:
+        return ""
+    found = META.search(pattern)
+    plain = pattern if found is None else pattern[: found.start()]
+    if found is not None and found.group() in "?*+{":
+        plain = plain[:-1]  # a quantifier belongs to the letter before it
+    return plain.rpartition("/")[0]
+
+
+def pattern_columns(pattern: str) -> list[str]:
+    """The names of a pattern's groups, in order."""
+    return list(re.compile(pattern).groupindex)
+
+
+def take_apart(ids: list[str], pattern: str) -> pd.DataFrame:
+    """(N, groups) text: what the pattern's named groups match in each path as a whole; missing where it does not.
+
+    A group that takes no part in a match is ''.
+    """
+    compiled = re.compile(pattern)
+    matches = [compiled.fullmatch(name) for name in ids]
+    columns = {
+        group: [None if match is None else match.group(group) or "" for match in matches]
+        for group in compiled.groupindex
+    }
+    return pd.DataFrame(columns, index=range(len(ids)), dtype=object)

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from sklearn.ensemble import AdaBoostClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from harness.ensemble.arrays import pack, unpack
-from harness.ensemble.encoders import fit_encoders, mean_of_encoders
+from harness.ensemble.heads import fit_encoders, mean_of_encoders
 from harness.ensemble.oof import Embed, Fitted, OofTable
 from harness.errors import RequestError
 from harness.metrics import softmax
-from harness.records import Progress
+from harness.store.arrays import pack, unpack
+from harness.types import Progress
 
 ROUNDS = 100
 LEAF = -1

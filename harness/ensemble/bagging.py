@@ -19,24 +19,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ensemble.arrays import pack, unpack
-from harness.ensemble.encoders import mean_of_encoders, require_embeddings
-from harness.ensemble.logistic import fit_logistic
-from harness.ensemble.oof import (
-    Embed,
-    Fitted,
-    OofTable,
-    check_probabilities,
-    check_table,
-    mean_oof,
-    mean_predict,
-    silent,
-)
+from harness.ensemble.heads import fit_logistic, mean_of_encoders, require_embeddings
+from harness.ensemble.oof import Embed, Fitted, OofTable, check_probabilities, check_table, mean_oof, mean_predict
 from harness.errors import HarnessError, RequestError
 from harness.metrics import softmax
 from harness.numbering import by_appearance
-from harness.records import Progress
 from harness.seeds import derive_seed
+from harness.store.arrays import pack, unpack
+from harness.types import Progress, silent
 
 HEADS = 20
 """resamples per encoder"""

@@ -16,22 +16,27 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.commit import commit
-from harness.ensemble.arrays import pack
-from harness.ensemble.contents import contents_section
-from harness.ensemble.cost import Cost, network_costs
-from harness.ensemble.decisions import Rule
-from harness.ensemble.deployed import Parts, by_fold_index, out_of_bag_parts
-from harness.ensemble.doubt_part import NOT_ASKED, Usual, augment_part, reference_part, usual_images
-from harness.ensemble.gather import Gathered, gather
-from harness.ensemble.made import Made
-from harness.ensemble.methods import METHODS, Method, require_method
+from harness.calibration.deployed import Parts, out_of_bag_parts
+from harness.calibration.operating_points import Rule
+from harness.ensemble.bundle import contents_section
+from harness.ensemble.bundle_files import NetworkSet, Part, own_networks, write_bundle
+from harness.ensemble.inputs import Gathered, cross_fitted_oof, gather, only, rest_without_fold
+from harness.ensemble.methods import METHODS, Method, by_fold_index, require_method
 from harness.ensemble.nested import fit_best_single, nested_full
-from harness.ensemble.oof import Embed, Model, check_probabilities, silent
-from harness.ensemble.pairs import Pairs, plan_pairs, train_pairs
-from harness.ensemble.pool import cross_fitted_oof, only, rest_without_fold
-from harness.ensemble.retrain import RESAMPLES, retrain
-from harness.ensemble.save import NetworkSet, Part, own_networks, write_bundle
+from harness.ensemble.nested_training import Pairs, plan_pairs, train_pairs
+from harness.ensemble.new_networks import RESAMPLES, Made, make_soup, retrain
+from harness.ensemble.oof import Embed, Model, check_probabilities
+from harness.ensemble.postprocess import (
+    CALIBRATED,
+    NOT_ASKED,
+    Development,
+    Usual,
+    augment_part,
+    reference_part,
+    trust_sections,
+    usual_images,
+)
+from harness.ensemble.score_table import BEST_SINGLE, MEAN, oof_reason, score_ensembles
 from harness.ensemble.scores import (
     EnsembleResult,
     Predictions,
@@ -41,15 +46,15 @@ from harness.ensemble.scores import (
     table_columns,
     tracked_metrics,
 )
-from harness.ensemble.soup import make_soup
-from harness.ensemble.table import BEST_SINGLE, MEAN, oof_reason, score_ensembles
-from harness.ensemble.trust import CALIBRATED, Development, trust_sections
 from harness.errors import DiskFull, HarnessError, Interrupted, Leak
-from harness.home import Home, lock, new_folder
-from harness.ledger import StudyRecord, audit_tags, count_test_reads
-from harness.records import Progress
-from harness.track.mlflow_runs import StoreAway, log_run
-from harness.train.devices import parse_devices
+from harness.hardware import commit, parse_devices
+from harness.store.arrays import pack
+from harness.store.files import new_folder
+from harness.store.home import Home, lock
+from harness.store.records import StudyRecord, audit_tags, count_test_reads
+from harness.track.mlflow_store import StoreAway, log_run
+from harness.train.inference import Cost, network_costs
+from harness.types import Progress, silent
 
 __all__ = ["Built", "Candidate", "EnsembleResult", "ScoreRow", "build"]
 

@@ -1,4 +1,6 @@
-"""A bundle: an ensemble as one directory that predicts by itself, safe to take from a stranger.
+"""A bundle loaded: its outputs on images, ONNX export, diagram, digests of its images.
+
+A bundle: an ensemble as one directory that predicts by itself, safe to take from a stranger.
 
     bundle.json              what it is: study, method, classes, decodings, members, scores, code; SHA-256 of every
                              other file; a section for each part (calibration, decisions, reference)
@@ -10,30 +12,44 @@
 
 Nothing in it is executable. Loading checks every hash, follows no path out of the directory, and holds every file to
 what it may be (about.py) before anything reads it.
+
+Which images a bundle has seen, as salted digests of their pixels: evaluating on them again would be a leak.
+
+A digest tells whoever holds an image whether the bundle was made with it, and nothing to anybody else. It is of the
+decoded pixels, so the same picture in another file format has the same one; a picture that was resized or compressed
+again has another. Digests are stored in sorted order and say nothing of rows. Knows arrays and bytes only.
+
+How a bundle answers, as a drawing: decoding, members and their fold models, method, calibration, decision.
+
+Drawn from the bundle's own bundle.json; no network is loaded.
+
+One network of a bundle as an ONNX file.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ensemble.about import checked, read_about, read_plain
-from harness.ensemble.deployed import by_fold_index
+from harness.config.data import Decode
+from harness.ensemble.boosting import check_trees
+from harness.ensemble.bundle_files import About, Member, check_network, checked, read_about, read_plain
 from harness.ensemble.embed import Load, run_encoder
-from harness.ensemble.labels import LabelModels
-from harness.ensemble.methods import reader
-from harness.ensemble.names import KNOWN
-from harness.ensemble.networks import check_network
-from harness.ensemble.oof import Embed, Model, check_probabilities, silent
-from harness.ensemble.trees import check_trees
-from harness.errors import HarnessError, RequestError
-from harness.ragged import Pixels, Ragged
-from harness.records import Progress
-from harness.study.dataset import Decode
+from harness.ensemble.methods import METHODS, LabelModels, by_fold_index, reader
+from harness.ensemble.names import FITTED, KNOWN
+from harness.ensemble.oof import Embed, Model, check_probabilities
+from harness.errors import HarnessError, RequestError, nearest
+from harness.images.pixels import Pixels, Ragged
+from harness.models.diagram import Arrow, Box, Drawing
+from harness.models.onnx import write_onnx
+from harness.store.arrays import pack, unpack
+from harness.train.batches import STRIDE
 from harness.train.checkpoint import load_fold
+from harness.types import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -220,3 +236,153 @@ def outputs_of_bundle(
         raise HarnessError(f"{bundle.path}: its fitted method does not fit its networks ({error}).") from error
     p = np.asarray(each.mean(axis=0))
     return BundleOutputs(check_probabilities(p, f"{bundle.path}, new images", bundle.multilabel), logits, each, kept)
+
+
+SIZE = 8
+"""bytes of a digest: two images in a billion share one by chance"""
+PARTS = ("development", "test")
+FILE = "digests.npz"
+
+
+def digests(pixels: Pixels, rows: Sequence[int] | NDArray[np.int64], salt: str) -> NDArray[np.uint64]:
+    """(n,) of the images `rows`, each (H, W, channels) uint8."""
+    key = bytes.fromhex(salt)
+    found = np.empty(len(rows), dtype=np.uint64)
+    for place, row in enumerate(rows):
+        image = np.ascontiguousarray(pixels[int(row)])
+        digest = hashlib.blake2b(repr(image.shape).encode(), key=key, digest_size=SIZE)
+        digest.update(image.data)
+        found[place] = int.from_bytes(digest.digest(), "little")
+    return found
+
+
+def contents_section(
+    pixels: Pixels, development: NDArray[np.int64], test: NDArray[np.int64], salt: str
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """(what bundle.json says, files): digests of the development and the test rows, decoded as the bundle's first
+    decoding says. salt: hexadecimal, of this data set."""
+    parts = zip(PARTS, (development, test), strict=True)
+    stored = pack({part: np.sort(digests(pixels, rows, salt)) for part, rows in parts})
+    about = {"salt": salt, "decode": 0, "development": len(development), "test": len(test)}
+    return about, {FILE: stored}
+
+
+def seen(about: dict[str, Any], stored: bytes, pixels: Pixels) -> dict[str, NDArray[np.bool_]]:
+    """By part, (n,) which images are among the bundle's own. `pixels`: n images in the bundle's first decoding;
+    `stored`: the file of `contents_section`. Raises RequestError where the section is none."""
+    try:
+        mine = digests(pixels, range(len(pixels)), about["salt"])
+        known = unpack(stored, FILE)
+        return {part: np.isin(mine, known[part].astype(np.uint64)) for part in PARTS}
+    except (KeyError, TypeError, ValueError) as error:
+        raise RequestError(f"the bundle's contents cannot be read ({error}). Build the ensemble again.") from error
+
+
+SHOWN = 8
+"""members drawn one by one, and classes named"""
+
+
+def ensemble_diagram(about: Mapping[str, Any], found: About) -> Drawing:
+    """`about`, `found`: what about.read_about gives."""
+    method = METHODS.get(found.method)
+    classes, needs = len(found.classes), method is not None and method.needs_embeddings
+    boxes = [Box("image", ("image file", "PNG, JPEG, TIFF, DICOM"), round=True)]
+    arrows = []
+    for number, decode in enumerate(found.decodes):
+        boxes.append(Box(f"decode {number}", ("decode", *_decoding(decode))))
+        arrows.append(Arrow("image", f"decode {number}"))
+    fitted = FITTED.get(found.method, "")
+    for place, member in enumerate(found.members[:SHOWN]):
+        boxes.append(Box(f"member {place}", _member(member), ("members",)))
+        decode = found.decodes[member.decode]
+        arrows.append(Arrow(f"decode {member.decode}", f"member {place}", _shape(decode)))
+        logits = f"{len(member.folds)} x {classes} logits"
+        arrows.append(Arrow(f"member {place}", "method", f"{logits}, embeddings" if needs else logits))
+    more = len(found.members) - SHOWN
+    if more > 0:
+        boxes.append(
+            Box("more", (f"{more} more members", f"{_folds(found.members[SHOWN:])} fold models"), ("members",))
+        )
+        arrows += [Arrow(f"decode {number}", "more") for number in sorted({m.decode for m in found.members[SHOWN:]})]
+        arrows.append(Arrow("more", "method"))
+    boxes.append(Box("method", (found.method, fitted) if fitted else (found.method,)))
+    last = "method"
+    for key, lines in (("calibration", _calibration(about)), ("decisions", _decisions(about))):
+        if key in about:
+            boxes.append(Box(key, lines))
+            arrows.append(Arrow(last, key, f"{classes} probabilities"))
+            last = key
+    named = ", ".join(found.classes[:SHOWN]) + (f" and {classes - SHOWN} more" if classes > SHOWN else "")
+    kind = "a probability for each label" if found.multilabel else "probabilities that sum to 1"
+    boxes.append(Box("answer", ("answer", kind, named), round=True))
+    arrows.append(Arrow(last, "answer", f"{classes} probabilities" if last != "decisions" else "and a decision"))
+    if "reference" in about:
+        boxes.append(Box("reference", ("reference", "how far an image is from the development images")))
+        arrows += [
+            Arrow(f"member {place}", "reference", "embeddings") for place in range(min(SHOWN, len(found.members)))
+        ]
+        arrows.append(Arrow("reference", "answer", "out-of-distribution score"))
+    return Drawing(tuple(boxes), tuple(arrows))
+
+
+def _decoding(decode: Decode) -> tuple[str, ...]:
+    colour = "grey" if decode.channels == 1 else "RGB"
+    size = f"own size, up to {decode.longest} px" if decode.size == "native" else f"{decode.size} x {decode.size} px"
+    window = () if decode.window is None else (f"DICOM window {decode.window}",)
+    return (f"{size}, {colour}", f"fit: {decode.fit}", *window)
+
+
+def _shape(decode: Decode) -> str:
+    side = "H x W" if decode.size == "native" else f"{decode.size} x {decode.size}"
+    return f"{decode.channels} x {side}"
+
+
+def _member(member: Member) -> tuple[str, ...]:
+    folds = len(member.folds)
+    return (member.name, str(member.model.get("backbone", "?")), f"{folds} fold model{'s' if folds > 1 else ''}")
+
+
+def _folds(members: list[Member]) -> int:
+    return sum(len(member.folds) for member in members)
+
+
+def _calibration(about: Mapping[str, Any]) -> tuple[str, ...]:
+    maps = about.get("calibration", {}).get("maps", [])
+    kinds = dict.fromkeys(str(one.get("method", "?")) for one in maps)
+    return ("calibration", ", ".join(kinds) or "?")
+
+
+def _decisions(about: Mapping[str, Any]) -> tuple[str, ...]:
+    chosen = about.get("decisions", {}).get("default")
+    return ("decision", str(chosen)) if isinstance(chosen, str) else ("decision",)
+
+
+KEPT = ("classes", "multilabel", "decode", "mean", "std", "model", "study", "trial", "fold", "encoder_id")
+"""what the file says of itself: enough to decode an image for it and to read its answer"""
+
+
+def export_network(bundle: Path, out: Path, member: str | None = None, fold: int | None = None) -> tuple[str, float]:
+    """Write a network of a bundle to `out`; returns its name and the largest difference found to it.
+
+    member: trial-0007; fold: its number; both may be left out where there is no choice. Raises RequestError where the
+    bundle is none, has no such network, or several and none is named.
+    """
+    found = load_bundle(bundle)
+    names = list(found.members)
+    if member is None and len(names) > 1:
+        raise RequestError(f"{bundle} has {len(names)} members, and a file one network: --member {' or '.join(names)}.")
+    name = names[0] if member is None else member
+    if name not in names:
+        raise RequestError(f"--member {name}: no such member.{nearest(name, names)} Members: {', '.join(names)}.")
+    weights = found.weights[names.index(name)]
+    if fold is None and len(weights) > 1:
+        raise RequestError(f"{name} has {len(weights)} networks: --fold N, 0 to {len(weights) - 1}.")
+    number = fold or 0
+    if not 0 <= number < len(weights):
+        raise RequestError(f"--fold {number}: {name} has the folds 0 to {len(weights) - 1}.")
+    network, meta = load_fold(weights[number])
+    decode = Decode.model_validate(meta.decode)
+    facts = {key: value for key, value in asdict(meta).items() if key in KEPT}
+    stride = STRIDE if decode.size == "native" else 0
+    apart = write_onnx(out, network, meta.mean, meta.std, decode.channels, decode.side, facts, stride)
+    return f"{name}, fold {number}", apart

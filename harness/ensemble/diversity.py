@@ -1,4 +1,6 @@
-"""How different the members of an ensemble are: what one gets wrong, do the others get right?
+"""Diversity of members, and the contribution of each.
+
+How different the members of an ensemble are: what one gets wrong, do the others get right?
 
 Members that err alike gain nothing from being averaged. Every number here is of out-of-fold predictions: of rows that
 no member has trained on. An answer is a row's most probable class; in a multi-label task each known label of a row is
@@ -7,14 +9,22 @@ an answer of its own, yes or no.
 Sources: Kuncheva and Whitaker 2003, "Measures of diversity in classifier ensembles" (disagreement, double fault, Q,
 correlation of being right); Krogh and Vedelsby 1995 (ambiguity: the squared error of the mean is the members' own less
 their spread around it, which holds exactly for the Brier score). Knows arrays only. N: rows, M: members, C: classes.
+
+What each member gives to an ensemble: the ensemble's score less that of the same ensemble without the member.
+
+Scored out of fold, by fits that never saw the row's fold. A member may be good and give nothing (others say the same),
+or be weak and give much. Knows arrays only. M: members, N: rows, C: classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.metrics import UNKNOWN
+from harness.stats.paired import paired_differences
+from harness.types import Interval
 
 Floats = NDArray[np.float64]
 
@@ -105,3 +115,35 @@ def _off_diagonal(pairs: Floats) -> Floats:
     out = np.array(pairs, dtype=np.float64)
     np.fill_diagonal(out, np.nan)
     return out
+
+
+def means_without(p: Floats) -> Floats:
+    """(M, N, C) for each member the mean of the others, from p (N, M, C). Raises ValueError for a single member."""
+    members = p.shape[1]
+    if members < 2:
+        raise ValueError("without its only member an ensemble is none")
+    return np.asarray((p.sum(axis=1, keepdims=True) - p).swapaxes(0, 1) / (members - 1))
+
+
+def contributions(
+    metric: str,
+    y: NDArray[np.int64],
+    whole: Floats,
+    without: Sequence[Floats],
+    groups: NDArray[np.str_],
+    seed: int,
+    fold: NDArray[np.int64] | None = None,
+    reason: str = "",
+) -> list[Interval]:
+    """M differences of the metric, the whole ensemble (N, C) minus it without a member (M arrays (N, C)), with the 95%
+    interval of stats.compare.paired_differences. For log_loss and brier a useful member's difference is negative. NaN
+    where the metric is not defined.
+
+    fold (N,): given where the rows are out-of-fold predictions of several models. reason: the code of why these
+    predictions are no estimate; the differences are then values without an interval.
+    """
+    nothing = float("nan")
+    found = paired_differences(metric, y, [(whole, one) for one in without], groups, seed, fold=fold)
+    if reason:
+        return [Interval(one.value, nothing, nothing, reason=reason) for one in found]
+    return [Interval(one.value, one.lo, one.hi, one.coverage, one.reason) for one in found]

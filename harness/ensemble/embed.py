@@ -13,16 +13,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ensemble.arrays import pack, unpack
 from harness.ensemble.members import Member, check_unchanged
 from harness.errors import HarnessError, Leak, RequestError
-from harness.home import Home, write_bytes
+from harness.images.pixels import Pixels, select
 from harness.models.network import Network
-from harness.ragged import Pixels, select
-from harness.records import Dataset, Folds, Progress
 from harness.seeds import derive_seed
+from harness.store.arrays import pack, unpack
+from harness.store.files import write_bytes
+from harness.store.home import Home
 from harness.train.checkpoint import FoldMeta, load_fold, read_meta
-from harness.train.infer import infer
+from harness.train.inference import infer
+from harness.types import Dataset, Folds, Progress
 
 FORMAT = 1
 Load = Callable[[Path, str], tuple[Network, FoldMeta]]

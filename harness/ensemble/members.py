@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from harness.columns import from_column
 from harness.errors import HarnessError, Leak, RequestError
-from harness.home import Home, is_done
-from harness.ledger import StudyRecord, no_best, ranked, read_trials
-from harness.records import Dataset, Folds, TrialRecord
-from harness.train.fingerprint import file_sha256
+from harness.store.files import file_sha256, is_done
+from harness.store.home import Home
+from harness.store.predictions import from_column
+from harness.store.records import StudyRecord, no_best, ranked, read_trials
+from harness.types import Dataset, Folds, TrialRecord
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Member:
 
 
 def complete_members(home: Home, study: StudyRecord, metric: str) -> list[Member]:
-    """Every trial that can be a member, in the order of `ledger.ranked`: the best mean over folds first.
+    """Every trial that can be a member, in the order of `store.records.ranked`: the best mean over folds first.
 
     Trials whose files are not finished are left out as well. Raises RequestError that tells what to type when none is
     left.

@@ -25,19 +25,10 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ensemble.oof import (
-    Embed,
-    Fitted,
-    Model,
-    OofTable,
-    check_probabilities,
-    silent,
-    single_oof,
-    single_predict,
-)
+from harness.ensemble.oof import Embed, Fitted, Model, OofTable, check_probabilities, single_oof, single_predict
 from harness.errors import HarnessError, RequestError
 from harness.metrics import METRICS, mean_over_folds
-from harness.records import Progress
+from harness.types import Progress, silent
 
 Floats = NDArray[np.float64]
 Chosen = tuple[int, ...]

@@ -28,11 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.metrics import METRICS
-from harness.records import Difference, Interval, Progress
-from harness.stats.compare import holm, paired_differences
-from harness.stats.grouped import PREFIX, How, all_intervals, by_group
-from harness.track.views import words_tags
-from harness.words import BELIEVABLE_P
+from harness.output.format import BELIEVABLE_P
+from harness.stats.intervals import PREFIX, How, all_intervals, by_group
+from harness.stats.paired import holm, paired_differences
+from harness.track.mlflow_store import words_tags
+from harness.types import Difference, Interval, Progress
 
 Floats = NDArray[np.float64]
 Scores = dict[str, Interval]

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import RequestError, nearest
-from harness.models import timm_models, torchvision_models
-from harness.models.grouping import generic_groups
-from harness.models.out_of_memory import is_out_of_memory
-from harness.models.pooling import PooledFeatures
+from harness.hardware import is_out_of_memory
+from harness.models import timm_backbones, torchvision_backbones
+from harness.models.pooling import PooledFeatures, generic_groups
 from harness.models.weights import Source, check_file, kind_of, locate, require_file
 
 LIBRARIES = ("timm", "torchvision")
@@ -36,8 +35,8 @@ class Backbone(NamedTuple):
 
 def list_backbones(pattern: str | None = None) -> list[str]:
     """Names with their library, e.g. 'timm/resnet10t'; only those that contain `pattern`."""
-    names = [f"timm/{name}" for name in sorted(timm_models.names())]
-    names += [f"torchvision/{name}" for name in sorted(torchvision_models.names())]
+    names = [f"timm/{name}" for name in sorted(timm_backbones.names())]
+    names += [f"torchvision/{name}" for name in sorted(torchvision_backbones.names())]
     return [name for name in names if pattern is None or pattern.lower() in name.lower()]
 
 
@@ -47,7 +46,7 @@ def resolve(name: str) -> Backbone:
     if slash and library not in LIBRARIES:
         raise RequestError(f"model.backbone: {name!r}: the library is {' or '.join(LIBRARIES)}, not {library!r}.")
     model, _, tag = (rest if slash else name).partition(".")
-    known = {"timm": timm_models.names(), "torchvision": torchvision_models.names()}
+    known = {"timm": timm_backbones.names(), "torchvision": torchvision_backbones.names()}
     for candidate in (library,) if slash else LIBRARIES:
         if model in known[candidate]:
             found = Backbone(candidate, model, tag)
@@ -67,14 +66,14 @@ def weight_tags(backbone: Backbone) -> list[str]:
 
 def _library(backbone: Backbone) -> Any:
     """The module of the library; both have the same functions."""
-    return timm_models if backbone.library == "timm" else torchvision_models
+    return timm_backbones if backbone.library == "timm" else torchvision_backbones
 
 
 def _require_tag(backbone: Backbone, tag: str, key: str) -> None:
     known = weight_tags(backbone) if tag else []
     if tag in known or not tag:
         return
-    other = resolve(f"torchvision/{backbone.model}") if backbone.model in torchvision_models.names() else None
+    other = resolve(f"torchvision/{backbone.model}") if backbone.model in torchvision_backbones.names() else None
     if other is not None and backbone.library == "timm" and tag in weight_tags(other):
         raise RequestError(f"{key}: {tag} are torchvision's weights: set model.backbone=torchvision/{backbone.model}.")
     raise RequestError(
@@ -205,5 +204,5 @@ def groups(network: nn.Module, names: list[str], coarse: bool) -> list[float]:
 
     timm's own grouping where a model has one, otherwise by the order of its blocks.
     """
-    found = timm_models.groups(network, names, coarse)
+    found = timm_backbones.groups(network, names, coarse)
     return generic_groups(network, names, coarse) if found is None else found

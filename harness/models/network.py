@@ -1,16 +1,27 @@
-"""The network of a fold: a backbone with its pooling, dropout and a head. It must not know data or training."""
+"""The network of a study: backbone, pooling, dropout and head, and where its weights start.
 
+The network of a fold: a backbone with its pooling, dropout and a head. It must not know data or training.
+
+Start a network from a fold checkpoint: the backbone whole, the head where it answers the same question.
+
+Which bytes `model.weights` meant when a study began, so that a file that has changed since is noticed.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+import safetensors
 import torch
 from torch import Tensor, nn
 
+from harness.config.spec import Model
 from harness.errors import RequestError
-from harness.models.backbones import build_backbone, embed
-from harness.models.pooling import PooledFeatures
-from harness.models.start import is_fold_checkpoint, load_start
-from harness.models.weights import kind_of
-from harness.study.training import Model
+from harness.models.backbones import build_backbone, embed, resolve, weights_file
+from harness.models.pooling import PooledFeatures, pool_parameters
+from harness.models.weights import kind_of, load_tensors
+from harness.store.files import file_sha256
 
 
 class Network(nn.Module):
@@ -116,3 +127,93 @@ def outline(name: str, classes: int, channels: int, size: int) -> Network:
         if "meta" not in str(error):
             raise
     return build_network(model, classes, channels, size, seed=0)  # torchvision's RegNets compute their widths
+
+
+SHOWN = 4
+"""tensors named in a refusal"""
+
+
+def read_header(path: Path) -> dict[str, Any] | None:
+    """What a fold checkpoint says about itself (train.checkpoint.FoldMeta as plain data); None for any other file."""
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            text = (file.metadata() or {}).get("harness")
+    except (OSError, safetensors.SafetensorError):
+        return None
+    return None if text is None else dict(json.loads(text))
+
+
+def is_fold_checkpoint(path: Path) -> bool:
+    """Whether a file is a fold checkpoint of this program."""
+    return read_header(path) is not None
+
+
+def load_start(network: nn.Module, checkpoint: Path, class_names: tuple[str, ...] = ()) -> None:
+    """Copy a checkpoint's tensors into a network (B, channels, S, S) -> (B, C).
+
+    The backbone and its buffers must fit whole. The head is copied only where its shapes fit and the checkpoint's
+    classes are `class_names`; a pooling's exponent where both have one. Raises RequestError that names what does not
+    fit.
+    """
+    header = read_header(checkpoint)
+    if header is None:
+        raise RequestError(f"model.weights: {checkpoint} is not there, or no fold checkpoint of this program.")
+    with safetensors.safe_open(str(checkpoint), framework="pt") as file:
+        stored: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    own = network.state_dict()
+    free = pool_parameters(network) | {name for name in (*own, *stored) if not name.startswith("backbone.")}
+    free |= {name for name in stored if name.endswith(".exponent") and name not in own}
+    wrong = [f"{n}: {_shape(stored.get(n))} there, {_shape(own.get(n))} here" for n in _misfits(own, stored, free)]
+    if wrong:
+        more = f"\n  and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        there = header["model"]["backbone"]
+        raise RequestError(
+            f"model.weights: {checkpoint} holds {there}, and {len(wrong)} of its tensors do not fit this network:\n  "
+            + "\n  ".join(wrong[:SHOWN])
+            + f"{more}\nSet model.backbone={there}, with the data.decode.size ({header['decode']['size']}) and "
+            f"data.decode.channels ({header['decode']['channels']}) of that study."
+        )
+    head = [name for name in own if name.startswith("head.")]
+    same_head = all(name in stored and stored[name].shape == own[name].shape for name in head)
+    if not (same_head and class_names and list(class_names) == list(header["classes"])):
+        stored = {name: tensor for name, tensor in stored.items() if not name.startswith("head.")}
+    load_tensors(network, {n: t for n, t in stored.items() if n in own and t.shape == own[n].shape}, strict=False)
+
+
+def _misfits(own: dict[str, Tensor], stored: dict[str, Tensor], free: set[str]) -> list[str]:
+    names = [name for name in dict.fromkeys([*own, *stored]) if name not in free]
+    return [n for n in names if n not in own or n not in stored or own[n].shape != stored[n].shape]
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "none" if tensor is None else "x".join(map(str, tensor.shape)) or "one number"
+
+
+def pin_weights(weights: Iterable[str], backbones: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of the file that each of `weights` means for each backbone, by "WEIGHTS BACKBONE"; none and study:NAME
+    mean no file. Raises RequestError where there is none."""
+    names = list(backbones)
+    files = {_pin(one, name): weights_file(resolve(name), one) for one in weights for name in names}
+    return {pin: file_sha256(file.resolve()) for pin, file in files.items() if file is not None}
+
+
+def require_same_weights(pinned: Mapping[str, str], weights: str, backbone: str, study: str) -> None:
+    """Raises RequestError where the file that `weights` means is not the one that the study began with.
+
+    A study of an earlier version has pinned nothing, and is not asked.
+    """
+    wanted = pinned.get(_pin(weights, backbone))
+    if wanted is None:
+        return
+    file: Path | None = weights_file(resolve(backbone), weights)
+    found = "none" if file is None else file_sha256(file.resolve())
+    if found != wanted:
+        raise RequestError(
+            f"model.weights: {file} has changed since study {study!r} began (SHA-256 {wanted[:16]}... then, "
+            f"{found[:16]}... now), so further trials could not be compared with those that there are. Bring the old "
+            f"file back, or start anew: harness study run {study} --as NEWNAME"
+        )
+
+
+def _pin(weights: str, backbone: str) -> str:
+    return f"{weights} {backbone}"

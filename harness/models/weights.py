@@ -1,7 +1,13 @@
-"""Where a library's weights lie on this machine, whether they are whole, and what to say when they are missing.
+"""Pretrained weights: where they lie, whether they are whole, what to type where they are missing.
+
+Where a library's weights lie on this machine, whether they are whole, and what to say when they are missing.
 
 `pretrained` and tags are looked for in the libraries' own caches (torch hub's checkpoints, the Hugging Face hub), with
 one quick try to download what is not there. Knows files and hashes, no models.
+
+Networks whose numbers are about to be read from a file are built without drawing them first.
+
+Drawing is most of the time that it takes to build a large network: two thirds of a ResNet-18's.
 """
 
 import hashlib
@@ -10,6 +16,8 @@ import re
 import urllib.error
 import urllib.request
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -18,6 +26,7 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from harness.errors import RequestError
 
@@ -231,3 +240,22 @@ def _versioned(tensors: dict[str, Tensor], metadata: Any) -> dict[str, Tensor]:
         ordered._metadata = metadata
     versioned: dict[str, Tensor] = ordered
     return versioned
+
+
+DRAWS = {Tensor.normal_, Tensor.uniform_}
+"""what all starts of weights come down to"""
+
+
+class _Undrawn(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return args[0] if func in DRAWS else func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def without_drawing() -> Iterator[None]:
+    """Inside, what would be drawn keeps the value that its memory has. For networks of which every tensor is replaced
+    afterwards; only there."""
+    with _Undrawn():
+        yield

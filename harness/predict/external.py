@@ -1,10 +1,17 @@
-"""A labelled data set that a bundle has never seen, made ready for it: rows, the bundle's classes, pixels, attributes.
+"""Another data set made ready for a bundle: labels mapped, rows, attributes.
+
+A labelled data set that a bundle has never seen, made ready for it: rows, the bundle's classes, pixels, attributes.
 
 Reads files as a study's `data` block says, with the same scan; makes no folds. What cannot be used is left out, and
 counted by reason. Raw group ids end in the scan.
+
+What another data set's labels are called in the bundle: `--map theirs=ours`, `--map theirs=-` to leave rows out.
+
+Knows names only. Nothing is guessed: a label that is spelled otherwise is refused with the nearest class.
 """
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,20 +20,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.data.answers import split_answers
-from harness.data.attributes import read_attributes
+from harness.config.data import Data, Decode
+from harness.config.load import check_study, load_study, parse_override
 from harness.data.guess import guess
-from harness.data.npz import is_archive
-from harness.data.pixels import open_store
-from harness.data.scan import EMPTY_LABEL, NO_FILE, NO_LABEL, scan_data
-from harness.errors import RequestError
-from harness.home import Home
+from harness.data.manifest import EMPTY_LABEL, read_attributes, scan_data, split_answers
+from harness.data.sources import NO_FILE, NO_LABEL
+from harness.errors import RequestError, nearest
+from harness.images.npz import is_archive
+from harness.images.pixels import Pixels, open_store
 from harness.numbering import numbered
-from harness.predict.label_mapping import columns_mapping, in_words, label_mapping
-from harness.ragged import Pixels
-from harness.records import Progress
-from harness.study.dataset import Data, Decode
-from harness.study.load import check_study, load_study, parse_override
+from harness.store.home import Home
+from harness.types import Progress
 
 UNREADABLE = "unreadable image"
 MAPPED_OUT = "label left out by --map"
@@ -177,3 +181,73 @@ def _pixels(
     if len(problems) == len(rows):
         raise RequestError(f"none of the {len(rows)} labelled images under {root} can be decoded.")
     return tuple(store.pixels for store in stores), problems
+
+
+LEFT_OUT = "-"
+
+
+def label_mapping(theirs: Iterable[str], ours: tuple[str, ...], maps: Iterable[str]) -> dict[str, str | None]:
+    """Our class for each of their labels, None where its rows are left out. Labels of one name need no map.
+
+    Raises RequestError for what is no map, names that nobody has, labels that no class is known for, and where nothing
+    would be left.
+    """
+    known = list(dict.fromkeys(theirs))
+    asked: dict[str, str | None] = {}
+    for text in maps:
+        their, found, our = text.rpartition("=")
+        if not found or not their:
+            raise RequestError(f"--map {text}: write theirs=ours, such as --map {known[0]}={ours[-1]}.")
+        if their not in known:
+            raise RequestError(
+                f"--map {text}: the data has no label {their!r}.{nearest(their, known)} It has {', '.join(known)}."
+            )
+        if our not in (*ours, LEFT_OUT):
+            raise RequestError(
+                f"--map {text}: the bundle has no class {our!r}.{nearest(our, ours)} It has {', '.join(ours)}, and "
+                f"{LEFT_OUT} leaves the rows out."
+            )
+        if their in asked:
+            raise RequestError(f"--map {text}: {their} is mapped twice.")
+        asked[their] = None if our == LEFT_OUT else our
+    unknown = [name for name in known if name not in asked and name not in ours]
+    if unknown:
+        near = nearest(unknown[0], ours) or nearest(unknown[0].upper(), ours) or nearest(unknown[0].lower(), ours)
+        raise RequestError(
+            f"the data's {_labels(unknown)} {'is' if len(unknown) == 1 else 'are'} no class of the bundle.{near} "
+            f"The bundle's classes: {', '.join(ours)}. Type for each of them --map {unknown[0]}=CLASS, or "
+            f"--map {unknown[0]}={LEFT_OUT} to leave its rows out."
+        )
+    mapping = {name: asked.get(name, name) for name in known}
+    if not any(mapping.values()):
+        raise RequestError("--map leaves no label over: nothing would be evaluated.")
+    return mapping
+
+
+def _labels(names: list[str]) -> str:
+    return f"label {names[0]!r}" if len(names) == 1 else f"labels {', '.join(map(repr, names))}"
+
+
+def columns_mapping(theirs: tuple[str, ...], ours: tuple[str, ...], maps: Iterable[str]) -> dict[str, str]:
+    """For several labels: our class -> their column. Raises RequestError as above, and where a class has no column or
+    several."""
+    mapping = label_mapping(theirs, ours, maps)
+    columns: dict[str, str] = {}
+    for their, our in mapping.items():
+        if our is None:
+            continue
+        if our in columns:
+            raise RequestError(f"--map: {columns[our]} and {their} are both {our}. Leave one out: --map {their}=-")
+        columns[our] = their
+    missing = [name for name in ours if name not in columns]
+    if missing:
+        raise RequestError(
+            f"the data has no column for {', '.join(missing)}: the bundle answers {', '.join(ours)}. Name its columns "
+            "with --set data.label='[A, B]', and --map THEIRS=OURS where they are called otherwise."
+        )
+    return columns
+
+
+def in_words(mapping: Mapping[str, str | None]) -> list[str]:
+    """'1 -> PNEUMONIA', for what is not called alike."""
+    return [f"{their} -> {our or 'left out'}" for their, our in mapping.items() if their != our]

@@ -1,7 +1,7 @@
 """What MLflow runs to serve a bundle: it executes this file and takes the model handed to set_model.
 
-A copy of this file lies beside the bundle in every registered model (harness.track.models); this program has to be
-installed where it is served.
+A copy of this file lies beside the bundle in every registered model (harness.track.mlflow_registry); this program has
+to be installed where it is served.
 """
 
 import os
@@ -15,9 +15,9 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from harness.ensemble.bundle import load_bundle
 from harness.errors import HarnessError, RequestError
-from harness.predict.served import Answerer
-from harness.track.models import BUNDLE, IMAGE
-from harness.train.devices import parse_devices
+from harness.hardware import parse_devices
+from harness.predict.serving import Answerer
+from harness.track.mlflow_registry import BUNDLE, IMAGE
 
 
 class BundleModel(PythonModel):

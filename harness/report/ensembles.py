@@ -9,14 +9,13 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from harness.ensemble.verdict import OPTIMISM, PLAIN, of_document, why_recommended
+from harness.ensemble.score_table import OPTIMISM, PLAIN, of_document, why_recommended
 from harness.metrics import METRICS
-from harness.records import Difference
-from harness.report.forest import forest
-from harness.report.numbers import bare_p, read_interval, signed
-from harness.report.predicted import Built, best_built, scored
-from harness.report.section import Section, Table
-from harness.words import interval, judged, number
+from harness.output.documents import Section, Table
+from harness.output.format import bare_p, interval, judged, number, read_interval, signed
+from harness.output.plots import forest
+from harness.report.collect import Built, best_built, scored
+from harness.types import Difference
 
 PARTLY = "~"
 

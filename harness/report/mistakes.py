@@ -12,14 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import RequestError
+from harness.images.pixels import Pixels
 from harness.metrics import UNKNOWN
-from harness.ragged import Pixels
-from harness.records import Dataset, Folds
-from harness.report.html import picture
-from harness.report.numbers import called
-from harness.report.predicted import Predicted
-from harness.report.section import Section, Table
-from harness.words import plural
+from harness.output.documents import Section, Table, picture
+from harness.output.format import called, plural
+from harness.report.collect import Predicted
+from harness.types import Dataset, Folds
 
 Ints = NDArray[np.int64]
 Overlay = Callable[[int, Ints, Ints], Sequence[NDArray[np.uint8]]]

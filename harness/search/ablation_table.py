@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from harness.data.prepare import Prepared
-from harness.home import Home, read_json, without_nan, write_json
-from harness.ledger import is_optimistic
 from harness.metrics import METRICS
-from harness.search.ablate import Plan, finished_arms, key_of
+from harness.search.ablation import Plan, finished_arms, key_of
 from harness.stats.ablation import ablation_effects
-from harness.stats.compare import holm
 from harness.stats.intervals import LEVEL
-from harness.train.crossval import pooled_predictions
+from harness.stats.paired import holm
+from harness.store.files import read_json, without_nan, write_json
+from harness.store.home import Home
+from harness.store.records import is_optimistic
+from harness.train.cross_validation import pooled_predictions
 
 
 @dataclass(frozen=True)
@@ -138,8 +139,7 @@ SHOWN = ("factor", "delta", "lo", "hi", "p_holm", "verdict", "from", "to", "base
 def publish(table: Table, home: Home) -> str:
     """The table as a run of kind `ablation` in the study's experiment; once, as long as it stays the same. Returns the
     run's id."""
-    from harness.track.mlflow_runs import Tracking
-    from harness.track.views import words_tags
+    from harness.track.mlflow_store import Tracking, words_tags
 
     found = document(table)
     path = home.work(table.ablation) / "table.json"

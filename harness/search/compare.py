@@ -12,22 +12,17 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from harness.columns import from_column
 from harness.data.people import identities, read_people
 from harness.errors import HarnessError, RequestError
-from harness.home import Home
-from harness.ledger import StudyRecord, best_trial, no_best, ranked, read_trials, require_study
 from harness.metrics import METRICS, probabilities, score
-from harness.records import Difference, Interval, TrialRecord
 from harness.search.corrected import Competition, Unknown, competition
-from harness.search.duplicates import original_of
-from harness.stats.compare import paired_difference
-from harness.stats.delong import delong_difference
-from harness.stats.grouped import How, by_group
-from harness.stats.intervals import intervals
-from harness.stats.mcnemar import McNemar, mcnemar
+from harness.stats.intervals import How, by_group, intervals
 from harness.stats.optimism import Search, corrected_difference
-from harness.stats.resampled import corrected_t
+from harness.stats.paired import McNemar, corrected_t, delong_difference, mcnemar, paired_difference
+from harness.store.home import Home
+from harness.store.predictions import from_column
+from harness.store.records import StudyRecord, best_trial, no_best, original_of, ranked, read_trials, require_study
+from harness.types import Difference, Interval, TrialRecord
 
 Floats = NDArray[np.float64]
 
@@ -313,3 +308,34 @@ def _matched(
     place = {name: row for row, name in enumerate(rows.ids.tolist())}
     rows = _take(rows, np.array([place[name] for name in ids.tolist()], np.int64))
     return rows.y, rows.fold, rows.groups, replace(found.search, p=rows.p)
+
+
+def comparison_document(found: "Comparison") -> dict[str, Any]:
+    """`study compare --json`."""
+    corrected = None
+    if found.corrected:
+        metric = found.a.record.tree["search"]["metric"]
+        corrected = dict(zip(("a", "b", "delta"), found.corrected, strict=True)) | {"metric": metric}
+    return {
+        "a": _side(found.a),
+        "b": _side(found.b),
+        "rows": found.rows,
+        "groups": found.groups,
+        "per_group": found.per_group,
+        "same_folds": found.same_folds,
+        "metrics": found.lines,
+        "delong": found.delong,
+        "mcnemar": found.mcnemar,
+        "corrected": corrected,
+        "notes": found.notes,
+    }
+
+
+def _side(side: "Side") -> dict[str, Any]:
+    return {
+        "study": side.record.name,
+        "trial": side.trial.number,
+        "best_of": side.best_of,
+        "optimistic": side.trial.optimistic,
+        "params": side.trial.params,
+    }

@@ -14,16 +14,17 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from harness.columns import from_column
-from harness.home import Home, is_done
-from harness.ledger import StudyRecord, ranked, read_study, read_trials
+from harness.config.load import check_study
+from harness.config.space import Choice, Range, Space, fill, flatten
 from harness.metrics import probabilities
 from harness.models.weights import kind_of
-from harness.records import Interval, TrialRecord
-from harness.search.start import PREFIX, pinned
+from harness.search.warm_start import PREFIX, pinned
 from harness.stats.optimism import Search, best_corrected
-from harness.study.load import check_study
-from harness.study.space import Choice, Range, Space, fill, flatten
+from harness.store.files import is_done
+from harness.store.home import Home
+from harness.store.predictions import from_column
+from harness.store.records import StudyRecord, ranked, read_study, read_trials
+from harness.types import Interval, TrialRecord
 
 Floats = NDArray[np.float64]
 

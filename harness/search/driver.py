@@ -1,36 +1,131 @@
-"""The driver of a study: have its points trained, remember everything, decide what goes on and what stops.
+"""Hands out the trials of a study, writes down what they give, stops or goes on.
+
+The driver of a study: have its points trained, remember everything, decide what goes on and what stops.
 
 Order of writing at the end of a trial: artifacts with DONE, the ledger, the source of points (Optuna), MLflow. Each
 later one can be made again from the earlier ones, so that a crash between any two is mended by the next run of the
 same command. An engine trains: in this process, in others, on other machines. Only the driver writes ledger and stores.
+
+Where the points of a study come from: a proposer that learns from scores, or a list made beforehand.
+
+Configurations that a study meets again are answered with what they came to, not trained a second time. Same
+configuration means the same spec of the trial, whole, with defaults where ranges do not stand. A failed trial answers
+nothing: the same point is tried again.
+
+What a study says when there is no room left to write: what is full, how much is needed, how to go on.
 """
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
+from harness.config.load import Study, spec_hash
+from harness.config.space import flatten
+from harness.config.spec import is_infeasible
 from harness.data.prepare import Prepared
-from harness.errors import HarnessError
-from harness.events import EpochDone, FoldDone, Listener, Notice, StudyEnded, StudyStarted, TrialEnded, TrialStarted
-from harness.heartbeat import beating
-from harness.home import Home, is_disk_full, is_done, sweep
-from harness.ledger import StudyRecord, audit_tags, best_trial, is_optimistic, read_study, read_trials, write_study
-from harness.records import ENDED, Estimate, TrialRecord
+from harness.errors import DiskFull, HarnessError
 from harness.search.corrected import corrected_best
-from harness.search.disk import full_disk
-from harness.search.duplicates import copy_of, twins
-from harness.search.objective import Boss, Outcome, Task
-from harness.search.points import Point, Source
-from harness.search.referee import Referee
-from harness.search.start import pinned, start_files
-from harness.search.tracked import Tracked, open_tracking
-from harness.study.load import Study, spec_hash
-from harness.study.search import is_infeasible
-from harness.study.space import flatten
+from harness.search.pruners import Referee
+from harness.search.status import beating
+from harness.search.trial import Boss, Outcome, Task
+from harness.search.warm_start import pinned, start_files
+from harness.store.files import is_disk_full, is_done, sweep
+from harness.store.home import Home
+from harness.store.records import (
+    StudyRecord,
+    audit_tags,
+    best_trial,
+    is_optimistic,
+    read_study,
+    read_trials,
+    write_study,
+)
+from harness.track.mlflow_sync import Tracked, open_tracking
+from harness.types import (
+    ENDED,
+    EpochDone,
+    Estimate,
+    FoldDone,
+    Listener,
+    Notice,
+    StudyEnded,
+    StudyStarted,
+    TrialEnded,
+    TrialRecord,
+    TrialStarted,
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One configuration to evaluate."""
+
+    number: int
+    """of the trial; counts from 0"""
+    params: dict[str, Any]
+    """the varied values only, by dotted name"""
+    tree: dict[str, Any]
+    """the trial's spec, whole"""
+
+
+class Source(Protocol):
+    """Gives points to a driver and learns how they ended. Only the driver calls it, from one thread."""
+
+    @property
+    def total(self) -> int:
+        """How many trials the study has in the end."""
+        ...
+
+    def begun(self, records: dict[int, TrialRecord]) -> list[Point]:
+        """Settle its own books with the ledger, which knows better. Returns what began and has not ended."""
+        ...
+
+    def next(self) -> Point | None:
+        """A new point; None when all have been given."""
+        ...
+
+    def fold(self, number: int, fold: int, value: float) -> None:
+        """A fold of a trial has been scored. Harmless when repeated after a crash."""
+        ...
+
+    def ended(self, record: TrialRecord) -> None:
+        """A trial has ended, and the ledger knows it."""
+        ...
+
+
+def twins(
+    point: Point, records: Iterable[TrialRecord], unfinished: Iterable[Point]
+) -> tuple[TrialRecord | None, Point | None]:
+    """(the ended trial, the unfinished earlier point) with this point's configuration."""
+    own = spec_hash(point.tree)
+    for record in records:
+        answers = record.state in ("complete", "pruned") and record.same_as is None
+        if answers and record.tree_hash == own and record.number != point.number:
+            return record, None
+    earlier = (other for other in unfinished if other.number < point.number and spec_hash(other.tree) == own)
+    return None, next(earlier, None)
+
+
+def copy_of(original: TrialRecord, own: TrialRecord) -> TrialRecord:
+    """The record of a trial that was not trained: the original's scores under its own number and run. No artifacts."""
+    return replace(
+        original,
+        number=own.number,
+        run_id=own.run_id,
+        params=own.params,
+        same_as=original.number,
+        seconds=0.0,
+        deaths=0,
+        logged=own.logged,
+        files={},
+        reason=f"the same configuration as trial {original.number}",
+    )
+
 
 NextTask = Callable[[], Task | None]
 OnOutcome = Callable[[Outcome], None]
@@ -55,7 +150,7 @@ class Driver:
     def __init__(
         self, study: Study, home: Home, data: Prepared, record: StudyRecord, source: Source, listener: Listener
     ) -> None:
-        from harness.commit import commit
+        from harness.hardware import commit
 
         self.study, self.home, self.data, self.listener = study, home, data, listener
         self.record, self.source = record, source
@@ -309,3 +404,32 @@ class Driver:
     def _corrected(self) -> dict[str, Any]:
         """The best trial's score, corrected for having been chosen among all that competed."""
         return corrected_best(self.home, self.record)
+
+
+def full_disk(home: Home, study: str, running: int) -> DiskFull:
+    """`running`: trials that were cut off, each of which wants as much room as the largest trial so far."""
+    free = shutil.disk_usage(home.root).free
+    trials = home.study_artifacts(study).glob("*/artifacts")
+    states = (home.work(study) / "running").glob("trial-*")
+    trial = max((_size(folder) for folder in trials), default=0)
+    state = max((_size(folder) for folder in states if folder.is_dir()), default=0)
+    need = running * (trial + 2 * state)  # a state is written beside the one that it replaces
+    wanted = f" The trials that were cut off need about {_megabytes(need)} more, each further one {_megabytes(trial)}."
+    return DiskFull(
+        f"no room is left to write in {home.root} ({_megabytes(free)} free): study {study!r} stopped. "
+        f"What was finished is kept, to the last epoch that was written.{wanted if need else ''} "
+        f"Free some space and type: harness study resume {study}"
+    )
+
+
+def disk_needed(parameters: int, k: int, trials: int) -> int:
+    """Bytes for the checkpoints of trials with k folds, and for one resume state with the optimiser."""
+    return 4 * parameters * (k * trials + 4)
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"

@@ -9,19 +9,17 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from harness.config.load import Study
+from harness.config.space import Choice, Range
 from harness.data.prepare import Prepared
-from harness.events import Listener
-from harness.home import Home
-from harness.ledger import read_study
-from harness.records import Estimate
-from harness.search import checks, ray_engine
+from harness.search import ray_workers, run
 from harness.search.estimate import estimate_study
-from harness.search.grid import total_trials
-from harness.search.nodes import Cluster
-from harness.search.precisions import choose_precisions
-from harness.search.run import check_data, check_request, check_training, count_ended
-from harness.study.load import Study
-from harness.study.space import Choice, Range
+from harness.search.ray_workers import Cluster
+from harness.search.run import check_data, check_request, check_training, choose_precisions, count_ended
+from harness.search.samplers import total_trials
+from harness.store.home import Home
+from harness.store.records import read_study
+from harness.types import Estimate, Listener
 
 
 @dataclass(frozen=True)
@@ -79,12 +77,12 @@ def dry_run(
     left = max(total - done, 0)
     precision: dict[str, str] = {}
     estimate = None
-    with ray_engine.joined(cluster) if cluster else nullcontext():
+    with ray_workers.joined(cluster) if cluster else nullcontext():
         if left:
-            checks.check_same_weights(past, study)
+            run.check_same_weights(past, study)
         parameters = check_training(study, home, data, left)
         if cluster:
-            ray_engine.check_nodes(study, home, cluster)
+            ray_workers.check_nodes(study, home, cluster)
         elif left:
             known = past.precision if past else {}
             precision = known or choose_precisions(study, devices[0])

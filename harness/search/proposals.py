@@ -10,15 +10,13 @@ import math
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from harness.home import Home
-from harness.ledger import rank_value
-from harness.records import ENDED, TrialRecord
-from harness.search.grid import grid_points, total_trials
-from harness.search.points import Point
-from harness.search.samplers import Proposal, as_past, distribution, propose, quiet_optuna
+from harness.config.load import Study
+from harness.config.spec import violations
+from harness.search.driver import Point
+from harness.search.samplers import Proposal, as_past, distribution, grid_points, propose, quiet_optuna, total_trials
 from harness.search.storage import open_optuna
-from harness.study.load import Study
-from harness.study.search import violations
+from harness.store.home import Home
+from harness.types import ENDED, TrialRecord, rank_value
 
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 

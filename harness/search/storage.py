@@ -9,9 +9,9 @@ from filelock import FileLock
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 
-from harness.home import Home
+from harness.config.spec import Search
 from harness.search.samplers import directions, quiet_optuna
-from harness.study.search import Search
+from harness.store.home import Home
 
 BLOCK = 1 << 16
 """bytes read at a time from the journal's end"""

@@ -16,15 +16,14 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
+from harness.config.data import Data
 from harness.data.prepare import Prepared, prepare
 from harness.errors import HarnessError
-from harness.events import EpochDone, FoldDone
-from harness.home import Home
-from harness.search.devices import choose_device, free_by_device
+from harness.hardware import choose_device, free_by_device, resident_memory
 from harness.search.driver import NextTask, OnOutcome
-from harness.search.objective import Boss, Outcome, Task, run_trial
-from harness.study.dataset import Data
-from harness.train.memory import resident_memory
+from harness.search.trial import Boss, Outcome, Task, run_trial
+from harness.store.home import Home
+from harness.types import EpochDone, FoldDone
 
 FAT = 2.0
 FAT_BYTES = 2**30

@@ -30,8 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.metrics import METRICS, mean_over_folds
-from harness.records import Difference
 from harness.stats.intervals import LEVEL, weight_blocks
+from harness.types import Difference
 
 Floats = NDArray[np.float64]
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.metrics import UNKNOWN
-from harness.records import Interval
 from harness.stats.intervals import LEVEL, intervals, weight_blocks
+from harness.types import Interval
 
 Floats = NDArray[np.float64]
 Names = NDArray[np.str_]

@@ -1,4 +1,6 @@
-"""95% intervals of metrics over the drawing of patients: rows of one group depend on each other, so groups are counted.
+"""Intervals: bootstrap over groups, of scores by group, and of shares.
+
+95% intervals of metrics over the drawing of patients: rows of one group depend on each other, so groups are counted.
 
 The variance of a metric is that of its derivative summed over each group (harness.stats.influence). What is done with
 it depends on the metric, and was chosen by simulation (benchmarks/coverage.py):
@@ -15,21 +17,38 @@ Student's t replaces the normal distribution. The group bootstrap below serves w
 bests). Knows arrays only: no files, no torch.
 
 N: rows, G: groups, R: replicates, C: classes.
+
+Scores per group (patient, lesion, case) beside those per image: one prediction and one label for each group.
+
+A group's probability is the mean over its images, or per class the largest (then scaled to sum to 1 where classes
+exclude each other). Its label: positive where any image is, for two classes and for each label of several; for more
+classes the one that all its images have, and groups whose images differ are left out. Knows arrays only.
+
+N: rows, G: groups, C: classes.
+
+Shares of rows, such as sensitivity, with intervals that hold near 0 and 1 and for several images of one patient.
+
+Wilson's score interval (Wilson 1927; recommended by Brown, Cai and DasGupta 2001) of independent rows. Where groups
+have several rows, the number of rows is divided by the design effect, which is how much more the share varies than
+that of independent rows would (Rao and Scott 1992, "A simple method for the analysis of clustered binary data"). At a
+share of 0 or 1 nothing varies, and every group counts as one row. Knows arrays only.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.metrics import METRICS, score
+from harness.metrics import METRICS, UNKNOWN, score
 from harness.numbering import by_appearance
-from harness.records import Interval
 from harness.seeds import derive_seed
+from harness.stats.coverage import interval_coverage
 from harness.stats.influence import influence
-from harness.stats.known_coverage import interval_coverage
+from harness.types import Interval
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -364,3 +383,100 @@ def replicates(y: NDArray[np.int64], p: Floats, groups: NDArray[np.str_], seed: 
         for name, metric in METRICS.items():
             blocks[name].append(metric.of(y, p, w))
     return {name: np.concatenate(values) for name, values in blocks.items()}
+
+
+How = Literal["none", "mean", "max"]
+PREFIX = "group_"
+
+
+def by_group(y: Labels, p: Floats, groups: NDArray[np.str_], how: How) -> tuple[Labels, Floats, NDArray[np.str_]]:
+    """(labels, probabilities, names) of the groups, in the order in which they first appear.
+
+    y (N,) or (N, C), p (N, C), groups (N,) -> (G,) or (G, C), (G, C), (G,).
+    """
+    names, first, of_row = np.unique(groups, return_index=True, return_inverse=True)
+    order = np.argsort(first, kind="stable")
+    place = np.empty(len(names), dtype=np.int64)
+    place[order] = np.arange(len(names))
+    of_row = place[of_row]
+    shape = (len(names), p.shape[1])
+    if how == "max":
+        pooled = np.full(shape, -np.inf)
+        np.maximum.at(pooled, of_row, p)
+        if y.ndim == 1 and p.shape[1] == 2:
+            pooled[:, 0] = 1 - pooled[:, 1]  # what is looked for is the positive class
+        elif y.ndim == 1:
+            pooled /= pooled.sum(axis=1, keepdims=True)
+    else:
+        pooled = np.zeros(shape)
+        np.add.at(pooled, of_row, p)
+        pooled /= np.bincount(of_row, minlength=len(names))[:, None]
+    highest = np.full((len(names), *y.shape[1:]), UNKNOWN, dtype=np.int64)
+    np.maximum.at(highest, of_row, y)
+    keep = np.ones(len(names), dtype=bool)
+    if y.ndim == 1 and p.shape[1] > 2:
+        lowest = np.full(len(names), p.shape[1], dtype=np.int64)
+        np.minimum.at(lowest, of_row, y)
+        keep = lowest == highest
+    return highest[keep], pooled[keep], names[order][keep]
+
+
+def all_intervals(
+    y: Labels,
+    p: Floats,
+    groups: NDArray[np.str_],
+    seed: int,
+    how: How,
+    fold: NDArray[np.int64] | None = None,
+) -> dict[str, Interval]:
+    """Every metric per image, and as `group_NAME` per group, each with its 95% interval.
+
+    fold (N,): the fold of out-of-fold rows, see harness.stats.intervals; a group is in one fold.
+    Nothing per group where `how` is none, or where no group has two images: the numbers would be the same.
+    """
+    found = intervals(y, p, groups, seed, fold=fold)
+    if how == "none" or len(np.unique(groups)) == len(groups):
+        return found
+    group_y, group_p, names = by_group(y, p, groups, how)
+    if not len(names):
+        return found
+    of_group = None if fold is None else dict(zip(groups.tolist(), fold.tolist(), strict=True))
+    group_fold = None if of_group is None else np.array([of_group[name] for name in names.tolist()])
+    per_group = intervals(group_y, group_p, names, seed, fold=group_fold)
+    return found | {f"{PREFIX}{name}": per_group[name] for name in METRICS}
+
+
+def share(hit: NDArray[np.bool_], groups: NDArray[np.str_]) -> Interval:
+    """The share of True among the rows (n,) with its 95% interval; NaN without rows."""
+    n = len(hit)
+    if n == 0:
+        return Interval(math.nan, math.nan, math.nan)
+    value = float(hit.mean())
+    lo, hi = wilson(value, effective_size(hit, groups))
+    return Interval(value, lo, hi)
+
+
+def wilson(value: float, n: float) -> tuple[float, float]:
+    """The 95% score interval of a share observed over n independent rows (n need not be whole)."""
+    center = (value + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * math.sqrt(value * (1 - value) / n + Z**2 / (4 * n**2))
+    return max(0.0, center - half), min(1.0, center + half)
+
+
+def effective_size(hit: NDArray[np.bool_], groups: NDArray[np.str_]) -> float:
+    """How many independent rows the rows are worth: n / design effect, at most n."""
+    n, value = len(hit), float(hit.mean())
+    _, of_row = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(of_row)
+    count = len(sizes)
+    if count == n:
+        return float(n)
+    if value in (0.0, 1.0) or count < 2:
+        return float(count)
+    apart = np.bincount(of_row, hit.astype(np.float64)) - value * sizes
+    variance = count / (count - 1) * float((apart**2).sum()) / n**2
+    return n / max(1.0, variance / (value * (1 - value) / n))
+
+
+Z = 1.959963984540054
+"""97.5% quantile of the normal distribution"""

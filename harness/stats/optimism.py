@@ -28,8 +28,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.records import Interval
-from harness.stats.compare import require_metric
+from harness.stats.paired import require_metric
+from harness.types import Interval
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -243,7 +243,7 @@ def _noise(metric: str, y: Labels, fold: Labels, groups: NDArray[np.str_], p: Fl
 def _auroc_noise(positive: NDArray[np.bool_], scores: Floats, groups: NDArray[np.str_]) -> Floats:
     """(M, M) covariance of AUROCs. DeLong's estimate counts the interaction of positives and negatives twice, which
     in a fold of a few patients is a tenth of it; here it is counted once."""
-    from harness.stats.delong import auroc_covariance
+    from harness.stats.paired import auroc_covariance
 
     _, covariance = auroc_covariance(positive, scores, groups)
     m, n = int(positive.sum()), int((~positive).sum())

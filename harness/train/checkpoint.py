@@ -16,15 +16,14 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from harness import strict_json
+from harness.config.data import Decode
+from harness.config.spec import Model
 from harness.errors import HarnessError
-from harness.home import write_bytes
 from harness.models.network import Network, build_network
-from harness.models.undrawn import without_drawing
-from harness.models.weights import load_tensors
-from harness.study.dataset import Decode
-from harness.study.training import Model
-from harness.train.reading import mark
+from harness.models.weights import load_tensors, without_drawing
+from harness.store import files
+from harness.store.files import write_bytes
+from harness.train.batches import mark
 
 STATE = 3
 """what a resume state holds; raise it with every change, and a fold that another version began begins anew"""
@@ -94,7 +93,7 @@ def read_meta(path: Path) -> FoldMeta:
     if text is None:
         raise HarnessError(f"{path}: a safetensors file, but not a fold checkpoint of this program.")
     try:
-        data = strict_json.read(text.encode(), LARGEST_META)
+        data = files.read(text.encode(), LARGEST_META)
         lists = {name: tuple(data[name]) for name in ("classes", "mean", "std")}
         return FoldMeta(**{**data, **lists})
     except (ValueError, TypeError, KeyError) as error:

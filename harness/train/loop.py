@@ -1,7 +1,15 @@
-"""Fit one fold: the training loop, and nothing about files of studies, searches or tracking.
+"""Fit one fold: epochs, best epoch, early stopping and divergence.
+
+Fit one fold: the training loop, and nothing about files of studies, searches or tracking.
 
 Every epoch draws from seeds of its own (order, augmentation, mixing, dropout), so the state after epoch e and the
 number e are all that a resumed training needs. n: training rows, v: held-out rows, S: side, B: batch.
+
+What goes into the training of one fold, and what comes out of it. n: training rows, v: held-out rows, S: side.
+
+Which epoch's weights a fold keeps: the last, or the best by scores that something else was held out for.
+
+A training that has come apart: a loss that is no number, or absurdly large. Knows arrays only.
 """
 
 import itertools
@@ -16,34 +24,63 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from harness.data.augment_draws import changes_anything, draw
+from harness.augment.pipeline import draw_mix
+from harness.augment.sampling import changes_anything, draw
+from harness.config.spec import Spec, Train
+from harness.errors import HarnessError
+from harness.hardware import algorithms, keep_freed_memory
+from harness.images.pixels import Selection
+from harness.metrics import METRICS
 from harness.models.network import Network, build_network
 from harness.models.stages import freeze, layers, training_mode
-from harness.ragged import Selection
-from harness.records import EpochReport
 from harness.seeds import derive_seed
-from harness.study.spec import Spec
-from harness.train.allocator import keep_freed_memory
-from harness.train.averaging import Average, build_average
+from harness.train.batches import Images, fetch, load_images, own_sizes, prefetched, row_order, statistics, to_input
 from harness.train.checkpoint import ResumeState, digest
-from harness.train.devices import algorithms
-from harness.train.divergence import epoch_loss
-from harness.train.evaluate import predict, scores
-from harness.train.fold import Fitted, FoldData
-from harness.train.images import Images, load_images, own_sizes, statistics, to_input
-from harness.train.keeping import Keeper
+from harness.train.inference import predict, scores
 from harness.train.loss import build_loss
-from harness.train.mixing import draw_mix
-from harness.train.optim import add_trainable, build_optimizer
-from harness.train.pieces import in_fitting_batches
+from harness.train.optim import Average, add_trainable, build_average, build_optimizer, frozen_stages, learning_rate
 from harness.train.precision import Precision, forward_of
-from harness.train.prefetch import prefetched
-from harness.train.reading import fetch
-from harness.train.sampling import row_order
-from harness.train.schedule import frozen_stages, learning_rate
-from harness.train.step import Batch, Stepper
+from harness.train.step import Batch, Stepper, in_fitting_batches
+from harness.types import EpochReport
+
+
+@dataclass(frozen=True)
+class FoldData:
+    """One fold's rows as arrays."""
+
+    fold: int
+    x_train: Selection
+    """n images: (n, S, S, channels), or of their own sizes"""
+    y_train: NDArray[np.int64]
+    """(n,) class numbers, or (n, classes) answers of a multi-label task"""
+    x_val: Selection
+    """v images"""
+    y_val: NDArray[np.int64]
+    classes: int
+    class_names: tuple[str, ...] = ()
+    """in the order of the class numbers: a head is started from an earlier study's only where these agree"""
+    x_inner: Selection | None = None
+    """the inner part of the training rows that chooses the epoch; not trained on (train.select: inner)"""
+    y_inner: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    network: Network
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    history: list[dict[str, Any]]
+    epoch: int
+    """whose weights these are"""
+    seconds: float
+    """training and validation, over all epochs, resumed ones included"""
+    images: int
+    """training images seen over all epochs"""
+    start_id: str
+    """digest of the weights before the first step: only networks with one start have weights that may be averaged"""
+
 
 OnEpoch = Callable[[EpochReport], None]
 """Called after each epoch; may raise to stop the training, which then ends before its next step and leaves no state."""
@@ -320,3 +357,75 @@ class _Fold:
 def _grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
     while group := list(itertools.islice(batches, size)):
         yield group
+
+
+class Keeper:
+    """The best epoch so far, its weights, and whether to go on.
+
+    With `select: last` it keeps nothing and never stops.
+    """
+
+    def __init__(self, train: Train) -> None:
+        self._train = train
+        self._sign = 1.0 if METRICS[train.monitor].higher_is_better else -1.0
+        self.epoch: int | None = None
+        self.value = math.nan
+        self.weights: dict[str, Tensor] = {}
+        self.stopped = False
+
+    @property
+    def chooses(self) -> bool:
+        return self._train.select != "last"
+
+    def see(self, epoch: int, scores: dict[str, float], network: nn.Module) -> None:
+        """Look at a finished epoch. A score that is not defined is never better than one that is."""
+        if not self.chooses:
+            return
+        value = scores[self._train.monitor]
+        first, defined = self.epoch is None, math.isfinite(value)
+        if first or (defined and not self._sign * (self.value - value) >= 0):
+            self.epoch, self.value = epoch, value
+            self.weights = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+        assert self.epoch is not None
+        self.stopped = 0 < self._train.patience <= epoch - self.epoch
+
+    def restore(self, network: nn.Module) -> None:
+        """Give the network the kept weights."""
+        if self.weights:
+            network.load_state_dict(self.weights)
+
+    def state(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "value": self.value, "weights": self.weights, "stopped": self.stopped}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.epoch, self.value = state["epoch"], state["value"]
+        self.weights, self.stopped = dict(state["weights"]), state["stopped"]
+
+
+EXPLODED = 1000.0
+"""a mean loss of so many times that of a guess (the logarithm of the number of classes) has exploded"""
+
+
+class Diverged(HarnessError):
+    """The loss became NaN, infinite or absurdly large."""
+
+
+def epoch_loss(
+    values: NDArray[np.floating], weights: NDArray[np.floating], rates: list[float], classes: int, place: str
+) -> float:
+    """An epoch's mean loss over rows, from each step's summed loss (steps,), summed weights (steps,) and learning rate.
+
+    `classes` a guess chooses between; `place` is said in the message. Raises Diverged, naming the first step that is
+    not finite, or in an epoch that exploded the first step that did.
+    """
+    losses = values / np.maximum(weights, 1e-12)
+    mean = math.fsum(values) / max(math.fsum(weights), 1e-12)
+    absurd = EXPLODED * math.log(max(2, classes))
+    bad = np.flatnonzero(~np.isfinite(losses) | ((losses > absurd) & (not mean <= absurd)))
+    if len(bad):
+        step = int(bad[0])
+        raise Diverged(
+            f"the training loss became {losses[step]:.3g} in {place}, step {step}, at a learning rate of "
+            f"{rates[step]:.3g}. Use a lower optim.lr, or optim.clip=1."
+        )
+    return mean

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from harness.config.spec import Train
 from harness.errors import RequestError
 from harness.metrics import UNKNOWN
-from harness.study.training import Train
 
 
 def class_weights(y: NDArray[np.int64], classes: int) -> Tensor:

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from harness.config.spec import Spec
 from harness.errors import HarnessError, RequestError
 from harness.models.network import build_network, outline
-from harness.study.spec import Spec
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -1,27 +1,32 @@
-"""One optimiser step: rows in, changed weights out, in as many pieces as the memory needs.
+"""One optimiser step, in as many pieces as memory needs.
+
+One optimiser step: rows in, changed weights out, in as many pieces as the memory needs.
 
 The gradient is that of the mean loss over all rows of the step, however they are divided into batches and pieces:
 each piece adds the gradient of its summed loss over the weight of all rows. Only batch norm sees a difference, because
 its statistics are those of a piece.
 
 B: rows of a batch, C: classes, H, W: sides in pixels, P: drawn numbers per image.
+
+Going on with smaller pieces where memory did not suffice.
 """
 
+import gc
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from harness.data.augment import apply
+from harness.augment.pipeline import Mix, apply, apply_mix
+from harness.config.spec import Spec
 from harness.errors import HarnessError
-from harness.models.out_of_memory import is_out_of_memory
-from harness.study.spec import Spec
-from harness.train.images import to_input
+from harness.hardware import is_out_of_memory
+from harness.train.batches import to_input
 from harness.train.loss import Loss, mixed
-from harness.train.mixing import Mix, apply_mix
 from harness.train.optim import add_l1, clip_gradients
-from harness.train.pieces import pieces, release
 from harness.train.precision import Precision
 
 
@@ -139,3 +144,34 @@ class Stepper:
                 "Use a smaller data.decode.size or model.backbone, fewer --jobs, or a machine with more memory."
             )
         self.parts *= 2
+
+
+T = TypeVar("T")
+
+
+def in_fitting_batches(run: Callable[[int], T], batch_size: int, device: str) -> T:
+    """What run(batch size) returns. While the memory of the device does not suffice, it is run again, from its
+    beginning, with half the batch; where one image does not fit, that error is raised."""
+    while True:
+        try:
+            return run(batch_size)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or batch_size == 1:
+                raise
+        # outside the except block: the exception holds on to the tensors of the attempt
+        release(device)
+        batch_size //= 2
+
+
+def release(device: str) -> None:
+    """Give back what nothing refers to any more, so that the next attempt has it."""
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+
+
+def pieces(rows: int, parts: int) -> list[slice]:
+    """`rows` in `parts` nearly equal slices, but none of a single row, from which batch norm learns nothing."""
+    parts = max(1, min(parts, rows // 2))
+    cuts = [rows * part // parts for part in range(parts + 1)]
+    return [slice(a, b) for a, b in itertools.pairwise(cuts)]

@@ -28,8 +28,8 @@ PRELOAD = [
     "harness.predict.predict",
 ]
 PRELOAD += [
-    "harness.cli.tables",
-    "harness.cli.progress",
+    "harness.output.tables",
+    "harness.output.progress",
     "rich.live",
     "timm",
     "torchvision.models",

@@ -14,13 +14,13 @@ import typer
 from cli_program import Place, environment
 
 from harness.cli.app import app
-from harness.cli.complete import settings, study_files
 from harness.cli.examples import EXAMPLES
 from harness.cli.help import broken
+from harness.cli.options import settings, study_files
+from harness.config.load import _read, list_study_files, load_study
+from harness.config.reference import study_schema
 from harness.ensemble.methods import METHODS
 from harness.ensemble.names import FITTED
-from harness.study.load import _read, list_study_files, load_study
-from harness.study.schema import study_schema
 
 WITHOUT_JSON = {
     "ui": "serves pages until it is stopped",
@@ -151,7 +151,7 @@ def test_completion_never_raises_and_imports_little(place: Place, monkeypatch: A
     place.study.write_text("name: [")
     assert "tiny" in study_files("")
     assert "optim.lr=" in settings("opt")
-    code = "import sys, harness.cli.complete as c; c.settings('optim.'); c.bundles(''); c.methods(''); c.backbones('r')"
+    code = "import sys, harness.cli.options as c; c.settings('optim.'); c.bundles(''); c.methods(''); c.backbones('r')"
     code += "; print(sorted({'torch', 'mlflow', 'pandas', 'sklearn', 'timm'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

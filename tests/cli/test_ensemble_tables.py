@@ -6,15 +6,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness.cli.ensemble_tables import (
-    answer_line,
-    cost_lines,
-    diversity_line,
-    members_table,
-    methods_table,
-    signed,
-)
-from harness.records import Interval
+from harness.cli.ensemble_tables import answer_line, cost_lines, diversity_line, members_table, methods_table, signed
+from harness.types import Interval
 
 
 def drawn(table: Any, width: int) -> str:

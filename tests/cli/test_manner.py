@@ -8,8 +8,9 @@ import sys
 import pytest
 from cli_program import Place, environment
 
-from harness.cli import manner
-from harness.cli.manner import hoisted, in_color, set_manner
+from harness.cli.streams import hoisted
+from harness.output import terminal as output_terminal
+from harness.output.terminal import in_color, set_manner
 
 
 def test_options_of_the_program_are_found_wherever_they_stand() -> None:
@@ -36,7 +37,7 @@ def test_who_decides_on_colour(
 ) -> None:
     for name, value in {"NO_COLOR": "", "FORCE_COLOR": "", "TERM": "xterm", **variables}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(manner, "_manner", manner.Manner())
+    monkeypatch.setattr(output_terminal, "_manner", output_terminal.Manner())
     set_manner(color=option)
     leader, follower = pty.openpty()
     with os.fdopen(follower, "w") as terminal, open(os.devnull, "w") as pipe:

@@ -15,8 +15,8 @@ import pytest
 from cli_program import Place, environment, start_program
 from numbered_rows import names_by_row
 
-from harness.home import Home
-from harness.study.load import list_study_files, load_study
+from harness.config.load import list_study_files, load_study
+from harness.store.home import Home
 
 Said = tuple[Place, dict[str, subprocess.CompletedProcess[str]]]
 
@@ -259,8 +259,8 @@ def test_an_interruption_inside_a_destructor_is_not_lost() -> None:
     code = """
 import os, signal
 from harness.cli import app
-from harness.cli.progress import study_listener
-from harness.events import StudyEnded, Working
+from harness.output.progress import study_listener
+from harness.types import StudyEnded, Working
 
 class Dying:
     def __del__(self):

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from cli_program import Place, start_program
 
-from harness.home import Home
-from harness.ledger import read_trials
+from harness.store.home import Home
+from harness.store.records import read_trials
 
 Said = tuple[Place, dict[str, subprocess.CompletedProcess[str]]]
 

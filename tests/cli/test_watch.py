@@ -5,13 +5,12 @@ import json
 import pytest
 from cli_program import Place
 
-from harness.epochs import LoggedEpoch, append_epoch
-from harness.heartbeat import beating
-from harness.home import Home
-from harness.ledger import StudyRecord, write_study, write_trial
-from harness.records import EpochReport, Interval, TrialRecord
-from harness.study.load import load_study
-from harness.words import ago
+from harness.config.load import load_study
+from harness.output.format import ago
+from harness.search.status import beating
+from harness.store.home import Home
+from harness.store.records import LoggedEpoch, StudyRecord, append_epoch, write_study, write_trial
+from harness.types import EpochReport, Interval, TrialRecord
 
 
 @pytest.fixture

@@ -5,13 +5,12 @@ from pathlib import Path
 import pytest
 from small_data import picture, quiet
 
-from harness.data.acknowledge import acknowledge, way_out
-from harness.data.audit import Finding
+from harness.config.data import Data
+from harness.config.load import check_study, load_study
+from harness.data.audit import Finding, acknowledge, way_out
 from harness.data.prepare import findings, prepare
 from harness.errors import RequestError
-from harness.home import Home
-from harness.study.dataset import Data
-from harness.study.load import check_study, load_study
+from harness.store.home import Home
 
 WHY = "two readers disagreed, both are kept"
 CONFLICT = Finding("conflicting_labels", "block", ("a", "b"), "a = b, labelled differently. ")

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 from test_scan import data, make, quiet
 
+from harness.data.manifest import EMPTY_LABEL, scan_data
 from harness.data.prepare import findings, prepare
-from harness.data.scan import EMPTY_LABEL, scan_data
 from harness.errors import RequestError
-from harness.home import Home
+from harness.store.home import Home
 
 TABLE = "file,fluid,air,patient\na.png,1,no,p\nb.png,0,YES,q\nc.png,1.0,-1,r\nd.png,,,s\ne.png,true,0,t\n"
 IMAGES = ["a.png", "b.png", "c.png", "d.png", "e.png"]

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from harness.data.audit import Finding, audit, audit_hash, findings_from_json, findings_to_json
-from harness.data.copies import ALIKE, _thumbnails, almost_equal, clusters, equal_to
+from harness.data.duplicates import NEAR_COPY_ALIKE, _thumbnails, almost_equal, clusters, equal_to
 from harness.data.folds import make_folds
-from harness.records import TEST, Dataset, Folds
+from harness.types import TEST, Dataset, Folds
 
 SHARED = Path(__file__).parents[2].parent / "shared/data"
 
@@ -138,7 +138,7 @@ def test_pictures_alike_only_from_afar_are_not_copies():
     scene = smooth_pictures(1, size=64).astype(float) * 0.6 + 40
     pixels = (scene + 8 * rng.choice([-1, 1], (3, 64, 64, 1))).astype(np.uint8)
     pixels[2] = np.clip(pixels[0].astype(int) + rng.integers(-2, 3, (64, 64, 1)), 0, 255)
-    assert np.corrcoef(_thumbnails(pixels, 16))[0, 1] >= ALIKE
+    assert np.corrcoef(_thumbnails(pixels, 16))[0, 1] >= NEAR_COPY_ALIKE
     assert almost_equal(pixels, np.arange(3)).tolist() == [[0, 2]]
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from harness.config.data import Data, Decode
 from harness.data.cache import DAY, list_caches, prune
 from harness.data.prepare import Prepared, prepare
 from harness.errors import RequestError
-from harness.home import Home, lock
-from harness.ledger import StudyRecord, write_study
-from harness.study.dataset import Data, Decode
+from harness.store.home import Home, lock
+from harness.store.records import StudyRecord, write_study
 
 DATA = Data(root="phantom", group="patient", folds=2, decode=Decode(size=16))
 
@@ -92,7 +92,8 @@ def test_what_was_used_just_now_stays(home: Home) -> None:
     assert done.gone == [] and {reason for _, reason in done.kept} == {"used in the last quarter of an hour"}
 
 
-HOLD = "import sys,time\nfrom pathlib import Path\nfrom harness.home import lock\nwith lock(Path(sys.argv[1]),'x'):\n"
+HOLD = "import sys,time\nfrom pathlib import Path\nfrom harness.store.home import lock\n"
+HOLD += "with lock(Path(sys.argv[1]),'x'):\n"
 HOLD += "    print('held', flush=True)\n    time.sleep(600)\n"
 
 

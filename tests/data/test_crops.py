@@ -9,11 +9,11 @@ import pytest
 from scipy import ndimage
 from small_data import quiet
 
-from harness.data.crops import other_crops
-from harness.data.foreground import foreground
+from harness.config.data import Data
+from harness.data.duplicates import other_crops
 from harness.data.prepare import look
-from harness.home import Home
-from harness.study.dataset import Data
+from harness.images.decode import foreground
+from harness.store.home import Home
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 

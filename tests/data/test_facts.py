@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from harness.data.facts import by_class, grey_spread, left_out, rows_of, samples, size_spread, summary, usable_rows
-from harness.records import Dataset
+from harness.data.summary import by_class, grey_spread, left_out, rows_of, samples, size_spread, summary, usable_rows
+from harness.types import Dataset
 
 
 def small() -> tuple[pd.DataFrame, Dataset]:

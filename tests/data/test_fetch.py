@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from file_server import Files, serving
 
-from harness.data.fetch import MEDMNIST, TRIES, Fetched, Source, fetch, find_source
+from harness.data.download import MEDMNIST, TRIES, Fetched, Source, fetch, find_source
 from harness.errors import HarnessError, RequestError
-from harness.home import Home, lock
+from harness.store.home import Home, lock
 
 BODY = np.random.default_rng(0).integers(0, 256, 1_500_000, dtype=np.uint8).tobytes()
 SHA = f"sha256:{hashlib.sha256(BODY).hexdigest()}"

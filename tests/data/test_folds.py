@@ -11,7 +11,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from harness.data.folds import check_folds, draw_part, make_folds
 from harness.errors import RequestError
-from harness.records import TEST, Folds
+from harness.types import TEST, Folds
 
 NAMES = ("a", "b", "c", "d", "e")
 

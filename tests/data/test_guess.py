@@ -10,7 +10,7 @@ from small_data import film, picture
 
 from harness.data.guess import guess
 from harness.errors import RequestError
-from harness.home import Home
+from harness.store.home import Home
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no development data at {SHARED}")

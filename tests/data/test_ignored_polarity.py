@@ -11,11 +11,11 @@ import pytest
 from every_method import build_every
 
 from benchmarks import ignored_polarity
+from harness.config.load import check_study
 from harness.data.prepare import prepare
 from harness.errors import Leak, RequestError
-from harness.home import Home, open_home
-from harness.ledger import require_study
-from harness.study.load import check_study
+from harness.store.home import Home, open_home
+from harness.store.records import require_study
 
 
 @pytest.fixture(scope="module")

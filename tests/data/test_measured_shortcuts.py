@@ -14,12 +14,12 @@ from scipy import ndimage
 from benchmarks import shortcuts
 from benchmarks._copies import leaking
 from benchmarks._tiny_study import tiny
-from harness.data.decode import decode
 from harness.errors import RequestError
-from harness.home import Home, open_home
-from harness.ledger import read_trials
+from harness.images.decode import decode
 from harness.metrics import sigmoid
-from harness.records import Folds
+from harness.store.home import Home, open_home
+from harness.store.records import read_trials
+from harness.types import Folds
 
 
 def distribution(score: np.ndarray) -> np.ndarray:

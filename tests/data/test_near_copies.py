@@ -8,11 +8,10 @@ import PIL.Image
 import pytest
 from small_data import quiet
 
-from harness.data.copies import almost_equal
-from harness.data.crops import other_crops
+from harness.config.data import Data
+from harness.data.duplicates import almost_equal, other_crops
 from harness.data.prepare import look
-from harness.home import Home
-from harness.study.dataset import Data
+from harness.store.home import Home
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 LOOK_ALIKE = (26519, 26657, 27757, 28380, 29055, 29845, 29902, 30348, 31145, 31323, 31663, 31988)

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.config.data import Decode
 from harness.data import phantom
-from harness.data.decode import decode
-from harness.data.headers import read_header
 from harness.errors import RequestError
-from harness.home import Home
-from harness.study.dataset import Decode
+from harness.images.decode import decode
+from harness.images.headers import read_header
+from harness.store.home import Home
 
 
 def quiet(what: str, done: int, total: int) -> None:

@@ -8,11 +8,11 @@ import pandas as pd
 import PIL.Image
 import pytest
 
+from harness.config.data import Data
 from harness.data.prepare import findings, prepare, scan
 from harness.errors import RequestError
-from harness.home import Home
-from harness.records import TEST
-from harness.study.dataset import Data
+from harness.store.home import Home
+from harness.types import TEST
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 

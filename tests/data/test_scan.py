@@ -7,12 +7,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from harness.data.manifest import COLUMNS
-from harness.data.scan import EMPTY_LABEL, NO_FILE, NO_LABEL, scan_data
-from harness.data.tables import read_table
+from harness.config.data import Data
+from harness.data.manifest import COLUMNS, EMPTY_LABEL, scan_data
+from harness.data.sources import NO_FILE, NO_LABEL, read_table
 from harness.errors import RequestError
-from harness.home import Home
-from harness.study.dataset import Data
+from harness.store.home import Home
 
 
 def quiet(what: str, done: int, total: int) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from small_data import quiet
 
+from harness.config.load import load_study
 from harness.data.prepare import prepare
-from harness.home import Home
-from harness.study.load import load_study
+from harness.store.home import Home
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 STUDIES = {"head_ct": 200, "chest_xray": 1976, "breastmnist": 780, "retinamnist": 1600, "ham10000": 3497}

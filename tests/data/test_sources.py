@@ -6,12 +6,9 @@ import pandas as pd
 import pytest
 from small_data import film, picture, scan
 
-from harness.data.names import pattern_folder
-from harness.data.scan import NO_FILE, NO_LABEL
-from harness.data.sources import NO_FOLDER, NO_MATCH
-from harness.data.tables import read_table
+from harness.config.load import check_study, load_study
+from harness.data.sources import NO_FILE, NO_FOLDER, NO_LABEL, NO_MATCH, pattern_folder, read_table
 from harness.errors import RequestError
-from harness.study.load import check_study, load_study
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no development data at {SHARED}")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.data import unpack as unpacking
-from harness.data.unpack import archive_stem, unpack
+from harness.data import download as unpacking
+from harness.data.download import archive_stem, unpack
 from harness.errors import HarnessError
 
 Write = Callable[[Path, dict[str, bytes]], Path]
@@ -87,7 +87,7 @@ class TestEveryKind:
         assert_nothing_but(archive, tmp_path)
 
     def test_a_full_disk_is_said(self, write: Write, tmp_path: Path, monkeypatch) -> None:
-        monkeypatch.setattr(unpacking, "SPARE_BYTES", 2**62)
+        monkeypatch.setattr(unpacking, "UNPACK_SPARE_BYTES", 2**62)
         archive = write(tmp_path, {"a": b"1"})
         with pytest.raises(HarnessError, match="disk is too small"):
             run(archive)

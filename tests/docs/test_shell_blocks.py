@@ -9,7 +9,7 @@ import typer
 from shell_blocks import Block, commands, inline_commands, shell_blocks, stray_commands
 
 from harness.cli.app import app
-from harness.study.load import list_study_files
+from harness.config.load import list_study_files
 
 NOT_RUN = {
     "CONTRIBUTING.md": 2,

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import xgboost
 
-from harness.ensemble.boosted_trees import read_trees
-from harness.ensemble.trees import check_trees
+from harness.ensemble.boosting import check_trees, read_trees
 from harness.errors import RequestError
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from benchmarks._tiny_study import tiny
-from harness.home import Home
-from harness.ledger import StudyRecord
+from harness.config.spec import Model
 from harness.models.network import build_network
 from harness.search.run import run_study
-from harness.study.training import Model
+from harness.store.home import Home
+from harness.store.records import StudyRecord
 
 
 def start_file(folder: Path, backbone: str = "test_resnet", seed: int = 7) -> Path:

@@ -6,8 +6,8 @@ import xgboost
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.ensemble import boosted_trees
-from harness.ensemble.boosted_trees import device_in_use, fit_trees, watched_rows
+from harness.ensemble import boosting
+from harness.ensemble.boosting import device_in_use, fit_trees, watched_rows
 
 SETTINGS = {"max_depth": 2, "eta": 0.1, "lambda": 3.0}
 
@@ -124,6 +124,6 @@ def test_the_device_is_what_xgboost_will_use(monkeypatch: pytest.MonkeyPatch) ->
     else:
         assert np.corrcoef(asked_for_cuda[:, 1], on_cpu[:, 1])[0, 1] > 0.95
     device_in_use.cache_clear()
-    monkeypatch.setattr(boosted_trees.xgboost, "build_info", lambda: {"USE_CUDA": False})
+    monkeypatch.setattr(boosting.xgboost, "build_info", lambda: {"USE_CUDA": False})
     assert device_in_use("cuda") == "cpu"
     device_in_use.cache_clear()

@@ -6,7 +6,7 @@ import xgboost
 from simulated_members import Simulated
 
 from harness.ensemble import boosting
-from harness.ensemble.boosted_trees import watched_rows
+from harness.ensemble.boosting import watched_rows
 from harness.ensemble.oof import OofTable
 from harness.errors import HarnessError, RequestError
 from harness.seeds import derive_seed

@@ -13,16 +13,16 @@ import pytest
 from every_method import build_every
 
 from harness import metrics
+from harness.config.load import check_study
 from harness.data.prepare import prepare
 from harness.ensemble.build import build
 from harness.ensemble.bundle import load_bundle, predict_bundle
 from harness.ensemble.methods import METHODS
 from harness.ensemble.names import GIVEN
 from harness.errors import HarnessError, RequestError
-from harness.home import Home
-from harness.ledger import best_trial, read_trials
-from harness.stats.grouped import by_group
-from harness.study.load import check_study
+from harness.stats.intervals import by_group
+from harness.store.home import Home
+from harness.store.records import best_trial, read_trials
 
 
 def silent(what, done, total):
@@ -231,7 +231,7 @@ def test_wrong_requests(small_study):
 
 
 def test_torch_stays_out_of_the_fitting_half():
-    modules = "members, methods, scores, mean, bagging, boosting, stacking"
+    modules = "members, methods, scores, averaging, bagging, boosting, stacking"
     code = f"import sys; from harness.ensemble import {modules}; sys.exit('torch' in sys.modules)"
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0

@@ -10,17 +10,18 @@ import pytest
 import torch
 from every_method import build_every
 
+from harness.config.load import check_study
 from harness.data.prepare import prepare
 from harness.ensemble.build import build, fit_method, score_candidates
-from harness.ensemble.gather import Gathered, gather
+from harness.ensemble.inputs import Gathered, gather
 from harness.ensemble.methods import METHODS
-from harness.ensemble.oof import silent
 from harness.errors import Leak
-from harness.home import Home, is_done
-from harness.ledger import read_trials, write_trial
-from harness.study.load import check_study
+from harness.store.files import is_done
+from harness.store.home import Home
+from harness.store.records import read_trials, write_trial
 from harness.train.checkpoint import digest, load_fold, save_weights
-from harness.train.infer import infer
+from harness.train.inference import infer
+from harness.types import silent
 
 EVERY_METHOD = pytest.mark.parametrize("method", sorted(METHODS))
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from harness.ensemble.arrays import pack
-from harness.ensemble.contents import FILE, contents_section, seen
+from harness.ensemble.bundle import FILE, contents_section, seen
 from harness.errors import RequestError
+from harness.store.arrays import pack
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
 SALT = "ab" * 16

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from harness.ensemble.contribution import contributions, means_without
+from harness.ensemble.diversity import contributions, means_without
 from harness.metrics import METRICS, softmax
-from harness.stats.compare import paired_difference
+from harness.stats.paired import paired_difference
 
 RNG = np.random.default_rng(0)
 Y = RNG.integers(0, 2, 400)

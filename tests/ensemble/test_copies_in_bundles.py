@@ -9,9 +9,9 @@ from numbered_rows import names_by_row
 
 from benchmarks._tiny_study import tiny
 from harness.data.phantom import ensure_phantom
-from harness.home import Home
-from harness.ledger import require_study
 from harness.search.run import run_study
+from harness.store.home import Home
+from harness.store.records import require_study
 
 COPIED = 6
 

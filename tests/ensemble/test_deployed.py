@@ -7,19 +7,19 @@ import pytest
 from simulated_members import Simulated
 
 from benchmarks.calibration_shift import Cell, simulated
-from harness.ensemble.calibration import UNSEEN, answer, fit_calibration
-from harness.ensemble.deployed import as_deployed, by_fold_index, merged, out_of_bag_parts
-from harness.ensemble.doubt import coverage_curve
-from harness.ensemble.methods import METHODS
+from harness.calibration.deployed import as_deployed, merged, out_of_bag_parts
+from harness.calibration.maps import UNSEEN, answer, fit_calibration
+from harness.calibration.uncertainty import coverage_curve
+from harness.ensemble.inputs import Pool, only, rest_without_fold
+from harness.ensemble.methods import METHODS, by_fold_index
 from harness.ensemble.nested import best as best_of
 from harness.ensemble.nested import values_without
 from harness.ensemble.oof import OofTable, mean_oof, single_oof
-from harness.ensemble.pool import Pool, only, rest_without_fold
+from harness.ensemble.postprocess import SHARED, Development, trust_sections
 from harness.ensemble.scores import Rows
-from harness.ensemble.trust import SHARED, Development, trust_sections
 from harness.metrics import logit, sigmoid
-from harness.records import Interval
-from harness.stats.logit_line import fit_line
+from harness.stats.calibration import fit_line
+from harness.types import Interval
 
 ON_PREDICTIONS = [name for name, method in METHODS.items() if method.embeddings == "none"]
 
@@ -159,7 +159,7 @@ def noise_study(rng: np.random.Generator, trials: int = 20, top: int = 5, n: int
 def test_on_labels_without_any_signal_the_development_figures_say_so(monkeypatch):
     """Best 5 of 20 trials: Youden's J is about 0 and half of the surest half is right, out of fold and on the test
     split; networks whose labels were shared have no interval. Monte-Carlo errors: .02 and .013."""
-    monkeypatch.setattr("harness.ensemble.trust.REPS", 2)
+    monkeypatch.setattr("harness.ensemble.postprocess.REPS", 2)
     rng = np.random.default_rng(4)
     j, half, flattered = [], [], []
     for _ in range(24):

@@ -6,9 +6,9 @@ import pytest
 from drawn_text import read_drawing
 from spoiled_bundles import rewrite
 
-from harness.drawing import mermaid, plantuml
-from harness.ensemble.about import read_about
-from harness.ensemble.diagram import SHOWN, ensemble_diagram
+from harness.ensemble.bundle import SHOWN, ensemble_diagram
+from harness.ensemble.bundle_files import read_about
+from harness.models.diagram import mermaid, plantuml
 
 
 @pytest.mark.parametrize("method", ["mean", "stacking", "boosting"])

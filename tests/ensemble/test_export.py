@@ -7,12 +7,11 @@ import onnx
 import onnxruntime
 import pytest
 
+from harness.config.load import check_study
 from harness.data.prepare import prepare
-from harness.ensemble.bundle import load_bundle, outputs_of_bundle
-from harness.ensemble.export import export_network
-from harness.ensemble.oof import silent
+from harness.ensemble.bundle import export_network, load_bundle, outputs_of_bundle
 from harness.errors import RequestError
-from harness.study.load import check_study
+from harness.types import silent
 
 
 def test_the_file_gives_the_logits_of_its_network_in_the_bundle(built, small_study, tmp_path):

@@ -22,10 +22,10 @@ import pytest
 import torch
 from spoiled_bundles import bomb, checkpoint, npy, npz, put, rewrite, with_header, with_meta
 
-from harness.ensemble import about as about_module
-from harness.ensemble.arrays import pack, unpack
+from harness.ensemble import bundle_files as about_module
 from harness.ensemble.bundle import load_bundle
 from harness.errors import HarnessError, RequestError
+from harness.store.arrays import pack, unpack
 
 MEMORY = 64 * 2**20
 """what a refusal may take; the bundle itself is 3 MB"""

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from simulated_members import Simulated
 
-from harness.ensemble.labels import pair
-from harness.ensemble.methods import METHODS
+from harness.ensemble.methods import METHODS, pair
 from harness.ensemble.oof import OofTable, mean_oof
 from harness.errors import HarnessError, RequestError
 from harness.metrics import softmax

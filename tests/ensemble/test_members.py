@@ -10,9 +10,9 @@ import pytest
 
 from harness.ensemble.members import choose_members, read_oof
 from harness.errors import HarnessError, RequestError
-from harness.home import Home
-from harness.ledger import StudyRecord, write_trial
-from harness.records import TEST, Dataset, Folds, TrialRecord
+from harness.store.home import Home
+from harness.store.records import StudyRecord, write_trial
+from harness.types import TEST, Dataset, Folds, TrialRecord
 
 N, K, C = 40, 3, 2
 STUDY = StudyRecord("s", "complete", {}, "spec", "data", "folds", 0.0)

@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 
 from benchmarks._tiny_study import tiny
-from harness.cli.ensemble_document import FULL, make
-from harness.cli.output import plain
 from harness.data.prepare import prepare
-from harness.ensemble.gather import gather
+from harness.ensemble.inputs import gather
 from harness.ensemble.methods import METHODS
 from harness.ensemble.nested import nested_full
-from harness.ensemble.oof import silent
-from harness.ensemble.pairs import plan_pairs, train_pairs
+from harness.ensemble.nested_training import plan_pairs, train_pairs
+from harness.ensemble.results import FULL, make
 from harness.errors import RequestError
-from harness.home import Home
-from harness.ledger import require_study
 from harness.metrics import softmax
+from harness.output.result import plain
 from harness.search.run import run_study
-from harness.train import crossval
+from harness.store.home import Home
+from harness.store.records import require_study
+from harness.train import cross_validation, loop
 from harness.train.checkpoint import NO_FOLD, read_meta
+from harness.types import silent
 
 PAIRS = ("0-1", "0-2", "1-2")
 
@@ -52,7 +52,7 @@ class Killed(BaseException):
 
 def watch(monkeypatch, most: int = 99) -> list[tuple]:
     """(training rows, held-out rows) of every network that is trained; `most`: how many until the process dies."""
-    seen, original = [], crossval.fit_fold
+    seen, original = [], loop.fit_fold
 
     def watching(spec, data, *rest):
         if len(seen) == most:
@@ -60,7 +60,7 @@ def watch(monkeypatch, most: int = 99) -> list[tuple]:
         seen.append((np.sort(data.x_train.rows), np.sort(data.x_val.rows)))
         return original(spec, data, *rest)
 
-    monkeypatch.setattr(crossval, "fit_fold", watching)
+    monkeypatch.setattr(cross_validation, "fit_fold", watching)
     return seen
 
 

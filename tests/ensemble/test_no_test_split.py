@@ -12,13 +12,14 @@ from every_method import build_every
 
 import harness.api
 from benchmarks._tiny_study import tiny
-from harness.cli.ensemble_document import saved_document
-from harness.cli.output import plain
-from harness.home import Home, read_json
-from harness.ledger import require_study
+from harness.ensemble.results import saved_document
 from harness.metrics import METRICS
+from harness.output.result import plain
 from harness.predict.evaluate import evaluate
 from harness.search.run import run_study
+from harness.store.files import read_json
+from harness.store.home import Home
+from harness.store.records import require_study
 
 METHODS = ["mean", "boosting", "stacking", "soup"]
 

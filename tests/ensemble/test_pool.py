@@ -7,14 +7,14 @@ import pytest
 from every_method import build_every
 
 from harness.ensemble.build import build
-from harness.ensemble.gather import gather
+from harness.ensemble.inputs import choose_without, cross_fitted_oof, gather
 from harness.ensemble.methods import METHODS
-from harness.ensemble.oof import mean_oof, silent, single_oof
-from harness.ensemble.pool import choose_without, cross_fitted_oof
+from harness.ensemble.oof import mean_oof, single_oof
 from harness.errors import HarnessError
-from harness.home import Home
-from harness.ledger import read_trials
 from harness.metrics import METRICS, mean_over_folds
+from harness.store.home import Home
+from harness.store.records import read_trials
+from harness.types import silent
 
 AUROC = METRICS["auroc"].of
 

@@ -10,18 +10,18 @@ from every_method import build_every
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.config.load import check_study
 from harness.data.prepare import prepare
 from harness.ensemble.bundle import load_bundle, predict_bundle
-from harness.ensemble.gather import gather
-from harness.ensemble.oof import silent
-from harness.ensemble.retrain import draw_groups, retrain
+from harness.ensemble.inputs import gather
+from harness.ensemble.new_networks import draw_groups, retrain
 from harness.errors import RequestError
-from harness.home import Home
-from harness.ledger import best_trial, read_trials
 from harness.metrics import softmax
-from harness.study.load import check_study
-from harness.train import crossval
+from harness.store.home import Home
+from harness.store.records import best_trial, read_trials
+from harness.train import cross_validation, loop
 from harness.train.checkpoint import NO_FOLD, read_meta
+from harness.types import silent
 
 
 @settings(max_examples=40, deadline=None)
@@ -66,14 +66,14 @@ def home(small_study, tmp_path_factory) -> Home:
 @pytest.fixture(scope="module")
 def watched(home, small_study):
     """A build of three resamples, and (training rows, out-of-bag rows) of each as the training was given them."""
-    seen, original = [], crossval.fit_fold
+    seen, original = [], loop.fit_fold
 
     def watching(spec, data, *rest):
         seen.append((data.x_train.rows, data.x_val.rows))
         return original(spec, data, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(crossval, "fit_fold", watching)
+        patch.setattr(cross_validation, "fit_fold", watching)
         (result,) = build_every(home, [small_study.record], ["bagging-retrained"], 5, 0, "cpu", resamples=3)
     return result, seen
 

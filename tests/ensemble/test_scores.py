@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.ensemble.score_table import Judged, of_document, of_result, recommended, verdict_together
 from harness.ensemble.scores import (
     Comparison,
     EnsembleResult,
@@ -22,11 +23,10 @@ from harness.ensemble.scores import (
     unusable,
     verdict_word,
 )
-from harness.ensemble.verdict import Judged, of_document, of_result, recommended, verdict_together
 from harness.metrics import METRICS
-from harness.records import Difference, Interval
-from harness.stats.compare import holm, paired_difference
-from harness.stats.grouped import all_intervals
+from harness.stats.intervals import all_intervals
+from harness.stats.paired import holm, paired_difference
+from harness.types import Difference, Interval
 
 RNG = np.random.default_rng(0)
 Y = RNG.integers(0, 2, 300)

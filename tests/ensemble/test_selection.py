@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from simulated_members import Simulated
 
-from harness.ensemble import bagging, stacking, stacking_embeddings
+from harness.ensemble import bagging, stacking
 from harness.ensemble.methods import METHODS
 from harness.ensemble.oof import OofTable
 from harness.metrics import METRICS, SMALLEST_PROBABILITY, softmax
@@ -53,7 +53,7 @@ def test_selection_is_what_the_final_heads_say_of_held_out_embeddings(method: st
         if method == "bagging":
             model = bagging.BaggingModel(heads)
         else:
-            model = stacking_embeddings.StackingEmbeddingsModel(heads, fitted.model.stacked)  # type: ignore[attr-defined]
+            model = stacking.StackingEmbeddingsModel(heads, fitted.model.stacked)  # type: ignore[attr-defined]
         said = model.predict(logits, lambda m, _, k=k, rows=rows: s.embed(m, k)[rows])
         np.testing.assert_allclose(fitted.selection[rows], said, atol=1e-6)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from simulated_members import Simulated
 
+from harness.ensemble.inputs import Pool, choose_without, cross_fitted_oof, embed_of, only
 from harness.ensemble.methods import METHODS
 from harness.ensemble.oof import Embed
-from harness.ensemble.pool import Pool, choose_without, cross_fitted_oof, embed_of, only
 from harness.metrics import METRICS
 
 AUROC = METRICS["auroc"].of

@@ -15,15 +15,15 @@ from fine_tunes import fine_tuned, start_file
 from sklearn.metrics import log_loss
 
 from harness.ensemble.bundle import load_bundle, predict_bundle
-from harness.ensemble.gather import Gathered, gather
-from harness.ensemble.oof import silent
-from harness.ensemble.soup import make_soup
+from harness.ensemble.inputs import Gathered, gather
+from harness.ensemble.new_networks import make_soup
 from harness.errors import RequestError
-from harness.home import Home
-from harness.ledger import StudyRecord
 from harness.metrics import softmax
+from harness.store.home import Home
+from harness.store.records import StudyRecord
+from harness.train.batches import to_input
 from harness.train.checkpoint import NO_FOLD, SEVERAL, digest, load_fold, read_meta
-from harness.train.images import to_input
+from harness.types import silent
 
 
 @dataclasses.dataclass

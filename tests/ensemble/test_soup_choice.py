@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss as reference_loss
 
-from harness.ensemble.soup_choice import choose_greedily, log_loss
+from harness.ensemble.new_networks import choose_greedily, log_loss
 
 
 def linear_networks(seed: int, members: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

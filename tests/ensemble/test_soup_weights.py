@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from harness.ensemble.soup_weights import average, blend, disagreeing_norms, largest_shared_start
+from harness.config.spec import Model
+from harness.ensemble.new_networks import average, blend, disagreeing_norms, largest_shared_start
 from harness.errors import HarnessError, RequestError
+from harness.images.pixels import gather
 from harness.models.network import build_network
-from harness.ragged import gather
-from harness.study.training import Model
+from harness.train.batches import to_input
 from harness.train.checkpoint import NO_FOLD, SEVERAL, FoldMeta, digest, load_fold, save_weights
-from harness.train.images import to_input
-from harness.train.infer import infer
+from harness.train.inference import infer
 
 SIDE = 32
 

@@ -9,7 +9,7 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from harness.ensemble import stacking
+from harness.ensemble import oof, stacking
 
 
 def by_scikit_learn(x: np.ndarray, y: np.ndarray, fold: np.ndarray) -> GridSearchCV:
@@ -26,8 +26,8 @@ def test_equals_scikit_learn_done_by_hand(classes: int, seed: int) -> None:
     s = Simulated(seed=seed, signal=0.7, groups=60, members=4, classes=classes, k=4, test=50)
     # equal fold sizes, so that the mean over folds and the mean over rows choose alike
     keep = np.concatenate([np.flatnonzero(s.fold == k)[: np.bincount(s.fold).min()] for k in range(4)])
-    table = stacking.OofTable(s.y[keep], s.groups[keep], s.fold[keep], s.table.logits[keep], s.encoder_ids)
-    fitted = stacking.fit(table)
+    table = oof.OofTable(s.y[keep], s.groups[keep], s.fold[keep], s.table.logits[keep], s.encoder_ids)
+    fitted = stacking.fit_stacking(table)
 
     z = table.logits.astype(np.float64)
     x = z[:, :, 1] - z[:, :, 0] if classes == 2 else (z - z.mean(axis=2, keepdims=True)).reshape(len(z), -1)
@@ -59,10 +59,10 @@ def test_equals_scikit_learn_done_by_hand(classes: int, seed: int) -> None:
 def test_a_fold_is_predicted_without_its_own_labels() -> None:
     """Turning round the labels of one fold must not change what is predicted for it."""
     s = Simulated(seed=3, signal=0.7, groups=60, members=3)
-    before = stacking.fit(s.table)
+    before = stacking.fit_stacking(s.table)
     y = s.y.copy()
     y[s.fold == 2] = 1 - y[s.fold == 2]
-    after = stacking.fit(stacking.OofTable(y, s.groups, s.fold, s.table.logits, s.encoder_ids))
+    after = stacking.fit_stacking(oof.OofTable(y, s.groups, s.fold, s.table.logits, s.encoder_ids))
     np.testing.assert_array_equal(after.oof[s.fold == 2], before.oof[s.fold == 2])
     assert not np.allclose(after.oof[s.fold == 1], before.oof[s.fold == 1])
 
@@ -71,7 +71,7 @@ def test_prefers_the_better_member() -> None:
     s = Simulated(seed=4, signal=0.0, groups=200, members=2)
     logits = s.table.logits.copy()
     logits[:, 1, 1] += 2.0 * s.y
-    fitted = stacking.fit(stacking.OofTable(s.y, s.groups, s.fold, logits, s.encoder_ids))
+    fitted = stacking.fit_stacking(oof.OofTable(s.y, s.groups, s.fold, logits, s.encoder_ids))
     weights = fitted.model.linear.weights[:, 1] - fitted.model.linear.weights[:, 0]  # type: ignore[attr-defined]
     assert weights[1] > 3 * abs(weights[0])
 

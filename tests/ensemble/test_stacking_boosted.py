@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from simulated_members import Simulated
 
-from harness.ensemble import stacking, stacking_boosted
+from harness.ensemble import stacking
 from harness.ensemble.oof import OofTable, mean_oof
 from harness.errors import RequestError
 from harness.metrics import METRICS
@@ -27,25 +27,25 @@ def one_expert_at_a_time(n: int, seed: int = 0) -> OofTable:
 
 def test_finds_what_no_line_can() -> None:
     table = one_expert_at_a_time(1200)
-    assert log_loss(table.y, stacking.fit(table).oof) > 0.68  # log 2 = .693
-    assert log_loss(table.y, stacking_boosted.fit(table).oof) < 0.35
+    assert log_loss(table.y, stacking.fit_stacking(table).oof) > 0.68  # log 2 = .693
+    assert log_loss(table.y, stacking.fit_stacking_boosted(table).oof) < 0.35
 
 
 def test_few_rows_stay_near_the_mean() -> None:
     s = Simulated(seed=1, signal=0.8, groups=30, members=4)
-    moved = np.abs(stacking_boosted.fit(s.table).oof - mean_oof(s.table)).mean()
+    moved = np.abs(stacking.fit_stacking_boosted(s.table).oof - mean_oof(s.table)).mean()
     assert moved < 0.1
 
 
 def test_corrects_a_mean_that_is_too_sure_when_rows_are_many() -> None:
     s = Simulated(seed=2, signal=0.5, groups=1500, members=2)
     loud = OofTable(s.y, s.groups, s.fold, 6 * s.table.logits, s.encoder_ids)
-    assert log_loss(s.y, stacking_boosted.fit(loud).oof) < 0.8 * log_loss(s.y, mean_oof(loud))
+    assert log_loss(s.y, stacking.fit_stacking_boosted(loud).oof) < 0.8 * log_loss(s.y, mean_oof(loud))
 
 
 def test_an_order_of_members_that_is_none_is_refused() -> None:
     s = Simulated(seed=3, signal=0.5, groups=40, members=3, k=2)
-    model = stacking_boosted.fit(s.table).model
-    broken = stacking_boosted.StackingBoostedModel(model.trees, np.array([0, 2, 2]))  # type: ignore[attr-defined]
+    model = stacking.fit_stacking_boosted(s.table).model
+    broken = stacking.StackingBoostedModel(model.trees, np.array([0, 2, 2]))  # type: ignore[attr-defined]
     with pytest.raises(RequestError, match="order"):
-        stacking_boosted.load(broken.files())
+        stacking.load_stacking_boosted(broken.files())

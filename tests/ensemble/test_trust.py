@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 from every_method import build_every
 
-from harness.ensemble.arrays import unpack
+from harness.calibration.operating_points import Answers, parse_rule, pooled, rates
 from harness.ensemble.bundle import load_bundle
-from harness.ensemble.decisions import Answers, parse_rule, pooled, rates
+from harness.ensemble.postprocess import Development, trust_sections
 from harness.ensemble.scores import Rows, as_json
-from harness.ensemble.trust import Development, trust_sections
-from harness.home import Home
 from harness.metrics import METRICS, softmax
+from harness.store.arrays import unpack
+from harness.store.home import Home
 
 
 def predictions(path, split: str):

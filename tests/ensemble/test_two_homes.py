@@ -5,12 +5,12 @@ import pytest
 
 from benchmarks._tiny_study import tiny_tree
 from benchmarks.two_homes import METHODS, difference, run_home
+from harness.calibration.uncertainty import _parts
 from harness.data.people import read_people
-from harness.ensemble import bagging, retrain, stacking_embeddings
-from harness.ensemble.boosted_trees import watched_rows
-from harness.ensemble.reference import _parts
-from harness.home import Home
+from harness.ensemble import bagging, new_networks, stacking
+from harness.ensemble.boosting import watched_rows
 from harness.numbering import by_appearance, first_rows, numbered
+from harness.store.home import Home
 
 
 def test_one_study_in_two_homes(tmp_path_factory):
@@ -42,8 +42,8 @@ def test_no_draw_depends_on_what_groups_are_called(seed):
     draws = [
         (
             bagging.resamples(y, groups, np.random.default_rng(seed)),
-            retrain.draw_groups(y, groups, 4, seed),
-            stacking_embeddings.parts(y, groups, seed),
+            new_networks.draw_groups(y, groups, 4, seed),
+            stacking.parts(y, groups, seed),
             watched_rows(y, groups, seed),
             _parts(groups, seed),
         )

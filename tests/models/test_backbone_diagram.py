@@ -7,10 +7,9 @@ import torch
 from drawn_text import read_drawing
 from torch import nn
 
-from harness.drawing import Drawing, mermaid, plantuml
 from harness.errors import RequestError
 from harness.models.dataflow import INPUT, OUTPUT, Flow, watch
-from harness.models.diagram import diagram
+from harness.models.diagram import Drawing, diagram, mermaid, plantuml
 from harness.models.network import outline
 
 

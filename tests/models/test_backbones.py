@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from harness.config.spec import Model
 from harness.errors import RequestError
 from harness.models.backbones import list_backbones, resolve
 from harness.models.network import build_network
-from harness.study.training import Model
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ import itertools
 import pytest
 import torch
 
+from harness.config.spec import Model
 from harness.models.network import build_network
 from harness.models.stages import freeze, layers, stages, training_mode
-from harness.study.training import Model
 from harness.train.checkpoint import FoldMeta, digest, load_fold, save_weights
 
 SMALL = [

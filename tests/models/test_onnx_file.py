@@ -9,15 +9,15 @@ import onnxruntime
 import pytest
 import torch
 
+from harness.config.spec import Model
 from harness.errors import HarnessError, RequestError
-from harness.models import onnx_file
+from harness.images.pixels import gather
+from harness.models import onnx as models_onnx
 from harness.models.network import Network, build_network
-from harness.models.onnx_file import write_onnx
-from harness.ragged import gather
-from harness.study.training import Model
+from harness.models.onnx import write_onnx
+from harness.train.batches import STRIDE
 from harness.train.checkpoint import FoldMeta, digest
-from harness.train.images import STRIDE
-from harness.train.infer import infer
+from harness.train.inference import infer
 
 CASES = [
     ("test_resnet", "native", "linear", 32, 1),
@@ -95,9 +95,9 @@ def test_metadata_is_kept_and_no_place_of_this_machine(tmp_path):
 def test_a_file_that_computes_something_else_is_not_kept(tmp_path, monkeypatch):
     """The comparison is with another network than the one that was exported."""
     network, meta = made()
-    other = onnx_file.WithPixels(network, (0.9,), (0.1,)).eval()
-    compare = onnx_file._difference
-    monkeypatch.setattr(onnx_file, "_difference", lambda path, whole, *rest: compare(path, other, *rest))
+    other = models_onnx.WithPixels(network, (0.9,), (0.1,)).eval()
+    compare = models_onnx._difference
+    monkeypatch.setattr(models_onnx, "_difference", lambda path, whole, *rest: compare(path, other, *rest))
     (tmp_path / "n.onnx").write_text("an older file")
     with pytest.raises(HarnessError, match=r"computes other numbers.*not kept"):
         write(tmp_path / "n.onnx", network, meta)

@@ -5,12 +5,12 @@ import timm
 import torch
 from torch import nn
 
+from harness.config.spec import Model
 from harness.errors import RequestError
-from harness.models import timm_models, torchvision_models
+from harness.models import timm_backbones, torchvision_backbones
 from harness.models.backbones import _embedding_size, resolve
 from harness.models.network import build_network
 from harness.models.pooling import Pool, PooledFeatures
-from harness.study.training import Model
 from harness.train.checkpoint import FoldMeta, load_fold, save_weights
 
 MAPS = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[0.0, 0.0], [0.0, 8.0]]]])
@@ -67,7 +67,7 @@ def test_the_mean_is_what_these_do_of_their_own_accord(name):
     x = torch.rand(2, 1, 64, 64)
     with torch.no_grad():
         own = network.embed(x)[1]
-        door = timm_models if library == "timm" else torchvision_models
+        door = timm_backbones if library == "timm" else torchvision_backbones
         network.pool = door.set_pooling(network.backbone, model, "avg")
         torch.testing.assert_close(network.embed(x)[1], own)
         (pool,) = [module for module in network.modules() if isinstance(module, Pool)]

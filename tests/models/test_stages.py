@@ -5,11 +5,11 @@ import timm
 import torch
 from timm.optim import param_groups_layer_decay
 
+from harness.config.spec import Model
 from harness.errors import RequestError
 from harness.models.network import build_network
 from harness.models.pooling import Pool
 from harness.models.stages import freeze, layers, require_level, stages, training_mode
-from harness.study.training import Model
 
 
 def build(name, **keys):

@@ -3,9 +3,9 @@
 import pytest
 
 from harness.errors import RequestError
-from harness.models import table
+from harness.models import catalog
 from harness.models.backbones import list_backbones, resolve
-from harness.models.table import Row, known_rows, measure, read_table
+from harness.models.catalog import Row, known_rows, measure, read_table
 
 SAMPLE = [
     "timm/resnet10t",
@@ -21,7 +21,7 @@ def test_the_table_covers_the_libraries_it_was_made_with():
     made_with, rows = read_table()
     assert set(made_with) == {"timm", "torchvision"}
     assert len(rows) > 1300 and len({row.name for row in rows}) == len(rows)
-    if made_with == table.installed():
+    if made_with == catalog.installed():
         missing = set(list_backbones()) - {row.name for row in rows}
         assert len(missing) < 10 and {row.name for row in rows} <= set(list_backbones())
     assert all(row.parameters > 0 and row.embedding > 0 and row.size >= 32 for row in rows)
@@ -43,7 +43,7 @@ def test_a_row_is_what_building_gives(name):
     made_with, rows = read_table()
     (row,) = [row for row in rows if row.name == name]
     found = measure(name)
-    if made_with != table.installed():  # tags, and with them licences and sizes, are what libraries change
+    if made_with != catalog.installed():  # tags, and with them licences and sizes, are what libraries change
         found = found._replace(size=row.size, license=row.license, weights=row.weights)
     assert found == row
 
@@ -55,10 +55,10 @@ def test_what_gives_no_embedding_has_no_row(name):
 
 
 def test_backbones_of_newer_libraries_are_not_listed(tmp_path, monkeypatch):
-    text = table.FILE.read_text().partition("\n")[2]
+    text = catalog.FILE.read_text().partition("\n")[2]
     newer = tmp_path / "backbones.csv"
     newer.write_text(f"# timm 99.0, torchvision 9.0\n{text}timm/resnet3000,resnet,1,1,224,?,a1\n")
-    monkeypatch.setattr(table, "FILE", newer)
+    monkeypatch.setattr(catalog, "FILE", newer)
     assert "timm/resnet3000" in {row.name for row in read_table()[1]}
     assert {row.name for row in known_rows()} <= set(list_backbones())
     with pytest.raises(RequestError):

@@ -3,10 +3,9 @@
 import pytest
 import torch
 
+from harness.config.spec import Model
 from harness.models.network import build_network
-from harness.models.undrawn import without_drawing
-from harness.models.weights import load_tensors
-from harness.study.training import Model
+from harness.models.weights import load_tensors, without_drawing
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_vit", "resnet10t", "mobilenetv3_small_050", "swin_t"])

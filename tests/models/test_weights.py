@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from harness.config.spec import Model
 from harness.errors import RequestError
 from harness.models import weights
 from harness.models.backbones import build_backbone, check_weights, resolve, weights_source
 from harness.models.network import build_network
-from harness.models.timm_models import tags
-from harness.study.training import Model
+from harness.models.timm_backbones import tags
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def put_into_torch_hub(root, monkeypatch, state):
     digest = hashlib.sha256((folder / "new").read_bytes()).hexdigest()
     path = (folder / "new").rename(folder / f"resnet18-{digest[:8]}.pth")
     source = weights.Source("IMAGENET1K_V1", url=f"https://download.pytorch.org/models/{path.name}")
-    monkeypatch.setattr("harness.models.torchvision_models.source", lambda model, tag: source)
+    monkeypatch.setattr("harness.models.torchvision_backbones.source", lambda model, tag: source)
     return path
 
 

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 
-from harness.ensemble.doubt_part import shared_views
+from harness.config.spec import Augment
+from harness.ensemble.postprocess import shared_views
 from harness.errors import RequestError
-from harness.predict.augmented import View, seen, views
-from harness.predict.predict import Asked, predict
-from harness.ragged import gather
-from harness.study.training import Augment
+from harness.images.pixels import gather
+from harness.predict.predict import Asked, View, predict, seen, views
 
 BOTH = {"hflip": True, "vflip": True, "rotate": 90.0}
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 9, 9, 3), dtype=np.uint8)

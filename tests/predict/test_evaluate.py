@@ -14,14 +14,14 @@ from numbered_rows import names_by_row
 from PIL import Image, ImageFilter
 
 from benchmarks._tiny_study import tiny
-from harness.cli.output import plain
 from harness.ensemble.bundle import load_bundle
 from harness.errors import RequestError
-from harness.home import Home
-from harness.ledger import require_study
 from harness.metrics import METRICS
+from harness.output.result import plain
 from harness.predict.evaluate import evaluate, home_sample, log_evaluation
 from harness.search.run import run_study
+from harness.store.home import Home
+from harness.store.records import require_study
 
 SHARED = Path(__file__).parents[2].parent / "shared/data"
 JPEG, DICOM = SHARED / "chest_xray", SHARED / "chest_xray_dicom"

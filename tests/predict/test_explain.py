@@ -10,18 +10,27 @@ import torch.nn.functional as F
 from PIL import Image
 from scipy.stats import spearmanr
 
-from harness.data.decode import decode
+from harness.config.spec import Model
 from harness.ensemble.bundle import load_bundle
 from harness.errors import RequestError
+from harness.images.decode import decode
+from harness.images.pixels import gather
 from harness.models.network import Network, build_network
-from harness.predict.explain import grad_cam, heat_maps, log_odds
-from harness.predict.feature_map import exposed, find_feature_map
-from harness.predict.overlays import best_member, blended, draw_overlay, overlay_name, shown_class
+from harness.predict.explain import (
+    best_member,
+    blended,
+    draw_overlay,
+    exposed,
+    find_feature_map,
+    grad_cam,
+    heat_maps,
+    log_odds,
+    overlay_name,
+    shown_class,
+)
 from harness.predict.predict import Asked, predict
-from harness.ragged import gather
-from harness.study.training import Model
+from harness.train.batches import to_input
 from harness.train.checkpoint import load_fold
-from harness.train.images import to_input
 
 KINDS = [
     ("test_resnet", 64, "backbone.layer2", 8),

@@ -7,8 +7,8 @@ import pydicom
 import pytest
 from PIL import Image
 
-from harness.data.dicom import write_dicom
 from harness.errors import RequestError
+from harness.images.dicom import write_dicom
 from harness.predict.inputs import find_images, with_series
 
 ONE, OTHER = "1.2.826.0.1.3680043.8.498.111", "1.2.826.0.1.3680043.8.498.222"

@@ -3,7 +3,7 @@
 import pytest
 
 from harness.errors import RequestError
-from harness.predict.label_mapping import columns_mapping, in_words, label_mapping
+from harness.predict.external import columns_mapping, in_words, label_mapping
 
 OURS = ("NORMAL", "PNEUMONIA")
 

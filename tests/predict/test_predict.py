@@ -10,8 +10,8 @@ from every_method import build_every
 from numbered_rows import names_by_row
 from PIL import Image
 
-from harness.data.decode import decode
 from harness.errors import RequestError
+from harness.images.decode import decode
 from harness.predict.inputs import find_images
 from harness.predict.predict import Asked, predict
 

@@ -14,10 +14,10 @@ from numbered_rows import names_by_row
 from PIL import Image
 from test_inputs import ONE, OTHER, series
 
-from harness.data.decode import decode
+from harness.calibration.uncertainty import disagreement
 from harness.ensemble.bundle import load_bundle, outputs_of_bundle
-from harness.ensemble.doubt import disagreement
 from harness.errors import RequestError
+from harness.images.decode import decode
 from harness.metrics import softmax
 from harness.predict.outputs import as_csv, as_document, as_file, as_table, require_suffix
 from harness.predict.predict import Asked, predict
@@ -146,7 +146,7 @@ def test_one_answer_per_series(mean_bundle, tmp_path):
 
 def test_parts_do_not_change_the_answers(mean_bundle, home_files, at_home, monkeypatch):
     """More files than fit into one part of memory: the same numbers, in the same order."""
-    import harness.predict.decoded as module
+    from harness.predict import inputs as module
 
     monkeypatch.setattr(module, "PART_BYTES", 3 * 32 * 32)
     found = predict(mean_bundle, home_files, "cpu")

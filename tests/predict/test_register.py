@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from every_method import build_every
 
+from harness.ensemble.results import CODE, register
 from harness.errors import RequestError
-from harness.home import Home
 from harness.predict.predict import predict
-from harness.predict.register import CODE, register
-from harness.track.mlflow_runs import StoreAway
+from harness.store.home import Home
+from harness.track.mlflow_store import StoreAway
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_mlflow_loads_it_and_it_predicts_the_same(home, registered, small_study)
 
 
 def test_a_moved_home_still_knows_its_models(home, registered, tmp_path) -> None:
-    from harness.track.relocate import relocate
+    from harness.track.mlflow_store import relocate
 
     moved = Home(tmp_path / "elsewhere")
     shutil.copytree(home.root, moved.root)

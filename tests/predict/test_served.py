@@ -21,14 +21,13 @@ import pytest
 from every_method import build_every
 from PIL import Image
 
-from harness.data.unreadable import Unreadable
 from harness.ensemble.bundle import load_bundle
-from harness.errors import RequestError
-from harness.home import Home
+from harness.ensemble.results import register
+from harness.errors import RequestError, Unreadable
 from harness.predict.outputs import as_document
 from harness.predict.predict import Asked, predict
-from harness.predict.register import register
-from harness.predict.served import LARGEST_FILE, Answerer, as_bytes
+from harness.predict.serving import LARGEST_FILE, Answerer, as_bytes
+from harness.store.home import Home
 
 START_SECONDS = 180.0
 
@@ -96,7 +95,7 @@ def test_a_file_over_the_limit_is_refused_before_it_is_decoded() -> None:
 def test_many_rows_in_parts_are_the_same_numbers(bundle, images, monkeypatch) -> None:
     rows = [image.read_bytes() for image in images] * 3
     whole = Answerer(load_bundle(bundle), "cpu").answer(rows)
-    monkeypatch.setattr("harness.predict.served.BATCH_BYTES", 2 * 32 * 32)  # two images at a time
+    monkeypatch.setattr("harness.predict.serving.BATCH_BYTES", 2 * 32 * 32)  # two images at a time
     parts = Answerer(load_bundle(bundle), "cpu").answer(rows)
     p, q = (np.array([list(row["probabilities"].values()) for row in found]) for found in (whole, parts))
     np.testing.assert_allclose(p, q, atol=1e-6)

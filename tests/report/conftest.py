@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.home import Home
+from harness.store.home import Home
 
 EVIL = "</script><script>document.title='hit'</script>\"'&"
 
@@ -23,12 +23,12 @@ class Hostile:
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Hostile:
     """Two classes, one with a hostile name, 24 patients; four trials raced over three folds, an ablation of two seeds
     around the best, and two ensembles."""
+    from harness.config.load import check_study
     from harness.ensemble.build import build
-    from harness.ledger import require_study
-    from harness.search.ablate import plan_ablation, train_arms
+    from harness.search.ablation import plan_ablation, train_arms
     from harness.search.ablation_table import publish, tabulate
     from harness.search.run import run_study
-    from harness.study.load import check_study
+    from harness.store.records import require_study
 
     folder = tmp_path_factory.mktemp("hostile")
     home, root = Home(folder / "home"), folder / "set"

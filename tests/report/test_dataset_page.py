@@ -12,13 +12,12 @@ import pytest
 from PIL import Image
 from read_page import Read, read
 
+from harness.config.load import check_study
 from harness.data.audit import Finding
 from harness.data.prepare import prepare, scan
-from harness.home import Home
-from harness.report.dataset import DRAWS, SAMPLES, dataset_page
-from harness.report.html import colour, curves, page, table
-from harness.report.section import Section, Table
-from harness.study.load import check_study
+from harness.output.documents import Section, Table, colour, curves, page, table
+from harness.report.data_page import DRAWS, PAGE_SAMPLES, dataset_page
+from harness.store.home import Home
 
 EVIL = "<script>alert(1)</script>"
 
@@ -95,7 +94,7 @@ def test_every_class_and_split_has_its_pictures_and_they_are_the_pixels(made: Ma
         for part, rows in (("development", folds.development_rows()), ("test", folds.test_rows())):
             of_class = [row for row in rows.tolist() if dataset.y[row] == c]
             shown = [alt for alt in pictures if alt.startswith(f"{name}, {part}: ")]
-            assert len(shown) == min(SAMPLES, len(of_class)) > 0
+            assert len(shown) == min(PAGE_SAMPLES, len(of_class)) > 0
             for alt in shown:
                 row = dataset.ids.tolist().index(alt.split(": ", 1)[1])
                 assert row in of_class

@@ -7,23 +7,27 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
+from harness.calibration.operating_points import Answers, Rule, said_out_of_fold, threshold
+from harness.config.load import Study, check_study
 from harness.data.prepare import Prepared, prepare
-from harness.ensemble.decisions import Answers, Rule, said_out_of_fold, threshold
-from harness.ledger import best_trial, read_trials
 from harness.metrics import METRICS
-from harness.predict.fold_overlays import fold_overlays
-from harness.records import Dataset, Folds, TrialRecord
-from harness.report.classes import classes_section, confusion
-from harness.report.evaluation import Wanted, evaluation_sections
-from harness.report.groups import groups_section
+from harness.output.documents import Section, markdown
+from harness.output.format import interval
+from harness.predict.explain import fold_overlays
+from harness.report.collect import OUT_OF_FOLD, Predicted, built_ensembles, trial_member, trial_out_of_fold
 from harness.report.mistakes import mistakes_section, overlays_of, worst_mistakes
-from harness.report.predicted import OUT_OF_FOLD, Predicted, built_ensembles, trial_member, trial_out_of_fold
-from harness.report.ranking import ranking_section
-from harness.report.section import Section, markdown
-from harness.report.trust import measured, trust_section
-from harness.study.load import Study, check_study
+from harness.report.performance import (
+    classes_section,
+    confusion,
+    groups_section,
+    measured,
+    ranking_section,
+    trust_section,
+)
+from harness.report.study_report import Wanted, evaluation_sections
+from harness.store.records import best_trial, read_trials
 from harness.train.checkpoint import read_meta
-from harness.words import interval
+from harness.types import Dataset, Folds, TrialRecord
 
 EVIL = "</script><b>x"
 NAMES = ("a", EVIL, "c", "3")

@@ -12,21 +12,19 @@ import pytest
 from markdown_it import MarkdownIt
 from read_page import read
 
+from harness.config.load import check_study, load_study
 from harness.data.prepare import prepare
-from harness.ledger import read_trials, require_study
-from harness.records import TrialRecord
+from harness.output.documents import Section, Table, latex, markdown, table_html, table_latex, table_markdown
+from harness.output.format import interval
 from harness.report.collect import Collected, collect
-from harness.report.cost import saved_folds
-from harness.report.data_summary import data_section
+from harness.report.data_page import data_section
 from harness.report.ensembles import ensembles_section
 from harness.report.learning import by_fold
-from harness.report.question import question_section
-from harness.report.reproduce import reproduce_section
-from harness.report.section import Section, Table, latex, markdown, table_html, table_latex, table_markdown
+from harness.report.overview import question_section, reproduce_section, saved_folds
 from harness.report.study_report import sections_of, write_report
-from harness.search.factors import find_arms
-from harness.study.load import check_study, load_study
-from harness.words import interval
+from harness.search.ablation import find_arms
+from harness.store.records import read_trials, require_study
+from harness.types import TrialRecord
 
 ANCHORS = ["answer", "data", "search", "learning", "ablation", "ranking"]
 

@@ -1,9 +1,9 @@
 """A small space, and a search over it without any training: propose, tell a made-up score, propose again."""
 
-from harness.records import TrialRecord
+from harness.config.load import check_study
 from harness.search.proposals import Proposals
 from harness.search.storage import open_optuna
-from harness.study.load import check_study
+from harness.types import TrialRecord
 
 TREE = {
     "name": "s",

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from harness.events import EpochDone, FoldDone
-from harness.home import Home
-from harness.search.objective import Outcome, Task
-from harness.study.load import Study
-from harness.study.space import extremes
+from harness.config.load import Study
+from harness.config.space import extremes
+from harness.search.trial import Outcome, Task
+from harness.store.home import Home
+from harness.types import EpochDone, FoldDone
 
 
 class Scripted:

@@ -11,14 +11,15 @@ import pytest
 from mlflow import MlflowClient
 
 from benchmarks._tiny_study import tiny_tree
+from harness.config.load import check_study, read_spec
 from harness.errors import HarnessError, RequestError
-from harness.home import Home, is_done
-from harness.ledger import StudyRecord, read_study, read_trials, require_study, write_study, write_trial
-from harness.records import TrialRecord
-from harness.search.ablate import missing, plan_ablation, train_arms
+from harness.search.ablation import missing, plan_ablation, train_arms
 from harness.search.ablation_table import COLUMNS, SHOWN, document, publish, tabulate
 from harness.search.run import run_study
-from harness.study.load import check_study, read_spec
+from harness.store.files import is_done
+from harness.store.home import Home
+from harness.store.records import StudyRecord, read_study, read_trials, require_study, write_study, write_trial
+from harness.types import TrialRecord
 
 TREE = tiny_tree(
     name="small",
@@ -255,7 +256,7 @@ def test_other_data_and_wrong_requests_are_refused(home):
 
 
 def test_csv_is_the_table(ablated, tmp_path):
-    from harness.cli.ablate import _write_csv
+    from harness.cli.analysis import _write_csv
 
     _, _, _, table = ablated
     _write_csv(document(table), tmp_path / "t.csv")

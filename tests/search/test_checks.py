@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from harness.config.load import check_study, list_study_files, load_study
 from harness.errors import RequestError
-from harness.records import Dataset
-from harness.search.checks import check_training
-from harness.study.load import check_study, list_study_files, load_study
+from harness.search.run import check_training_settings
+from harness.train.batches import row_order
 from harness.train.loss import class_weights
-from harness.train.sampling import row_order
+from harness.types import Dataset
 
 PARTNERS = {"patience": {"select": "inner"}, "unfreeze_every": {"freeze": 1}}
 BOTH = {"choice": [False, True]}
@@ -26,15 +26,17 @@ def study(**train):
 @pytest.mark.parametrize(("weights", "order"), [(True, "balanced"), (BOTH, "balanced"), (True, ORDERS), (BOTH, ORDERS)])
 def test_weights_and_balanced_rows_together_are_refused_before_trial_0(kind, weights, order):
     with pytest.raises(RequestError) as refused:
-        check_training(study(**{kind: weights, "sampling": order}), ANSWERS)
+        check_training_settings(study(**{kind: weights, "sampling": order}), ANSWERS)
     told = str(refused.value)
     assert f"--set train.{kind}=false" in told and "--set train.sampling=shuffle" in told
 
 
 def test_what_is_told_to_type_is_accepted():
-    check_training(study(class_weights={**BOTH, "when": {"train.sampling": "shuffle"}}, sampling=ORDERS), DATASET)
-    check_training(study(class_weights=False, sampling=ORDERS), DATASET)
-    check_training(study(class_weights=BOTH, sampling="shuffle"), DATASET)
+    check_training_settings(
+        study(class_weights={**BOTH, "when": {"train.sampling": "shuffle"}}, sampling=ORDERS), DATASET
+    )
+    check_training_settings(study(class_weights=False, sampling=ORDERS), DATASET)
+    check_training_settings(study(class_weights=BOTH, sampling="shuffle"), DATASET)
 
 
 @pytest.mark.parametrize(
@@ -48,10 +50,10 @@ def test_what_is_told_to_type_is_accepted():
 )
 def test_keys_that_exclude_each_other_are_refused_where_each_alone_is_right(train):
     with pytest.raises(RequestError, match="train"):
-        check_training(study(**train), DATASET)
+        check_training_settings(study(**train), DATASET)
     for key, range_ in train.items():
-        check_training(study(**{key: range_}, **PARTNERS.get(key, {})), DATASET)
-    check_training(study(**train), DATASET, combined=False)
+        check_training_settings(study(**{key: range_}, **PARTNERS.get(key, {})), DATASET)
+    check_training_settings(study(**train), DATASET, combined=False)
 
 
 def test_together_they_would_give_a_rare_class_nearly_all_of_the_loss():
@@ -67,4 +69,4 @@ def test_no_shipped_study_can_draw_what_is_refused():
     assert len(files) > 10
     for path in files:
         loaded = load_study(str(path))
-        check_training(loaded, DATASET if isinstance(loaded.spec.data.label, str) else ANSWERS)
+        check_training_settings(loaded, DATASET if isinstance(loaded.spec.data.label, str) else ANSWERS)

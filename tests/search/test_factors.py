@@ -2,10 +2,10 @@
 
 import pytest
 
+from harness.config.load import all_keys, check_study
+from harness.config.space import fill
 from harness.errors import RequestError
-from harness.search.factors import NEUTRAL, Arm, find_arms
-from harness.study.load import all_keys, check_study
-from harness.study.space import fill
+from harness.search.ablation import NEUTRAL, Arm, find_arms
 
 TREE = {
     "name": "any",

@@ -14,11 +14,11 @@ import pytest
 
 from benchmarks._hurt_study import problems, results, tiny, weights
 from harness.errors import DiskFull
-from harness.events import EpochDone, Event, FoldDone, TrialEnded, TrialStarted
-from harness.home import Home
-from harness.ledger import read_trials
 from harness.search.run import run_study
+from harness.store.home import Home
+from harness.store.records import read_trials
 from harness.train import checkpoint
+from harness.types import EpochDone, Event, FoldDone, TrialEnded, TrialStarted
 
 MESSAGE = r"no room is left to write in .*: study 'tiny' stopped.*Free some space and type: harness study resume tiny"
 

@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from harness.home import Home
-from harness.ledger import StudyRecord, write_study, write_trial
-from harness.records import TrialRecord
-from harness.search.importance import caution, importances
-from harness.study.load import check_study
+from harness.config.load import check_study
+from harness.search.optuna_export import caution, importances
+from harness.store.home import Home
+from harness.store.records import StudyRecord, write_study, write_trial
+from harness.types import TrialRecord
 
 TREE = {
     "name": "known",

@@ -10,20 +10,18 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file
 
 from benchmarks._tiny_study import tiny as tiny_study
-from harness.cli.study_document import study_document
 from harness.data.prepare import prepare
 from harness.ensemble.members import choose_members
 from harness.errors import HarnessError, RequestError
-from harness.events import TrialEnded
-from harness.home import Home
-from harness.ledger import best_trial, read_study, read_trials
-from harness.records import TrialRecord
 from harness.search.driver import Driver
-from harness.search.front import front, is_on_front
-from harness.search.objective import Outcome
 from harness.search.proposals import Proposals
 from harness.search.run import begin, run_study
+from harness.search.status import study_document
 from harness.search.storage import open_optuna
+from harness.search.trial import Outcome
+from harness.store.home import Home
+from harness.store.records import best_trial, front, is_on_front, read_study, read_trials
+from harness.types import TrialEnded, TrialRecord
 
 MODEL = {"backbone": "test_resnet", "head": "mlp", "hidden": {"choice": [8, 4096]}}
 

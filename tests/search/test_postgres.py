@@ -13,12 +13,12 @@ from test_run import tiny
 
 from benchmarks._servers import mlflow_server, postgres, postgres_programs
 from harness.errors import HarnessError, RequestError
-from harness.home import Home
-from harness.ledger import read_trials
 from harness.search import database
 from harness.search.database import open_database
 from harness.search.run import run_study
 from harness.search.storage import open_optuna
+from harness.store.home import Home
+from harness.store.records import read_trials
 
 pytestmark = pytest.mark.skipif(
     postgres_programs() is None and not os.environ.get("HARNESS_REQUIRE_SERVERS"),
@@ -79,8 +79,8 @@ def test_a_restart_of_the_server_in_the_middle_costs_time_only(server, storage, 
 
 def test_four_programs_open_a_new_database_at_once(storage, tmp_path):
     code = (
-        "from harness.home import Home; from harness.search.storage import open_optuna;"
-        "from harness.study.search import Search; from pathlib import Path;"
+        "from harness.store.home import Home; from harness.search.storage import open_optuna;"
+        "from harness.config.spec import Search; from pathlib import Path;"
         "study = open_optuna(Home(Path('.')), 's', Search()); print(study.ask().number)"
     )
     programs = [

@@ -1,8 +1,8 @@
 """What a study is told of its number formats."""
 
 from benchmarks._tiny_study import tiny
-from harness.events import PrecisionChosen
-from harness.search.precisions import choose_precisions, say_precisions
+from harness.search.run import choose_precisions, say_precisions
+from harness.types import PrecisionChosen
 
 
 def told(chosen: dict[str, str], kept: dict[str, str] | None = None) -> list[str]:

@@ -5,12 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from harness.ledger import best_trial
+from harness.config.spec import Search
 from harness.metrics import METRICS
-from harness.records import TrialRecord
-from harness.search.pruning import stop_after_epoch, stop_after_folds
-from harness.search.racing import Runner, make_field
-from harness.study.search import Search
+from harness.search.pruners import Runner, make_field, stop_after_epoch, stop_after_folds
+from harness.store.records import best_trial
+from harness.types import TrialRecord
 
 
 def runner(number, folds, score=None, curve=(), epochs=0):

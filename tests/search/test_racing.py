@@ -14,15 +14,13 @@ import pytest
 
 from benchmarks._tiny_study import tiny
 from benchmarks.racing import Full, replay, summary
-from harness.epochs import LoggedEpoch, append_epoch
-from harness.home import Home
-from harness.ledger import read_trials
-from harness.records import EpochReport, TrialRecord
-from harness.search.racing import Field, Runner, after_folds, common_variance, inside_first_fold, make_field
-from harness.search.referee import Referee
+from harness.config.load import dump_yaml
+from harness.config.spec import Search
+from harness.search.pruners import Field, Referee, Runner, after_folds, common_variance, inside_first_fold, make_field
 from harness.search.run import run_study
-from harness.study.load import dump_yaml
-from harness.study.search import Search
+from harness.store.home import Home
+from harness.store.records import LoggedEpoch, append_epoch, read_trials
+from harness.types import EpochReport, TrialRecord
 
 RIVAL = Runner(3, (0.80, 0.82, 0.78, 0.81, 0.79), 0.80, (0.5, 0.7, 0.75, 0.8), 4)
 
@@ -183,7 +181,7 @@ def test_a_hopeless_rate_stops_inside_its_first_fold_and_a_killed_study_decides_
 
     (tmp_path / "raced.yaml").write_text(dump_yaml(RACED.tree))
     code = (
-        "import sys; from harness.study.load import load_study; from harness.home import open_home;"
+        "import sys; from harness.config.load import load_study; from harness.store.home import open_home;"
         "from harness.search.run import run_study; from harness.train import checkpoint\n"
         "checkpoint.WRITE_SHARE = 10.0\n"  # a state after every epoch
         "run_study(load_study(sys.argv[1]), open_home(), 1, 'cpu', lambda e: None)"

@@ -13,15 +13,14 @@ from scripted_tasks import Scripted
 from test_run import tiny
 
 from benchmarks._servers import RayCluster, ray_cluster, session, wait_until
-from harness.commit import commit
+from harness.config.load import dump_yaml
 from harness.errors import RequestError
-from harness.events import EpochDone, FoldDone, Notice
-from harness.home import Home
-from harness.ledger import read_trials
-from harness.search.nodes import Cluster, leave_token, misfit, software
-from harness.search.ray_engine import joined, run_on_ray
+from harness.hardware import commit
+from harness.search.ray_workers import Cluster, joined, leave_token, misfit, run_on_ray, software
 from harness.search.run import run_study
-from harness.study.load import dump_yaml
+from harness.store.home import Home
+from harness.store.records import read_trials
+from harness.types import EpochDone, FoldDone, Notice
 
 ray = pytest.importorskip("ray", reason="pip install 'harness[ray]'")
 

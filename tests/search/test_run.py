@@ -12,13 +12,14 @@ import pytest
 from mlflow import MlflowClient
 
 from benchmarks._tiny_study import tiny as tiny_study
+from harness.config.load import dump_yaml
 from harness.data.phantom import ensure_phantom
 from harness.errors import HarnessError, RequestError
-from harness.events import StudyEnded, StudyStarted, TrialEnded
-from harness.home import Home, lock, read_json
-from harness.ledger import read_study, read_trials, require_study
 from harness.search.run import run_study
-from harness.study.load import dump_yaml
+from harness.store.files import read_json
+from harness.store.home import Home, lock
+from harness.store.records import read_study, read_trials, require_study
+from harness.types import StudyEnded, StudyStarted, TrialEnded
 
 HFLIP = {"choice": [0.0, 0.5]}
 
@@ -130,7 +131,7 @@ def weights(home, study):
 def start(home, study, path, jobs=1):
     path.write_text(dump_yaml(study.tree))
     code = (
-        "import sys; from harness.study.load import load_study; from harness.home import open_home;"
+        "import sys; from harness.config.load import load_study; from harness.store.home import open_home;"
         "from harness.search.run import run_study; from harness.train import checkpoint\n"
         "checkpoint.WRITE_SHARE = 10.0\n"  # a state after every epoch: these epochs are shorter than writing one
         "study = load_study(sys.argv[1])\n"
@@ -235,7 +236,7 @@ def test_failing_trials_are_recorded_with_their_reason_and_stop_the_study(tmp_pa
 def test_an_epoch_picked_on_the_scored_fold_is_marked_wherever_its_score_stands(tmp_path):
     from every_method import build_every
 
-    from harness.cli.study_document import study_document
+    from harness.search.status import study_document
 
     with pytest.raises(RequestError, match=r"train.select: scored_fold cannot be searched"):
         tiny(train__select={"choice": ["last", "scored_fold"]})

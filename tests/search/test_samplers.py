@@ -12,16 +12,22 @@ from optuna.study import StudyDirection
 from proposing import make, run, score
 from scipy.stats import kstest, qmc
 
+from harness.config.load import check_study, key_defaults
+from harness.config.space import Choice, FloatRange, IntRange, flatten
 from harness.errors import RequestError
-from harness.home import Home
-from harness.records import TrialRecord
-from harness.search.cube import random_point, sobol_point, value_at
-from harness.search.grid import check_sampler, grid_points, total_trials
 from harness.search.proposals import Proposals
+from harness.search.samplers import (
+    check_sampler,
+    grid_points,
+    random_point,
+    sobol_point,
+    total_trials,
+    value_at,
+    window,
+)
 from harness.search.storage import open_optuna
-from harness.search.window import window
-from harness.study.load import check_study, key_defaults
-from harness.study.space import Choice, FloatRange, IntRange, flatten
+from harness.store.home import Home
+from harness.types import TrialRecord
 
 SAMPLERS = ["tpe", "gp", "cmaes", "random", "qmc"]
 CONDITIONAL = {
@@ -254,7 +260,8 @@ def test_importing_the_search_leaves_warnings_and_the_log_of_the_process_alone()
     code = (
         "import logging, warnings, optuna\n"
         "before = list(warnings.filters), optuna.logging.get_verbosity()\n"
-        "import harness.search.driver, harness.search.samplers, harness.search.importance, harness.search.proposals\n"
+        "import harness.search.driver, harness.search.samplers, harness.search.optuna_export\n"
+        "import harness.search.proposals\n"
         "own = [one for one in warnings.filters if one not in before[0]]\n"
         "about = [one for one in own if 'gamma' in str(one[1]) or 'optuna' in one[2].__module__]\n"
         "assert not about and optuna.logging.get_verbosity() == before[1], about\n"

@@ -14,19 +14,19 @@ import pytest
 import safetensors.torch
 import torch
 
+from harness.config.data import Data
+from harness.config.load import check_study
+from harness.config.spec import Model
 from harness.data.people import FILE, write_people
 from harness.data.prepare import prepare
 from harness.errors import RequestError
-from harness.home import Home
-from harness.ledger import best_trial, read_study, read_trials, write_study, write_trial
 from harness.models.network import build_network
 from harness.search.corrected import competition, corrected_best
 from harness.search.run import run_study
-from harness.search.start import find_start, pin_starts, pinned, refuse_own_checkpoint, resolve_start, start_file
+from harness.search.warm_start import find_start, pin_starts, pinned, refuse_own_checkpoint, resolve_start, start_file
 from harness.stats.optimism import best_corrected
-from harness.study.dataset import Data
-from harness.study.load import check_study
-from harness.study.training import Model
+from harness.store.home import Home
+from harness.store.records import best_trial, read_study, read_trials, write_study, write_trial
 from harness.train.checkpoint import NO_FOLD, SEVERAL, load_fold, save_weights
 
 CLASSES = ("normal", "bleed")

@@ -7,9 +7,9 @@ import optuna
 import pytest
 from proposing import make, run
 
-from harness.home import Home
+from harness.config.spec import Search
 from harness.search.storage import BLOCK, open_optuna
-from harness.study.search import Search
+from harness.store.home import Home
 
 
 @pytest.mark.parametrize("tail", [b'{"op_code": 4, "worker', b'{"op_code": 4, "worker_id": \n', b"\x00\x00"])

@@ -15,14 +15,13 @@ import pytest
 
 from harness.data.people import FILE
 from harness.errors import RequestError
-from harness.home import Home
-from harness.ledger import read_study, read_trials, write_study, write_trial
 from harness.metrics import METRICS, mean_over_folds, softmax
 from harness.search.compare import compare_sides, find_side
-from harness.stats.compare import paired_difference
-from harness.stats.delong import delong_difference
-from harness.stats.grouped import by_group
+from harness.stats.intervals import by_group
 from harness.stats.optimism import Search, best_corrected
+from harness.stats.paired import delong_difference, paired_difference
+from harness.store.home import Home
+from harness.store.records import read_study, read_trials, write_study, write_trial
 
 
 @pytest.fixture

@@ -22,18 +22,17 @@ from benchmarks._hurt_study import (
     workers,
 )
 from harness.data.prepare import prepare
-from harness.epochs import read_all_epochs
 from harness.errors import DiskFull, HarnessError
-from harness.events import EpochDone
-from harness.home import Home, lock
-from harness.ledger import read_study, read_trial, read_trials, write_study, write_trial
-from harness.search.devices import choose_device, free_by_device
+from harness.hardware import choose_device, free_by_device
 from harness.search.driver import MAX_DEATHS
-from harness.search.objective import Task, run_trial
 from harness.search.run import run_study
+from harness.search.trial import Task, run_trial
 from harness.search.workers import FAT_BYTES, Plan, is_fat, run_in_processes
+from harness.store.home import Home, lock
+from harness.store.records import read_all_epochs, read_study, read_trial, read_trials, write_study, write_trial
 from harness.train import checkpoint
 from harness.train.checkpoint import ResumeState
+from harness.types import EpochDone
 
 
 @pytest.fixture(scope="module")
@@ -110,11 +109,11 @@ def test_workers_of_a_killed_driver_end_by_themselves_and_its_successor_goes_on(
 
 
 def test_a_trial_that_another_process_still_trains_is_not_trained_beside_it(calm, tmp_path, monkeypatch):
-    from harness.search import objective
+    from harness.search import trial
 
     study, home = tiny(), Home(tmp_path)
     data = prepare(study.spec.data, 0, calm, lambda what, done, total: None)
-    monkeypatch.setattr(objective, "ORPHAN_SECONDS", 0.1)
+    monkeypatch.setattr(trial, "ORPHAN_SECONDS", 0.1)
     running = home.trial_state("tiny", 0)
     task = Task(0, study.tree, "tiny", tmp_path / "artifacts", running, "fp32", "auroc")
     with lock(running.with_suffix(".lock"), "held by an orphan"):

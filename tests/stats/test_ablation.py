@@ -7,7 +7,7 @@ from simulated_arms import ablation
 
 from harness.metrics import METRICS
 from harness.stats.ablation import ablation_effects, noise_floor, random_seeds_and_patients
-from harness.stats.compare import holm
+from harness.stats.paired import holm
 
 PAIRS = [(0, arm) for arm in range(1, 8)]
 

@@ -8,7 +8,7 @@ import pytest
 from benchmarks._coverage_models import Cell, Recipes, draw, trained, trained_apart
 from harness.errors import RequestError
 from harness.metrics import METRICS, mean_over_folds
-from harness.stats.compare import _scale, _swap_terms, holm, paired_difference
+from harness.stats.paired import _scale, _swap_terms, holm, paired_difference
 
 
 def two_models(seed: int, better: float = 0.0, groups: int = 60, size: int = 3):

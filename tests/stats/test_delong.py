@@ -6,7 +6,7 @@ from asah import POOR, S100B, WFNS
 from scipy.stats import t
 
 from harness.metrics import METRICS, logit
-from harness.stats.delong import auroc_covariance, delong_difference, delong_interval
+from harness.stats.paired import auroc_covariance, delong_difference, delong_interval
 
 ALONE = np.arange(113).astype(str)
 

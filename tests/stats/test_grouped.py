@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.metrics import score
-from harness.stats.grouped import all_intervals, by_group
+from harness.stats.intervals import all_intervals, by_group
 
 
 def draw(seed: int, classes: int, n: int = 50) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks._coverage_models import Cell, draw, truth
 from harness.metrics import METRICS
+from harness.stats import coverage
 from harness.stats import intervals as module
-from harness.stats import known_coverage
 from harness.stats.intervals import group_weights, intervals, percentiles, weight_blocks
 
 
@@ -161,7 +161,7 @@ def test_intervals_that_cover_too_seldom_say_so(monkeypatch):
     y, p, groups = clustered(3)
     cell = {"metric": "auroc", "several": True, "rarer": 30, "value": 0.7, "coverage": 0.91}
     others = [dict(cell, coverage=0.95, rarer=300), dict(cell, coverage=0.95, several=False)]
-    monkeypatch.setattr(known_coverage, "_table", lambda: {"single": [cell, *others], "paired": []})
+    monkeypatch.setattr(coverage, "_table", lambda: {"single": [cell, *others], "paired": []})
     found = intervals(y, p, groups, 0)
     assert found["auroc"].coverage == 0.91 and found["brier"].coverage is None
     assert intervals(y, p, np.arange(len(y)).astype(str), 0)["auroc"].coverage is None

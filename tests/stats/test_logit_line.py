@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from harness.metrics import logit, sigmoid
-from harness.stats.logit_line import calibration_line, fit_line
+from harness.stats.calibration import calibration_line, fit_line
 
 
 def draw(rng, groups: int, intercept: float, slope: float):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.stats.mcnemar import mcnemar
+from harness.stats.paired import mcnemar
 
 
 def of_counts(both: int, only_a: int, only_b: int, neither: int):

@@ -6,8 +6,8 @@ import pytest
 
 from harness.errors import RequestError
 from harness.metrics import mean_over_folds
-from harness.stats.delong import auroc_covariance
 from harness.stats.optimism import Search, _auroc_noise, best_corrected, corrected_difference, fold_values
+from harness.stats.paired import auroc_covariance
 
 K = 4
 

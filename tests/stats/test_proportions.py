@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from harness.stats.proportions import effective_size, share
+from harness.stats.intervals import effective_size, share
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 7), (7, 7), (3, 10), (95, 100), (1, 250)])

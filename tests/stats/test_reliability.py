@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from harness.metrics import METRICS, logit, sigmoid
-from harness.stats.reliability import equal_mass_bins, questions, reliability
+from harness.stats.calibration import equal_mass_bins, questions, reliability
 
 
 def drawn(rng, n: int, temperature: float, per_group: int = 1):

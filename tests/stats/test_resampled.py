@@ -7,7 +7,7 @@ from sklearn.datasets import make_moons
 from sklearn.model_selection import RepeatedStratifiedKFold, cross_val_score
 from sklearn.svm import SVC
 
-from harness.stats.resampled import corrected_t
+from harness.stats.paired import corrected_t
 
 
 def test_without_correction_it_is_the_paired_t_test():

@@ -8,8 +8,7 @@ from benchmarks._coverage_models import Cell
 from benchmarks._coverage_models import draw as cell_draw
 from harness.errors import RequestError
 from harness.metrics import METRICS, sigmoid
-from harness.stats.subgroups import OTHER, UNKNOWN_KIND, chosen_columns, kinds, subgroups, worst
-from harness.stats.unpaired import Sample
+from harness.stats.subgroups import OTHER, UNKNOWN_KIND, Sample, chosen_columns, kinds, subgroups, worst
 
 
 def draw(rng, groups: int, weak: np.ndarray | None = None, signal: float = 1.5) -> Sample:

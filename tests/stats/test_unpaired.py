@@ -5,9 +5,9 @@ import pytest
 from scipy.stats import ks_2samp
 
 from harness.metrics import METRICS, sigmoid
-from harness.records import Interval
-from harness.stats.proportions import wilson
-from harness.stats.unpaired import Sample, kolmogorov_smirnov, share_difference, unpaired_differences
+from harness.stats.intervals import wilson
+from harness.stats.subgroups import Sample, kolmogorov_smirnov, share_difference, unpaired_differences
+from harness.types import Interval
 
 
 def draw(rng, groups: int, signal: float = 1.0) -> Sample:

@@ -10,12 +10,12 @@ import pytest
 from mlflow import MlflowClient
 
 from benchmarks._servers import Mlflow
-from harness.epochs import LoggedEpoch
-from harness.home import Home
-from harness.records import EpochReport, Interval, TrialRecord
-from harness.track import mirror as mirror_module
-from harness.track.mirror import Mirror
-from harness.track.mlflow_runs import StoreAway, Tracking
+from harness.store.home import Home
+from harness.store.records import LoggedEpoch
+from harness.track import mlflow_sync as mirror_module
+from harness.track.mlflow_store import StoreAway, Tracking
+from harness.track.mlflow_sync import Mirror
+from harness.types import EpochReport, Interval, TrialRecord
 
 
 @pytest.fixture(scope="module")

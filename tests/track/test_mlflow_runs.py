@@ -10,11 +10,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from harness.epochs import LoggedEpoch
 from harness.errors import HarnessError
-from harness.home import Home
-from harness.records import EpochReport, Interval, TrialRecord
-from harness.track.mlflow_runs import LONGEST_PARAM, Tracking, experiment_id, log_run
+from harness.store.home import Home
+from harness.store.records import LoggedEpoch
+from harness.track.mlflow_store import LONGEST_PARAM, Tracking, experiment_id, log_run
+from harness.types import EpochReport, Interval, TrialRecord
 
 PROCESSES = 8
 NAN = math.nan
@@ -163,8 +163,8 @@ START = """
 import multiprocessing, sys
 from pathlib import Path
 import mlflow.tracking  # imported once for all: the store is what is opened for the first time
-from harness.home import Home
-from harness.track.mlflow_runs import Tracking
+from harness.store.home import Home
+from harness.track.mlflow_store import Tracking
 
 def work(number, barrier):
     barrier.wait()

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from harness.home import Home
-from harness.track.mlflow_runs import Tracking, log_run
-from harness.track.relocate import relocate
+from harness.store.home import Home
+from harness.track.mlflow_store import Tracking, log_run, relocate
 
 STUDIES = ("first", "second study")
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness.metrics import METRICS
-from harness.track.views import mean_tag, page, study_tags, words_tags
+from harness.track.mlflow_store import mean_tag, page, study_tags, words_tags
 
 
 def view(tags: dict[str, str], key: str) -> dict[str, Any]:

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from harness.records import EpochReport
-from harness.study.load import build_spec
+from harness.config.load import build_spec
 from harness.train.checkpoint import ResumeState
-from harness.train.fold import FoldData
-from harness.train.loop import fit_fold
+from harness.train.loop import FoldData, fit_fold
 from harness.train.precision import Precision
+from harness.types import EpochReport
 
 BATCH = 64
 

@@ -9,10 +9,10 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
+from harness.config.spec import Model, Train
 from harness.errors import RequestError
 from harness.models.network import build_network
-from harness.study.training import Model, Train
-from harness.train.averaging import Average, build_average, check_average, estimate_statistics, trained_norms
+from harness.train.optim import Average, build_average, check_average, estimate_statistics, trained_norms
 
 
 def small(dropout: float = 0.0) -> nn.Sequential:

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from harness.config.spec import Model
+from harness.images.pixels import Ragged, gather
 from harness.models.network import build_network
-from harness.ragged import Ragged, gather
-from harness.study.training import Model
+from harness.train.batches import STRIDE, Varied, canvas, load_images, similar_batches, statistics
 from harness.train.checkpoint import FoldMeta
-from harness.train.images import STRIDE, Varied, canvas, load_images, similar_batches, statistics
-from harness.train.infer import infer
+from harness.train.inference import infer
 
 
 def pictures(n: int = 40, channels: int = 1, seed: int = 0) -> Ragged:

@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from harness.study.training import Train
-from harness.train.keeping import Keeper
+from harness.config.spec import Train
+from harness.train.loop import Keeper
 
 
 def seen(train: Train, values: list[float]) -> Keeper:

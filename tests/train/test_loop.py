@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from harness.study.load import build_spec
+from harness.config.load import build_spec
 from harness.train import checkpoint
+from harness.train.batches import batches, statistics
 from harness.train.checkpoint import FoldMeta, ResumeState, digest, load_fold, save_weights
-from harness.train.divergence import Diverged
-from harness.train.fold import FoldData
-from harness.train.images import batches, statistics
-from harness.train.infer import infer
-from harness.train.loop import fit_fold
+from harness.train.inference import infer
+from harness.train.loop import Diverged, FoldData, fit_fold
 from harness.train.loss import class_weights
 from harness.train.precision import Precision, parse_precision
 from harness.train.step import Stepper

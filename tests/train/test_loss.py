@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
 
+from harness.config.spec import Train
 from harness.errors import RequestError
-from harness.study.training import Train
 from harness.train.loss import (
     Loss,
     answer_weights,

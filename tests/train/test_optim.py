@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models import VisionTransformer
 
+from harness.config.spec import Model, Optim
 from harness.errors import RequestError
 from harness.models.network import build_network
 from harness.models.stages import layers
-from harness.study.training import Model, Optim
 from harness.train.optim import add_l1, add_trainable, build_optimizer, check_optimizer, clip_gradients
 
 X = torch.randn(12, 2, 6, 6, generator=torch.Generator().manual_seed(1))

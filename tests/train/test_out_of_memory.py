@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from harness.config.spec import Model
 from harness.models.network import Network, build_network
 from harness.predict.explain import grad_cam
-from harness.study.training import Model
 from harness.train import loop
-from harness.train.averaging import Average
 from harness.train.checkpoint import FoldMeta, digest
-from harness.train.infer import infer
-from harness.train.pieces import pieces
-from harness.train.step import OutOfMemory
+from harness.train.inference import infer
+from harness.train.optim import Average
+from harness.train.step import OutOfMemory, pieces
 
 
 class Hungry(torch.nn.Module):

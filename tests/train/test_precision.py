@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from harness.config.load import build_spec
 from harness.errors import HarnessError, RequestError
-from harness.study.load import build_spec
 from harness.train import precision as rule
 from harness.train.precision import (
     Precision,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from harness.train.sampling import row_order
+from harness.train.batches import row_order
 
 IMBALANCED = np.repeat([0, 1, 2], [90, 8, 2])
 ANSWERS = np.array([[1, 0, 0]] * 60 + [[0, 1, 0]] * 6 + [[0, 1, -1]] * 2 + [[0, 0, 0]] * 20 + [[-1, -1, -1]] * 4)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, MultiStepLR, OneCycleLR, ReduceLROnPlateau
 
-from harness.study.training import Optim
-from harness.train.schedule import falls, learning_rate
+from harness.config.spec import Optim
+from harness.train.optim import falls, learning_rate
 
 
 def sgd(lr: float = 1.0) -> torch.optim.Optimizer:

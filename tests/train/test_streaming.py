@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from harness import hardware
+from harness.config.spec import Model
+from harness.images.pixels import Ragged, Subset, lay_out, select
 from harness.models.network import build_network
-from harness.ragged import Ragged, Subset, lay_out, select
-from harness.study.training import Model
-from harness.train import memory
+from harness.train.batches import Square, Streamed, Varied, load_images, prefetched, statistics, stream_images, to_input
 from harness.train.checkpoint import FoldMeta
-from harness.train.images import Square, Streamed, Varied, load_images, statistics, stream_images, to_input
-from harness.train.infer import infer
-from harness.train.prefetch import prefetched
+from harness.train.inference import infer
 
 SIDE = 12
 
@@ -72,7 +71,7 @@ def test_statistics_in_chunks_are_those_of_the_whole(store: np.memmap, monkeypat
     chosen = np.arange(5, 50)
     whole = np.array(store[chosen]).reshape(-1, store.shape[-1]) / 255
     at_once = statistics(select(store, chosen))
-    monkeypatch.setattr("harness.train.images.CHUNK_BYTES", 7 * store[0].nbytes)
+    monkeypatch.setattr("harness.train.batches.CHUNK_BYTES", 7 * store[0].nbytes)
     in_chunks = statistics(select(store, chosen))
     assert in_chunks == at_once == statistics(np.array(store[chosen]))
     np.testing.assert_allclose(in_chunks[0], whole.mean(axis=0), rtol=1e-12)
@@ -205,16 +204,16 @@ def test_free_memory_is_what_the_tightest_container_leaves(version: str, tmp_pat
     (tmp_path / "cgroup").write_text(lines)
     (tmp_path / "meminfo").write_text("MemTotal: 9000000 kB\nMemFree: 10 kB\nMemAvailable:    2000 kB\n")
     for name, value in (("CGROUPS", tmp_path / "cgroup"), ("MEMINFO", tmp_path / "meminfo"), ("CGROUP_ROOT", tmp_path)):
-        monkeypatch.setattr(memory, name, value)
-    assert memory.free_memory("cpu") == 2000 * 1024
+        monkeypatch.setattr(hardware, name, value)
+    assert hardware.free_memory("cpu") == 2000 * 1024
     inner = tmp_path / controller / "box" / "inner"
     inner.mkdir(parents=True)
     for folder, most, now in ((inner, "max", "5000"), (inner.parent, "1000000", "600000")):
         (folder / limit).write_text(most + "\n")
         (folder / used).write_text(now + "\n")
         (folder / "memory.stat").write_text(f"anon 1\n{cached} 50000\n")
-    assert memory.free_memory("cpu") == 1000000 - 600000 + 50000
+    assert hardware.free_memory("cpu") == 1000000 - 600000 + 50000
 
 
 def test_this_machine_has_some_memory() -> None:
-    assert 2**20 < memory.free_memory("cpu") < 2**50
+    assert 2**20 < hardware.free_memory("cpu") < 2**50
