@@ -197,8 +197,8 @@ def _possible_copies(sets: list[Ints], dataset: Dataset, folds: Folds) -> list[F
         images = _ids(dataset, np.concatenate(here))
         message = (
             f"{len(images)} images of different groups may be copies, across {place}: {_named(dataset, here)}. With "
-            f"fewer than {CLOSE_LOOK} pixels a side, copies and pictures that look alike are not distinguishable. Look at "
-            "them; --set data.copies=together keeps them in one part."
+            f"fewer than {CLOSE_LOOK} pixels a side, copies and pictures that look alike are not distinguishable. "
+            "Look at them; --set data.copies=together keeps them in one part."
         )
         found.append(Finding("near_duplicate", "warn", images, message))
     return found
