@@ -132,7 +132,7 @@ def floor_problems(package: Path) -> list[str]:
             if there == here:
                 continue
             above = FLOORS.get(there, 99) > FLOORS[here]
-            beside = FLOORS.get(there) == FLOORS[here] != 0
+            beside = FLOORS.get(there) == FLOORS[here]
             if above or beside:
                 problems.append(f"{place}:{line}: {here} (floor {FLOORS[here]}) imports {there}")
     return sorted(set(problems))

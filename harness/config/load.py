@@ -48,7 +48,7 @@ class Study:
     spec: Spec
 
     def stands(self, name: str, point: dict[str, Any]) -> bool:
-        """Whether a range stands, given values for those before it (study.conditions)."""
+        """Whether a range stands, given values for those before it (config.space)."""
         return stands(self.space[name], point, self._fixed, key_defaults())
 
     @functools.cached_property

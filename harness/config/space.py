@@ -5,7 +5,7 @@ Search ranges that stand in a study file where the value would stand.
     optim.lr: {float: [1.0e-5, 1.0e-2], log: true}
     train.batch_size: {int: [8, 64], step: 8}
     augment.rotate: {choice: [0.0, 15.0]}
-    optim.momentum: {float: [0.5, 0.99], when: {optim.name: sgd}}    (study.conditions)
+    optim.momentum: {float: [0.5, 0.99], when: {optim.name: sgd}}
 
 Pure functions of plain data: find the ranges, fill in values, flatten. Sampling itself lives in search/.
 

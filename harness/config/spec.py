@@ -6,7 +6,7 @@ How a study spends its trials: the keys under `search:` of a study file.
 
 The typed configuration of one trial: every key of a study file, what it means and what it may be.
 
-A study file holds the same keys; where a search range stands in place of a value, `study.space` draws it.
+A study file holds the same keys; where a search range stands in place of a value, `config.space` draws it.
 This file knows no YAML, no Optuna and no torch.
 """
 

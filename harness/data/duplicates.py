@@ -16,7 +16,7 @@ N: rows, S: side of the images in pixels, T: side of a thumbnail.
 
 One picture in several crops and sizes, which neither equal pixels nor thumbnails find.
 
-What each picture shows is cut out (foreground.py), brought to one size, and its inner fine structure correlated with
+What each picture shows is cut out (images/decode.py), brought to one size, and its inner fine structure correlated with
 that of all others. Measured with ALIKE at .8 on pairs of different patients: none of 494 chest X-rays (largest .54), of
 500 dermatoscopies (.63) or of 240 histology crops (.68); of 200 head CT slices of one patient each, as their publisher
 says, 18 pairs, all of which are the same slice or its neighbour to the eye. Turned and mirrored copies are not found.
@@ -31,7 +31,7 @@ Knows arrays and the manifest. N: rows.
 Copies of one picture become one group, so that no fold is scored on what another one has trained on.
 
 For data sets whose patients are not known, or not all: images that are equal, almost equal or crops of one picture
-(same_picture.py) are taken for one patient, and groups that share such a picture for one group. All rows are compared,
+are taken for one patient, and groups that share such a picture for one group. All rows are compared,
 at one size for every data.decode, and no label is looked at. What is found is kept, once per store of those pictures.
 """
 

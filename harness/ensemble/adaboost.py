@@ -3,7 +3,7 @@
 SAMME (Zhu, Zou, Rosset, Hastie 2009), fitted by scikit-learn. Each tree is the shallowest that has a leaf for every
 class (a stump, for two classes), and every split chooses among sqrt(D) features drawn at random: 512 embedding
 coordinates are redundant, and an encoder that tells the rows it trained on apart by one of them would otherwise end
-the boosting with one stump. Who is fitted on what stands in encoders.py.
+the boosting with one stump. Who is fitted on what stands in heads.py.
 
 The probabilities are SAMME's own, equation 15 of that paper: the softmax of f / (C - 1), where f_c, in -1/(C-1)..1, is
 the trees' weighted vote for class c. They rank rows and are badly calibrated: for two classes they stay between .12 and

@@ -28,7 +28,7 @@ Ensembles that are one weight per member: how they are kept and applied. `weight
 
 The probability of a row is the weighted mean of the members' (the linear opinion pool, Stone 1961). Weights are
 numbers of members, not of fold models, so they are as good for a member's mean over its K fold models as for one.
-Choosing is a fit: it is cross-fitted like every other (cross_fit.py). Knows arrays only.
+Choosing is a fit: it is cross-fitted like every other (oof.py). Knows arrays only.
 """
 
 from collections.abc import Callable, Mapping

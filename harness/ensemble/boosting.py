@@ -2,7 +2,7 @@
 
 Boosting: gradient-boosted trees (XGBoost) on each encoder's own embeddings, averaged over encoders.
 
-Who is fitted on what stands in encoders.py, early stopping in boosted_trees.py: it watches whole groups of the TRAINING
+Who is fitted on what stands in heads.py. Early stopping watches whole groups of the TRAINING
 rows, never the held-out fold.
 Limit, by construction: an encoder separates the rows it trained on better than new ones, so the trees are more
 confident than they should be; they are shallow and strongly regularised for that reason, and log-loss and Brier score

@@ -11,7 +11,7 @@ A bundle: an ensemble as one directory that predicts by itself, safe to take fro
     DONE
 
 Nothing in it is executable. Loading checks every hash, follows no path out of the directory, and holds every file to
-what it may be (about.py) before anything reads it.
+what it may be (bundle_files.py) before anything reads it.
 
 Which images a bundle has seen, as salted digests of their pixels: evaluating on them again would be a leak.
 
@@ -98,7 +98,8 @@ class BundleOutputs:
 
 def load_bundle(path: Path) -> Bundle:
     """Raises RequestError, naming the file, when the directory is no whole bundle, was changed after it was written,
-    names files outside itself, or holds what would harm: see about.py, arrays.py and trees.py for what is refused.
+    names files outside itself, or holds what would harm: see bundle_files.py,
+    store/arrays.py and boosting.py for what is refused.
 
     Files that bundle.json does not name are not opened.
     """

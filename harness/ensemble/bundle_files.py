@@ -3,7 +3,7 @@
 bundle.json and the files that it names, read as a stranger's: bounded, plain, inside the folder, with their hashes.
 
 The hashes find what was damaged or swapped. They protect from nobody who writes a bundle: he writes the hashes as well.
-So every file is also held to what it may be before anything reads it (arrays.py, trees.py, bundle.py).
+So every file is also held to what it may be before anything reads it (store/arrays.py, boosting.py, bundle.py).
 
 Held against a bundle before it is built: does a checkpoint hold the network that it names, of this bundle's task?
 

@@ -136,7 +136,7 @@ def contributions(
     reason: str = "",
 ) -> list[Interval]:
     """M differences of the metric, the whole ensemble (N, C) minus it without a member (M arrays (N, C)), with the 95%
-    interval of stats.compare.paired_differences. For log_loss and brier a useful member's difference is negative. NaN
+    interval of stats.paired.paired_differences. For log_loss and brier a useful member's difference is negative. NaN
     where the metric is not defined.
 
     fold (N,): given where the rows are out-of-fold predictions of several models. reason: the code of why these

@@ -9,7 +9,7 @@ The trials that an ensemble's members were chosen from: what it takes to choose 
 
 Reads predictions and the headers of checkpoints; a network is run only where a method on embeddings asks for it.
 
-Whether members can be trained again without a pair of folds, before anything is done for it: see pairs.py.
+Whether members can be trained again without a pair of folds, before anything is done for it: see nested_training.py.
 """
 
 from collections.abc import Mapping, Sequence

@@ -3,7 +3,7 @@
 Weight soup: fine-tunes of one start as ONE network, whose pass costs what a single member's does.
 
 `soup` averages the weights of all members that share a start, `soup-greedy` of those that do each other no harm
-(soup_choice.py, soup_weights.py: Wortsman et al. 2022).
+(Wortsman et al. 2022).
 
 What is scored out-of-fold is a soup of fold models: soup k, the mean of the members' networks that never saw fold k,
 with batch-norm statistics of rows outside of fold k, predicts fold k. The greedy choice for fold k is made on the other

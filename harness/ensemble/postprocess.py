@@ -187,7 +187,7 @@ def reliabilities(
     multilabel: bool,
     seed: int,
 ) -> list[Reliability]:
-    """One for each question (see stats.reliability.questions) that has rows."""
+    """One for each question (see stats.calibration.questions) that has rows."""
     return [
         reliability(name, answer, said, groups[rows], seed, REPS)
         for name, rows, answer, said in questions(y, p, classes, multilabel)

@@ -123,7 +123,7 @@ class EnsembleResult:
     comparison: Comparison
     metric: str
     notes: list[str] = field(default_factory=list)
-    """what must be said of these scores, in sentences (verdict.py)"""
+    """what must be said of these scores, in sentences (score_table.py)"""
     diversity: dict[str, Any] = field(default_factory=dict)
     contributions: list[dict[str, Any]] = field(default_factory=list)
     """one per member"""

@@ -6,7 +6,7 @@ Features of a row are, for two classes, each member's log-odds (M of them); for 
 centred over the classes (M x C), so that no class plays the reference and the penalty treats all alike. They are cut
 off at +-15: an overconfident network has one vote, not an infinite one.
 
-Cross-fitted over the study's own folds (cross_fit.py). The strength of the penalty is chosen by log-loss on the folds
+Cross-fitted over the study's own folds (oof.py). The strength of the penalty is chosen by log-loss on the folds
 that a fit may read, each left out in turn, so groups never straddle fit and choice: from strong to weak, as long as the
 loss falls. A fit without folds {j, k} serves both as k's inner fit for j and as j's for k, which halves the work.
 
@@ -19,7 +19,7 @@ to it, as long as these help on a watched fifth of the groups: with few rows it 
 what no line can, that a member is to be believed in one region and not in another. The trees are shallow (two splits
 deep) and slow (eta .05), for M features of one kind hold few interactions.
 
-Cross-fitted over the study's folds (cross_fit.py); early stopping watches a part of the rows that a fit may read.
+Cross-fitted over the study's folds (oof.py); early stopping watches a part of the rows that a fit may read.
 Sources: Wolpert 1992; Chen and Guestrin 2016. Knows arrays only.
 
 Stacking with the embeddings passed through: beside each member's logits stands a second opinion from its embedding.

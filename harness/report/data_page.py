@@ -7,23 +7,19 @@ data; trains nothing, reads no records.
 
 The data of a study in short: how much there is, how it was divided, what it looks like, what is wrong with it.
 
-Says how many groups there are and never which. The whole page about a data set is dataset.py's.
-
-What augmentation does to real images: a few of them under several draws, at the largest changes a study allows.
+Says how many groups there are and never which. The whole page about a data set is `dataset_page`'s.
 """
 
 from html import escape
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from harness.augment.drawn_lesions import draw_lesions
-from harness.augment.pipeline import apply, mixed_pictures
-from harness.augment.sampling import GATED, draw
+from harness.augment.pipeline import mixed_pictures
+from harness.augment.preview import augmented, changes, largest_augmentation
 from harness.config.load import Study
-from harness.config.space import extremes
 from harness.config.spec import Augment
 from harness.data.audit import Finding
 from harness.data.prepare import Prepared
@@ -31,7 +27,6 @@ from harness.data.summary import Spread, by_class, grey_spread, left_out, rows_o
 from harness.output.documents import Section, Table, curves, page, picture, share_cell, strip, table
 from harness.output.format import plural
 from harness.report.collect import Collected
-from harness.seeds import derive_seed
 from harness.types import Dataset
 
 Ints = NDArray[np.int64]
@@ -316,41 +311,3 @@ def _section_findings(found: Collected) -> list[Table]:
         dropped = [(condition, f"{count:,}") for condition, count in left_out.items()]
         tables.append(Table("Left out by data.where", ("condition", "images"), dropped, "lr"))
     return tables
-
-
-MIXING = ("mixup", "cutmix", "synthetic", "drawn_lesions")
-"""what needs more than one picture"""
-
-
-def largest_augmentation(study: Study) -> Augment:
-    """Every augmentation at the largest value that the study may draw, the first policy among several; those without a
-    range at their own."""
-    values = study.spec.augment.model_dump()
-    for name, range_ in study.space.items():
-        if name == "augment.policy":
-            values["policy"] = next((end for end in extremes(range_) if end != "none"), "none")
-        elif name.startswith("augment."):
-            values[name.removeprefix("augment.")] = max(end for end in extremes(range_) if end is not None)
-    return Augment(**values)
-
-
-def changes(spec: Augment) -> dict[str, float | str]:
-    """What changes a single picture, by the names of the keys, with their values; those that are off are left out."""
-    on = {name: value for name, value in spec.model_dump().items() if value not in (0, "none") and name not in MIXING}
-    strengths = {"randaugment": ("policy_ops", "policy_magnitude"), "trivialaugment": ("policy_magnitude",)}
-    for name in {"policy_ops", "policy_magnitude"}.difference(strengths.get(spec.policy, ())):
-        on.pop(name, None)
-    if spec.probability == 1 or not any(name in on for name in GATED):
-        on.pop("probability", None)
-    if not spec.probability:
-        on = {name: value for name, value in on.items() if name not in GATED}
-    return on
-
-
-def augmented(pixels: NDArray[np.uint8], spec: Augment, draws: int, seed: int) -> NDArray[np.uint8]:
-    """(draws, S, S, channels) one image (S, S, channels) under that many draws."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, "preview"))
-    image = torch.from_numpy(np.array(pixels, dtype=np.float32) / 255).permute(2, 0, 1)
-    batch = image.expand(draws, *image.shape).contiguous()
-    changed = apply(batch, draw(draws, generator), spec).permute(0, 2, 3, 1)
-    return np.asarray((changed * 255).round().clamp(0, 255).to(torch.uint8).numpy())

@@ -4,7 +4,7 @@ How well a bundle does for each kind of patient, scanner or site, beside everybo
 
 A column becomes a handful of kinds: sexes, age bands, scanners. Kinds with fewer than SMALLEST groups (patients) are
 put together and not named: their score would be noise, and a handful of people could be recognised. Each kind is
-compared with all other rows (stats.unpaired), and p-values are Holm's over all kinds: with twenty of them, one is far
+compared with all other rows, and p-values are Holm's over all kinds: with twenty of them, one is far
 off by chance. Knows arrays only.
 
 N: rows.

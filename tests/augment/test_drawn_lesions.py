@@ -6,11 +6,12 @@ from numpy.typing import NDArray
 
 from benchmarks._tiny_study import tiny
 from harness.augment.drawn_lesions import SEEN, SEEN_AREA, check_drawn_lesions, draw_lesions, tissue
+from harness.augment.preview import largest_augmentation
 from harness.data.phantom import draw
 from harness.data.prepare import prepare
 from harness.errors import RequestError
 from harness.images.pixels import Subset
-from harness.report.data_page import _augmentation, largest_augmentation
+from harness.report.data_page import _augmentation
 from harness.search.run import check_training_settings
 from harness.store.home import Home
 from harness.train.cross_validation import Part, part_data

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from harness.augment.preview import augmented, changes, largest_augmentation
 from harness.config.load import check_study
 from harness.config.spec import Augment
-from harness.report.data_page import augmented, changes, largest_augmentation
 
 
 def test_ranges_give_their_largest_value_and_constants_their_own() -> None:
