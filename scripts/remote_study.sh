@@ -234,6 +234,11 @@ bring_back() {
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+# From here on the study runs without this script. Set before it is said, so that who reads it may kill the script.
+goes_on_when_killed() {
+  trap 'say "the study goes on at $host. The same command follows it again; --stop ends it."; exit 130' INT TERM
+}
+
 about=$(look_about) || fail 1 "$host cannot be used"
 mapfile -t about <<<"$about"
 dir=${about[0]} state=${about[1]} running=${about[2]% } seen=${about[3]}
@@ -246,15 +251,16 @@ elif [[ $state == running ]]; then
   wanted="${study##*/}${*:+ $*}"
   [[ $running == "$wanted" ]] ||
     fail 2 "harness study run $running is running there. Follow it with these arguments, or end it with --stop"
+  goes_on_when_killed
   say "following the study that runs at $host"
 else
   [[ -n $harness ]] || install_wheel "$work"
   send
   begin "$@"
   seen=0
+  goes_on_when_killed
   say "the study runs at $host in $dir; a broken line does not end it"
 fi
-trap 'say "the study goes on at $host. The same command follows it again; --stop ends it."; exit 130' INT TERM
 code=0
 follow "$work" "$seen" || code=$?
 if [[ $code == 2 ]]; then fail 2 "the study was refused there"; fi
