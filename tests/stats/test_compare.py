@@ -129,7 +129,7 @@ def test_recipes_that_memorise_differ_by_chance_no_more_often_than_stated():
 
 
 def test_recipes_in_other_folds_differ_by_chance_no_more_often_than_stated():
-    """As above, each recipe with a division of its own. Seen in 100 simulations of eight cells: .01 to .10."""
+    """As above, each recipe with a division of its own. Seen in 100 simulations of eight cells: 0 to .10."""
     rng = np.random.default_rng(5)
     below, held = 0, 0
     for _ in range(120):
